@@ -1,0 +1,32 @@
+"""The one interface of all outside things.  A payment channel is a driver too: slow, rude and sometimes gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from device.txn.effects import Effect
+from device.txn.inputs import Input
+
+
+class Driver(Protocol):
+    """One outside thing.
+
+    `does` names the effects it carries out, empty for a scanner; `at_once` how many of them side by side.  `do` of a
+    numbered or once effect is never cancelled, only timed out as unsure.
+    """
+
+    does: frozenset[type[Effect]]
+    at_once: int
+
+    def inputs(self) -> AsyncIterator[Input]:
+        """What it says unasked.  Ends when it is unplugged; the runner opens it again."""
+        ...
+
+    async def do(self, effect: Effect) -> Input:
+        """Carry out one effect and give its one answer.  Raises DriverGone (nothing left the box) or DriverBusy."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and sockets."""
+        ...

@@ -1,0 +1,167 @@
+"""What the outside should be doing.
+
+Three kinds, declared on the class: *repeatable* effects are asked again by their pace for as long as they are wanted;
+*numbered* ones run once per number, and a lost answer makes them unsure, never repeated; *once* effects are started at
+most once over all boots.  `binds` says that the journal must be synced first.  `key` names the entity the effect
+belongs to, so that only what was touched is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from device.types import Account
+
+
+class Effect(msgspec.Struct, frozen=True, tag=True):
+    """Base of all effects."""
+
+    kind: ClassVar[str] = "repeatable"
+    binds: ClassVar[bool] = False
+    part: ClassVar[str] = ""             # the driver that carries it out; channels add their name: "channel:wechat"
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """Every field of a payment request, frozen before its first byte leaves; a retry is built from this and nothing else."""
+
+    order_no: str
+    channel: str
+    account: Account
+    amount_fen: int
+    description: str
+    made_at: str                         # RFC 3339 with offset
+    expires_at: str                      # RFC 3339 with offset
+
+
+class RefundIntent(msgspec.Struct, frozen=True):
+    """Every field of a refund request, frozen likewise."""
+
+    refund_no: str
+    order_no: str
+    channel: str
+    account: Account
+    amount_fen: int
+    paid_fen: int
+    reason: str
+    made_at: str
+
+
+class PlaceOrder(Effect, frozen=True):
+    """Ask the channel for a QR.  Answers QrReady or ChannelSaid."""
+
+    binds: ClassVar[bool] = True
+    intent: Intent
+
+
+class QueryOrder(Effect, frozen=True):
+    """Ask what became of an order.  Answers ChannelSaid."""
+
+    intent: Intent
+
+
+class CloseOrder(Effect, frozen=True):
+    """Ask the channel to close an unpaid order.  Answers ChannelSaid."""
+
+    binds: ClassVar[bool] = True
+    intent: Intent
+
+
+class RefundOrder(Effect, frozen=True):
+    """Give money back.  Answers RefundSaid."""
+
+    binds: ClassVar[bool] = True
+    intent: RefundIntent
+
+
+class QueryRefund(Effect, frozen=True):
+    """Ask what became of a refund.  Answers RefundSaid."""
+
+    intent: RefundIntent
+
+
+# PaperPart is defined below; msgspec resolves the annotation when it is first used.
+class Print(Effect, frozen=True):
+    """Print `paper`, once under this job number.  Answers Printed or PrintUnsure; DriverGone means that no byte left."""
+
+    kind: ClassVar[str] = "numbered"
+    binds: ClassVar[bool] = True
+    part: ClassVar[str] = "printer"
+    job: int
+    paper: tuple[PaperPart, ...]
+
+
+class KickDrawer(Effect, frozen=True):
+    """Open the drawer, once.  Answers DrawerKicked."""
+
+    kind: ClassVar[str] = "once"
+    binds: ClassVar[bool] = True
+    part: ClassVar[str] = "printer"
+    kick: int
+
+
+class SignRecord(Effect, frozen=True):
+    """Sign the payload of record `seq` as one compact token.  Answers Signed."""
+
+    part: ClassVar[str] = "signer"
+    seq: int
+    payload: bytes
+
+
+class Recall(Effect, frozen=True):
+    """Look an order up in the journal's index.  Answers Recalled."""
+
+    part: ClassVar[str] = "journal"
+    order_no: str
+
+
+class Alarm(Effect, frozen=True):
+    """Ring `key` when the monotonic clock of boot `boot` reaches `at_ms`; at once under another boot.  Answers Rang."""
+
+    part: ClassVar[str] = "clock"
+    key: tuple[str, ...]
+    boot: str
+    at_ms: int
+
+
+# What stands on paper: a printer turns these into its own bytes, and nothing else reaches it.
+
+class Text(msgspec.Struct, frozen=True, tag=True):
+    """A line of text.  `align` is `l`, `c` or `r`; `size` 1 or 2 (double width and height)."""
+
+    text: str
+    align: str = "l"
+    size: int = 1
+    bold: bool = False
+
+
+class Pair(msgspec.Struct, frozen=True, tag=True):
+    """Left text and right text on one line; a left side too long is wrapped before the right side."""
+
+    left: str
+    right: str
+    size: int = 1
+    bold: bool = False
+
+
+class Ruler(msgspec.Struct, frozen=True, tag=True):
+    """A dashed line over the whole width."""
+
+
+class QrCode(msgspec.Struct, frozen=True, tag=True):
+    text: str
+    module: int = 6                      # dots a module
+
+
+class Barcode(msgspec.Struct, frozen=True, tag=True):
+    """Code 128 of ASCII text."""
+
+    text: str
+
+
+class Cut(msgspec.Struct, frozen=True, tag=True):
+    """Feed and cut."""
+
+
+PaperPart = Text | Pair | Ruler | QrCode | Barcode | Cut

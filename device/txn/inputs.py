@@ -1,0 +1,163 @@
+"""What the outside reports.  Every input says who spoke; none carries a time, for a stamp comes beside it."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from device.types import Found, Terms
+
+
+class Input(msgspec.Struct, frozen=True, tag=True):
+    """Base of all inputs."""
+
+
+class Said(enum.StrEnum):
+    """A channel's word on an order, already verified and mapped.  Only PAID, CLOSED, REFUSED and GIVEN_BACK are definite."""
+
+    PAID = "paid"
+    OPEN = "open"                  # known and unpaid
+    ABSENT = "absent"              # no such order at the channel
+    CLOSED = "closed"
+    REFUSED = "refused"            # our request will never be taken: configuration or rules; `detail` says which
+    GIVEN_BACK = "given_back"      # an undo that itself moved the money back
+    UNKNOWN = "unknown"            # no answer, or one that proves nothing
+
+
+class RefundWord(enum.StrEnum):
+    """A channel's word on a refund."""
+
+    DONE = "done"
+    PROCESSING = "processing"
+    ABSENT = "absent"
+    REFUSED = "refused"            # will never happen under this number
+    ABNORMAL = "abnormal"          # accepted, then failed: the payer's account cannot take it
+    UNKNOWN = "unknown"
+
+
+class Started(Input, frozen=True):
+    """The daemon is up: `boot` a fresh boot id, `software` its version.  First input of every boot."""
+
+    boot: str
+    software: str
+    terms: Terms
+    seed: str = ""                 # 128 random bits, base64url: names a new journal, unused otherwise
+    kid: str = ""                  # thumbprint of the record key
+
+
+class Configured(Input, frozen=True):
+    """New terms, applied between customers."""
+
+    terms: Terms
+
+
+class Scanned(Input, frozen=True):
+    """The scanner read `symbol`; `found` is what the price list knows of it, None when nothing."""
+
+    symbol: str
+    found: Found | None = None
+
+
+class ScanSpoiled(Input, frozen=True):
+    """Something was scanned that is no symbol: too long, control characters, a broken burst.  `why` is one sentence."""
+
+    why: str
+
+
+class Pressed(Input, frozen=True):
+    """One key of the keypad, by its name in `KEYS`."""
+
+    key: str
+
+
+KEYS = (*"0123456789", "00", "ENTER", "CLEAR", "QTY", "VOID", "PAY", "CODE", "CASH", "CHECK", "HOLD", "PARK", "CANCEL",
+        "REFUND", "REPRINT", "DRAWER", "X", "Z")
+
+
+class QrReady(Input, frozen=True):
+    """The channel took the order and answered with the text of its QR."""
+
+    order_no: str
+    qr: str
+
+
+class ChannelSaid(Input, frozen=True):
+    """A channel's word on one of our orders.  `amount_fen` is what it holds, 0 when it did not say."""
+
+    order_no: str
+    said: Said
+    amount_fen: int = 0
+    channel_no: str = ""
+    detail: str = ""
+
+
+class RefundSaid(Input, frozen=True):
+    """A channel's word on one of our refunds."""
+
+    refund_no: str
+    word: RefundWord
+    amount_fen: int = 0
+    channel_no: str = ""
+    detail: str = ""
+
+
+class Printed(Input, frozen=True):
+    """The job reached paper.  `proof` 0 to 3 says how well that is known (the printer's own answer is 2 or 3)."""
+
+    job: int
+    proof: int
+
+
+class PrintUnsure(Input, frozen=True):
+    """Bytes left and nothing proves that all of them reached paper."""
+
+    job: int
+    why: str
+
+
+class DrawerKicked(Input, frozen=True):
+    kick: int
+
+
+class Signed(Input, frozen=True):
+    """The signer's token over the payload of record `seq`."""
+
+    seq: int
+    token: str
+
+
+class DeviceSaid(Input, frozen=True):
+    """Health of a part in one word (`ok gone paper_out paper_low cover_open off error ...`) and a sentence for a person."""
+
+    part: str
+    word: str
+    why: str = ""
+
+
+class LinkSaid(Input, frozen=True):
+    """The line to the broker (`up` or `down`), whether a collector listens, and what still waits for it."""
+
+    up: bool
+    collector: bool = False
+
+
+class Recalled(Input, frozen=True):
+    """What the journal's index holds of `order_no`: encoded facts, oldest first; empty when the box never saw it."""
+
+    order_no: str
+    facts: tuple[bytes, ...] = ()
+
+
+class Rang(Input, frozen=True):
+    """An alarm that was asked for."""
+
+    key: tuple[str, ...]
+
+
+class Asked(Input, frozen=True):
+    """A command from console or cloud; the verdict is its answer."""
+
+    id: str
+    verb: str
+    arg: str = ""

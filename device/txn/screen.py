@@ -1,0 +1,40 @@
+"""The customer's screen as a tree of plain values.  Drivers draw it; `render` in `machine.py`'s neighbour builds it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One basket line.  `qty` is text ("2", "0.512 kg"); `unknown` marks a code no price list knows."""
+
+    name: str
+    qty: str
+    amount_fen: int
+
+
+class Screen(msgspec.Struct, frozen=True):
+    """One frame's worth of truth.
+
+    `phase` as on `/state`; `title` and `notice` are sentences for a person; `big` the line read at two metres (total,
+    amount paid, change); `qr` the text of a live payment QR or empty: it is never set for an attempt that is not live.
+    `order_no` is the attempt that `qr` belongs to.  `deadline` is (boot, monotonic ms) and the display counts down to
+    it.  `tone` is `plain good bad wait`.  `footer` says what is not well (printer, channel, link), in words.
+    """
+
+    phase: str
+    title: str
+    lines: tuple[Line, ...] = ()
+    lines_total: int = 0
+    total_fen: int = 0
+    big: str = ""
+    qr: str = ""
+    order_no: str = ""
+    wallets: tuple[str, ...] = ()
+    deadline: tuple[str, int] | None = None
+    notice: str = ""
+    tone: str = "plain"
+    footer: tuple[str, ...] = ()
+    typed: str = ""
+    lang: str = "zh"
+    training: bool = False

@@ -1,0 +1,86 @@
+"""Words that every floor shares: time stamps, goods, the terms of this shop.  Knows no device, no channel and no file."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """When something happened, as three clocks said it.
+
+    `boot` names the boot, `mono_ms` counts from it, `wall` is RFC 3339 with offset and `clk` its quality:
+    `unset restored ntp rtc anchored`.
+    """
+
+    boot: str
+    mono_ms: int
+    wall: str
+    clk: str = "unset"
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One row of the price list.  `unit` is `piece` or `kg`; `price_fen` is for one unit."""
+
+    gtin: str
+    name_zh: str
+    name_en: str
+    price_fen: int
+    unit: str = "piece"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the edge found behind a scanned symbol: the goods and, for in-store codes, the weight or amount printed in it."""
+
+    item: Item
+    qty_milli: int = 1000
+    amount_fen: int | None = None       # fixed by a price code; None: price times quantity
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Public half of a merchant account at a channel.  Keys are the driver's business and are found by `account`.
+
+    `fields` are the request fields that the account fixes, as sorted pairs, e.g. (("appid", ...), ("mchid", ...),
+    ("notify_url", ...)).
+    """
+
+    channel: str
+    account: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """Timing and undo rules of one channel: data, so that a fleet can push them.  Each pace is (until_ms, every_ms) pairs."""
+
+    pace_ms: tuple[tuple[int, int], ...] = ((60_000, 2_000), (300_000, 5_000))
+    give_up_ms: int = 300_000
+    undo_every_ms: int = 2_000
+    dead_after_ms: int = 7_500_000       # WeChat's QR lives two hours whatever we asked for
+    refund_query_ms: int = 60_000
+    refund_parts_max: int = 50
+    refund_days_max: int = 365
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What the shop has settled: everything the core needs of the configuration, and nothing else of it."""
+
+    box: str = "box-1"
+    box_no: str = "000001"
+    shop_zh: str = "便利店"
+    shop_en: str = "Corner Shop"
+    cashier: str = "01"
+    lang: str = "zh"
+    route: tuple[str, ...] = ("wechat",)
+    accounts: tuple[Account, ...] = ()
+    rules: tuple[tuple[str, Rules], ...] = ()
+    cutoff_hour: int = 4
+    cash_round_fen: int = 1              # cash totals are rounded down to a multiple of this
+    amount_fen_max: int = 5_000_000
+    training: bool = False
+
+    def account_of(self, channel: str) -> Account | None:
+        """The account used at `channel`, or None when the shop has none there."""
+        return next((a for a in self.accounts if a.channel == channel), None)
+
+    def rules_of(self, channel: str) -> Rules:
+        """The rules of `channel`; the defaults where nothing was settled."""
+        return next((r for name, r in self.rules if name == channel), Rules())
