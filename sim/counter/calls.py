@@ -1,0 +1,230 @@
+"""Every call of the counter, as a function from method, path and body to an answer.
+
+Knows the shapes of requests and answers and says in one sentence what is wrong with a bad one.  Knows no socket, no
+process and no device: the counter behind it is a protocol, so tests hand in a fake.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+KEYS = (*"0123456789", "00", "ENTER", "CLEAR", "QTY", "VOID", "PAY", "CODE", "CASH", "CHECK", "HOLD", "PARK", "CANCEL",
+        "REFUND", "REPRINT", "DRAWER", "X", "Z")
+WALLETS = ("wechat", "alipay", "unionpay", "ecny")
+OUTCOMES = ("pay", "abandon", "insufficient", "slow")
+FAULTS = ("link", "broker", "collector", "channel_slow", "channel_lying", "channel_down", "printer_paper",
+          "printer_off", "printer_dies", "scanner", "power_cut", "clock_jump")
+CHANNELS = ("wechat", "alipay", "unionpay", "gateway")
+BODY_BYTES_MAX = 65_536
+CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should
+FAULT_S_MAX = 86_400
+
+PAGE_DIR = Path(__file__).parent
+PRODUCTS_CSV = PAGE_DIR.parent / "data" / "products.csv"
+PAGE_FILES = {"/": ("page.html", "text/html; charset=utf-8"), "/page.css": ("page.css", "text/css; charset=utf-8"),
+              "/page.js": ("page.js", "text/javascript; charset=utf-8")}
+
+
+class Refusal(Exception):
+    """The call is not taken: `sentence` says why, `status` is the 4xx it becomes."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.sentence, self.status = sentence, status
+
+
+class Counter(Protocol):
+    """What stands behind the calls.  Every method may raise Refusal; none blocks longer than a few seconds."""
+
+    def scan(self, code: str) -> None: ...
+    def key(self, key: str) -> None: ...
+    def display_png(self) -> bytes: ...
+    def display_json(self) -> dict[str, Any]: ...
+    def receipts(self) -> list[dict[str, Any]]: ...
+    def receipt(self, n: int, form: str) -> bytes: ...
+    def phone_scan(self, wallet: str, qr: str | None, outcome: str) -> dict[str, Any]: ...
+    def phone_code(self, wallet: str) -> str: ...
+    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]: ...
+    def cloud_records(self) -> dict[str, Any]: ...
+    def channel_orders(self) -> list[dict[str, Any]]: ...
+    def overview(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer without HTTP: `kind` is the content type."""
+
+    status: int
+    kind: str
+    body: bytes
+
+    def value(self) -> Any:
+        """The JSON value of the body; for pictures and paper bytes, their size."""
+        return json.loads(self.body) if self.kind.startswith("application/json") else {"bytes": len(self.body)}
+
+
+class ScanBody(msgspec.Struct, forbid_unknown_fields=True):
+    code: str
+
+
+class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+
+
+class PhoneScanBody(msgspec.Struct, forbid_unknown_fields=True):
+    wallet: str = "wechat"
+    qr: str | None = None          # left out: what the customer display shows
+    outcome: str = "pay"
+
+
+class PhoneCodeBody(msgspec.Struct, forbid_unknown_fields=True):
+    wallet: str
+
+
+class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    on: bool
+    channel: str | None = None
+    seconds: float | None = None
+
+
+def answer(counter: Counter, method: str, path: str, raw: bytes = b"") -> Answer:
+    """The answer to one call.  Never raises for bad input: that is a 4xx with one sentence."""
+    try:
+        return _route(counter, method, path.partition("?")[0], raw)
+    except Refusal as refusal:
+        return as_json({"error": refusal.sentence}, refusal.status)
+
+
+def known(method: str, path: str) -> str | None:
+    """None when the call exists, else one sentence saying what is wrong with its name."""
+    path = path.partition("?")[0]
+    table = {"GET": GETS, "POST": POSTS}.get(method)
+    if table is None:
+        return f"{method} is not used here: calls are GET or POST."
+    if path in table or (method == "GET" and (_RECEIPT.fullmatch(path) or path in PAGE_FILES)):
+        return None
+    other = "POST" if method == "GET" else "GET"
+    if path in (POSTS if method == "GET" else GETS):
+        return f"{path} is called with {other}, not {method}."
+    return f"There is no call {method} {path[:80]}."
+
+
+def as_json(value: Any, status: int = 200) -> Answer:
+    """`value` as a JSON answer."""
+    return Answer(status, "application/json; charset=utf-8", json.dumps(value, ensure_ascii=False).encode())
+
+
+def products() -> list[dict[str, Any]]:
+    """The price list as rows `{gtin, name_zh, name_en, price_fen, unit, source}`; empty when there is none yet."""
+    if not PRODUCTS_CSV.exists():
+        return []
+    rows = csv.DictReader(io.StringIO(PRODUCTS_CSV.read_text("utf-8-sig")))
+    return [{**row, "price_fen": int(row["price_fen"])} for row in rows]
+
+
+def _route(counter: Counter, method: str, path: str, raw: bytes) -> Answer:
+    wrong = known(method, path)
+    if wrong is not None:
+        raise Refusal(wrong, 405 if "called with" in wrong or "not used" in wrong else 404)
+    if method == "POST":
+        return as_json({"ok": True, **POSTS[path](counter, raw)})
+    if path in PAGE_FILES:
+        name, kind = PAGE_FILES[path]
+        return Answer(200, kind, (PAGE_DIR / name).read_bytes())
+    if path == "/display.png":
+        return Answer(200, "image/png", counter.display_png())
+    receipt = _RECEIPT.fullmatch(path)
+    if receipt:
+        return _receipt(counter, int(receipt[1]), receipt[2])
+    return as_json(GETS[path](counter))
+
+
+_RECEIPT = re.compile(r"/receipts/([0-9]{1,6})\.(bin|png|txt)")
+_FORMS = {"bin": "application/octet-stream", "png": "image/png", "txt": "text/plain; charset=utf-8"}
+
+
+def _receipt(counter: Counter, n: int, form: str) -> Answer:
+    return Answer(200, _FORMS[form], counter.receipt(n, form))
+
+
+def _scan(counter: Counter, raw: bytes) -> dict[str, Any]:
+    code = _body(raw, ScanBody).code
+    if not code:
+        raise Refusal("code is empty: a scanner always reads something.")
+    if len(code) > CODE_LEN_MAX:
+        raise Refusal(f"code has {len(code)} characters; this scanner reads at most {CODE_LEN_MAX}.")
+    counter.scan(code)
+    return {}
+
+
+def _key(counter: Counter, raw: bytes) -> dict[str, Any]:
+    key = _body(raw, KeyBody).key
+    _one_of("key", key, KEYS)
+    counter.key(key)
+    return {}
+
+
+def _phone_scan(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, PhoneScanBody)
+    _one_of("wallet", body.wallet, WALLETS)
+    _one_of("outcome", body.outcome, OUTCOMES)
+    return counter.phone_scan(body.wallet, body.qr or None, body.outcome)
+
+
+def _phone_code(counter: Counter, raw: bytes) -> dict[str, Any]:
+    wallet = _body(raw, PhoneCodeBody).wallet
+    _one_of("wallet", wallet, WALLETS)
+    return {"code": counter.phone_code(wallet)}
+
+
+def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, FaultBody)
+    _one_of("kind", body.kind, FAULTS)
+    if body.channel is not None:
+        _one_of("channel", body.channel, CHANNELS)
+        if not body.kind.startswith("channel_"):
+            raise Refusal(f"channel goes with channel_slow, channel_lying and channel_down, not with {body.kind}.")
+    if body.seconds is not None and not 0 < body.seconds <= FAULT_S_MAX:
+        raise Refusal(f"seconds must be above 0 and at most {FAULT_S_MAX}.")
+    return counter.fault(body.kind, body.on, body.channel, body.seconds)
+
+
+POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
+    "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/fault": _fault}
+GETS: dict[str, Callable[[Counter], Any]] = {
+    "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
+    "/cloud/records": lambda c: c.cloud_records(), "/channel/orders": lambda c: c.channel_orders(),
+    "/products.json": lambda c: products(), "/overview.json": lambda c: c.overview(),
+    "/display.png": lambda c: None}
+
+
+def _body(raw: bytes, shape: type[T]) -> T:
+    if len(raw) > BODY_BYTES_MAX:
+        raise Refusal(f"The body has more than {BODY_BYTES_MAX} bytes.", 413)
+    if not raw.strip():
+        raise Refusal("The body is empty: send a JSON object.")
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.ValidationError as wrong:
+        raise Refusal(f"The body does not fit: {str(wrong).replace('Object', 'the object')}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise Refusal(f"The body is not JSON: {wrong}.") from None
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        shown = value if len(value) <= 40 else value[:40] + "…"
+        raise Refusal(f"Unknown {what} {shown!r}: it is one of {' '.join(allowed)}.")
