@@ -1,0 +1,122 @@
+"""Reading from anything that stands for an input device: an event node, a FIFO, a pty, a socket.  Knows bytes and silence, no key.
+
+Opening an event node grabs it: without that every scan would also be typed into the machine's login prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import stat
+
+from device.errors import DriverBusy, DriverGone
+
+READ_BYTES = 4096
+INPUT_MAJOR = 13                # Linux's device number of event nodes
+EVIOCGRAB = 0x40044590
+EVIOCSCLOCKID = 0x400445A0
+CLOCK_MONOTONIC = 1             # linux/time.h
+SCANNER_KEYS = frozenset((*range(2, 12), 28))     # KEY_1 to KEY_0 and KEY_ENTER: what every scanner can type
+PAD_KEYS = frozenset((79, 80, 81))                # KEY_KP1 to KEY_KP3
+
+
+class InputLine:
+    """A file descriptor read without blocking the loop.  Owns it: `close` closes it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ready: asyncio.Future[None] | None = None
+        os.set_blocking(fd, False)
+
+    async def read(self, quiet_ms: int | None = None) -> bytes | None:
+        """What is there, at least a byte; b"" when the other end is gone; None after `quiet_ms` of silence."""
+        data = self._now()
+        if data is not None:
+            return data
+        loop, fd = asyncio.get_running_loop(), self._fd
+        ready = self._ready = loop.create_future()
+        loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+        try:
+            await asyncio.wait([ready], timeout=None if quiet_ms is None else quiet_ms / 1000)
+        finally:
+            if self._fd == fd:
+                loop.remove_reader(fd)
+            self._ready = None
+        return self._now()            # also after silence: a busy loop may have been late to both
+
+    def drain(self) -> None:
+        """Throw away what was said before anybody listened."""
+        while self._now():
+            pass
+
+    def close(self) -> None:
+        """Let go of the descriptor and end a read that waits on it; a second call does nothing."""
+        if self._fd < 0:
+            return
+        if self._ready is not None:
+            self._ready.get_loop().remove_reader(self._fd)
+            self._ready.done() or self._ready.set_result(None)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _now(self) -> bytes | None:
+        if self._fd < 0:
+            return b""
+        try:
+            return os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as gone:
+            if gone.errno in (errno.ENODEV, errno.EIO, errno.ECONNRESET, errno.ENXIO):      # unplugged
+                return b""
+            raise DriverGone(f"reading failed: {gone.strerror}", which="input", hint="unplug it and plug it in again") from gone
+
+
+def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset()) -> InputLine:
+    """Open the event node, FIFO or pty at `path`; an event node is grabbed.
+
+    `needed` are evdev codes that the node must have.
+    DriverGone when nothing is there, DriverBusy when another program holds it.  Blocks briefly: call it in a thread.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as fault:
+        raise DriverGone(f"{path} cannot be opened: {fault.strerror}", which=which, hint="is it plugged in?") from fault
+    try:
+        kind = os.fstat(fd)
+        if stat.S_ISCHR(kind.st_mode) and os.major(kind.st_rdev) == INPUT_MAJOR:
+            _grab(fd, path, which, needed)
+        return InputLine(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _grab(fd: int, path: str, which: str, needed: frozenset[int]) -> None:
+    try:
+        fcntl.ioctl(fd, EVIOCSCLOCKID, CLOCK_MONOTONIC.to_bytes(4, "little"))
+        fcntl.ioctl(fd, EVIOCGRAB, 1)
+    except OSError as fault:
+        if fault.errno == errno.EBUSY:
+            raise DriverBusy(f"another program holds {path}", which=which, hint="stop it, then plug again") from fault
+        raise DriverGone(f"{path} cannot be grabbed: {fault.strerror}", which=which) from fault
+    if needed and missing_keys(path, needed):
+        raise DriverGone(f"{path} lacks the keys it should have: it is no {which}", which=which, hint="name its other interface")
+
+
+def missing_keys(path: str, needed: frozenset[int]) -> frozenset[int]:
+    """Those of `needed` that the event node at `path` lacks, as evdev codes; empty also when python-evdev is not there."""
+    try:
+        import evdev
+    except ImportError:
+        return frozenset()
+    try:
+        node = evdev.InputDevice(path)
+    except OSError:                       # it went between the two opens: the read will say so
+        return frozenset()
+    try:
+        return needed - frozenset(node.capabilities().get(evdev.ecodes.EV_KEY, ()))
+    finally:
+        node.close()
