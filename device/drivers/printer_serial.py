@@ -1,0 +1,115 @@
+"""Printer line over RS-232 or a USB serial adapter, through pyserial.
+
+Knows the port, its one owner and its time limits.  Knows no command and no job.  Writes go to the file descriptor
+itself, because pyserial's own time-out does not say how much had left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+from typing import Any
+
+from device.errors import DriverGone, PrintUnproven
+
+STALL_S = 8.0
+BITS_A_BYTE = 10             # 8N1
+
+
+class SerialLine:
+    """`path` at `baud`, 8N1; `rtscts` when those wires exist.  `reads` True; `byte_s` the seconds one byte takes."""
+
+    reads = True
+
+    def __init__(self, path: str, baud: int = 9600, *, rtscts: bool = False, xonxoff: bool = False,
+                 stall_s: float = STALL_S) -> None:
+        self.name = path
+        self.byte_s = BITS_A_BYTE / baud
+        self._settings = {"baudrate": baud, "rtscts": rtscts, "xonxoff": xonxoff}
+        self._stall_s = stall_s
+        self._port: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._port is not None
+
+    async def open(self) -> None:
+        """Take the port for ourselves.  DriverGone when it is missing or another program owns it."""
+        await self.close()
+        try:
+            self._port = await asyncio.to_thread(self._opened)
+        except (OSError, ValueError) as error:                 # serial.SerialException is an OSError
+            raise self._gone(f"cannot open {self.name}", error) from error
+
+    def _opened(self) -> Any:
+        import serial
+
+        return serial.Serial(self.name, exclusive=True, timeout=0, write_timeout=self._stall_s, **self._settings)
+
+    async def write(self, data: bytes) -> None:
+        """Give all of `data` to the kernel.  DriverGone when none of it was taken, PrintUnproven when some was."""
+        sent, error = await asyncio.to_thread(self._written, data)
+        if error is None:
+            return
+        await self.close()
+        if sent == 0:
+            raise self._gone(f"{self.name} takes nothing", error) from error
+        raise PrintUnproven(f"{self.name} broke off: {error}", which="printer") from error
+
+    def _written(self, data: bytes) -> tuple[int, OSError | None]:
+        sent = 0
+        try:
+            fd = self._fd()
+            while sent < len(data):
+                _, ready, _ = select.select([], [fd], [], self._stall_s)
+                if not ready:
+                    raise TimeoutError(f"no byte taken for {self._stall_s:g} s")
+                try:
+                    sent += os.write(fd, data[sent:])
+                except BlockingIOError:
+                    continue
+        except OSError as error:
+            return sent, error
+        return sent, None
+
+    async def read(self, wait_s: float) -> bytes:
+        """What the printer said within `wait_s` seconds, b"" when nothing.  DriverGone when the adapter was pulled."""
+        try:
+            return await asyncio.to_thread(self._heard, wait_s)
+        except OSError as error:
+            await self.close()
+            raise self._gone(f"{self.name} broke off", error) from error
+
+    def _heard(self, wait_s: float) -> bytes:
+        fd = self._fd()
+        ready, _, _ = select.select([fd], [], [], max(0.0, wait_s))
+        if not ready:
+            return b""
+        try:
+            data = os.read(fd, 4096)
+        except BlockingIOError:
+            return b""
+        if not data:
+            raise OSError(errno.ENODEV, "hung up")             # readable and empty: the adapter is gone
+        return data
+
+    def _fd(self) -> int:
+        if self._port is None:
+            raise OSError(errno.ENODEV, "not open")
+        return self._port.fileno()
+
+    async def close(self) -> None:
+        """Let go of the port without waiting for bytes that a stuck printer does not take."""
+        if self._port is not None:
+            port, self._port = self._port, None
+            try:
+                port.reset_output_buffer()
+            except OSError:
+                pass                                           # already unplugged: nothing waits
+            port.close()
+
+    def _gone(self, what: str, error: Exception) -> DriverGone:
+        said = getattr(error, "strerror", None) or str(error)
+        return DriverGone(f"{what}: {said}", which="printer", hint="check the printer's power and cable")
