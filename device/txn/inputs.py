@@ -116,7 +116,17 @@ class PrintUnsure(Input, frozen=True):
     why: str
 
 
+class PrintRefused(Input, frozen=True):
+    """Not one byte of the job left: the printer was gone or refused.  `word` is its health."""
+
+    job: int
+    word: str
+    why: str
+
+
 class DrawerKicked(Input, frozen=True):
+    """The drawer was kicked, or will never be: a drawer must not open an hour late."""
+
     kick: int
 
 

@@ -1,0 +1,109 @@
+"""The box: a function of its journal.  The one writer of books, desk and journal; synchronous, without clock or driver."""
+
+from __future__ import annotations
+
+from device.store_forward.journal import Journal, Row
+from device.txn import facts as wire
+from device.txn.books import Books, evolve
+from device.txn.desk import Desk, Verdict, observe
+from device.txn.effects import Effect, KickDrawer, Print
+from device.txn.facts import BooksStood, DrawerStarted, Entry, Fact, ReceiptStarted, refs_of
+from device.txn.inputs import Input
+from device.txn.machine import decide
+from device.txn.wants import ALWAYS, Key, keys, wants_of
+from device.types import Stamp
+
+RESTATE_ROWS = 2_000          # rows after which the books are said again, so that a boot folds no more than this
+
+
+class Box:
+    """Books and desk over one journal.  `Box(journal)` folds what is on disk; the first input must be `Started`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.books = Books()
+        self.desk = Desk()
+        self._wanted: dict[Key, set[Effect]] = {}
+        self._rows = 0
+        for _, row in journal.fold():
+            entry = wire.decode(row)
+            for fact in entry.facts:
+                evolve(self.books, fact, entry.at)
+            self._rows += 1
+
+    def handle(self, event: Input, at: Stamp) -> tuple[Verdict, list[Effect], list[Effect]]:
+        """Take one input; return the verdict, the effects to start and those to stop.
+
+        When it returns, every row that an effect to start relies on is on the card.  Numbered and once effects are handed
+        out exactly once: that they started stands in the same row.
+        """
+        verdict = decide(self.books, self.desk, event, at)
+        facts: list[Fact] = verdict.facts
+        self.desk = observe(self.desk, verdict)
+        booted = any(isinstance(f, wire.Booted) for f in facts)
+        touched = {*ALWAYS, *keys_touched(facts)}
+        for fact in facts:
+            evolve(self.books, fact, at)              # a fact that cannot be folded is a KeyError: die, fold again
+        start, stop = self._delta(keys(self.books) if booted else touched)
+        begun = [_started(e) for e in start if e.kind != "repeatable"]
+        for fact in begun:
+            evolve(self.books, fact, at)
+        facts = [*facts, *begun]
+        if facts:
+            sync = any(e.binds for e in start) or any(isinstance(f, wire.SYNCED) for f in facts)
+            self._append(facts, at, sync)
+        start += [e for e in self._standing(verdict.again) if e not in start]
+        return verdict, sorted(start, key=_urgency), stop
+
+    def restate(self, at: Stamp) -> None:
+        """Say the books again, so that the next boot folds from here."""
+        row = wire.encode(Entry(at, (BooksStood(self.books),)))
+        self.journal.append(Row(row, self.books.chain.seq), sync=True, restates=True)
+        self._rows = 0
+
+    def _append(self, facts: list[Fact], at: Stamp, sync: bool) -> None:
+        self.journal.append(Row(wire.encode(Entry(at, tuple(facts))), self.books.chain.seq, refs_of(facts)), sync=sync)
+        self._rows += 1
+        if self._rows >= RESTATE_ROWS and not self.books.basket.lines:
+            self.restate(at)
+
+    def _delta(self, touched: set[Key]) -> tuple[list[Effect], list[Effect]]:
+        start, stop = [], []
+        for key in sorted(touched):
+            wanted, standing = wants_of(key, self.books, self.desk), self._wanted.get(key, set())
+            start += [e for e in wanted if e not in standing]
+            stop += [e for e in standing if e not in wanted]
+            self._wanted[key] = {e for e in wanted if e.kind == "repeatable"}
+            if not self._wanted[key]:
+                del self._wanted[key]
+        return start, stop
+
+    def _standing(self, orders: tuple[str, ...]) -> list[Effect]:
+        """Queries that stand for these orders: the cashier wants them asked now."""
+        return [e for no in orders for e in self._wanted.get(("order", no), ()) if type(e).__name__ == "QueryOrder"]
+
+
+def keys_touched(facts: list[Fact]) -> set[Key]:
+    """Keys whose wants these facts can change."""
+    touched: set[Key] = set()
+    for fact in facts:
+        intent = getattr(fact, "intent", None)
+        for name in ("order_no", "refund_no"):
+            no = getattr(fact, name, None) or getattr(intent, name, None)
+            if no:
+                touched.add(("order" if name == "order_no" else "refund", no))
+    return touched
+
+
+def _started(effect: Effect) -> Fact:
+    match effect:
+        case Print():
+            return ReceiptStarted(effect.job)
+        case KickDrawer():
+            return DrawerStarted(effect.kick)
+    raise AssertionError(effect)
+
+
+def _urgency(effect: Effect) -> int:
+    """The drawer before the paper: the customer's change should not wait for the printer."""
+    return 1 if isinstance(effect, Print) else 0

@@ -1,0 +1,26 @@
+"""How often a repeatable effect is asked again.  Shared by the runner and by the simulated world, so that both keep one pace."""
+
+from __future__ import annotations
+
+from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.types import Terms
+
+RETRY_MS = (1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
+
+
+def wait_ms(effect: Effect, tries: int, running_ms: int, terms: Terms) -> int | None:
+    """Milliseconds until `effect` is asked again after `tries` answers, `running_ms` after it began; None: not again.
+
+    A query waits before its first question as well (`tries` 0), since nobody pays within the first second.
+    """
+    rules = terms.rules_of(effect.intent.channel) if hasattr(effect, "intent") else None
+    match effect:
+        case QueryOrder():
+            return next((every for until, every in rules.pace_ms if running_ms < until), 60_000)
+        case CloseOrder():
+            return 0 if tries == 0 else rules.undo_every_ms * min(tries, 8)
+        case QueryRefund():
+            return rules.refund_query_ms
+        case PlaceOrder() | RefundOrder():
+            return 0 if tries == 0 else RETRY_MS[min(tries - 1, len(RETRY_MS) - 1)]
+    return 0 if tries == 0 else RETRY_MS[min(tries - 1, len(RETRY_MS) - 1)]

@@ -1,0 +1,473 @@
+"""What the box knows from disk.  `evolve` folds one fact into the books: it assigns and adds, and decides nothing.
+
+The books are bounded: closed sales leave after `SALES_MAX`, tombstones of closed orders after their shelf life.  An older
+sale is found again through the journal's index.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from device.txn.effects import Intent, PaperPart, RefundIntent
+from device.types import Stamp
+
+SALES_MAX = 60          # closed sales kept at hand for reprint and refund
+SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
+PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
+
+
+class Phase(enum.StrEnum):
+    """Where one order (one payment attempt) stands."""
+
+    PLACING = "placing"
+    AWAITING = "awaiting"
+    CANCELLING = "cancelling"
+    ASKING = "asking"              # paid while cancelling: the cashier decides, goods or money back
+    CLOSED = "closed"              # a tombstone: still queried until its shelf life is over
+    RETURNING = "returning"        # late money on its way back
+
+
+class Line(msgspec.Struct, frozen=True):
+    gtin: str
+    name_zh: str
+    name_en: str
+    qty_milli: int
+    price_fen: int
+    amount_fen: int
+    unit: str = "piece"
+
+
+class Tender(msgspec.Struct, frozen=True):
+    """`method` is a channel's name, `cash` or `rounding`."""
+
+    method: str
+    amount_fen: int
+    order_no: str = ""
+    channel_no: str = ""
+
+
+class Basket(msgspec.Struct):
+    lines: list[Line] = []
+    tenders: list[Tender] = []
+    order_no: str = ""             # the live attempt, empty when none
+
+    @property
+    def total_fen(self) -> int:
+        return sum(line.amount_fen for line in self.lines)
+
+    @property
+    def due_fen(self) -> int:
+        return self.total_fen - sum(t.amount_fen for t in self.tenders)
+
+
+class Order(msgspec.Struct):
+    intent: Intent
+    phase: Phase = Phase.PLACING
+    qr: str = ""
+    give_up_ms: int = 0            # length of its life; the deadline below starts afresh under another boot
+    due_ms: int = 0
+    dead_after_ms: int = 0
+    cause: str = ""                # why it was cancelled
+    park: str = ""                 # "", "book" (goods given) or "give_back" (goods kept)
+    slip: int = 0
+    since: str = ""                # wall time of the intent, for people
+    since_ms: int = 0
+    basket: Basket | None = None   # a parked order carries its customer's goods along
+    channel_no: str = ""
+
+
+class Sale(msgspec.Struct):
+    order_no: str
+    lines: list[Line]
+    tenders: list[Tender]
+    amount_fen: int
+    cashier: str
+    at: str
+    tendered_fen: int = 0
+    change_fen: int = 0
+    refunded_fen: int = 0          # asked for or done; a refund that fails gives its part back
+    parts: int = 0
+    returned: dict[str, int] = {}  # per tender, by its order number or method
+
+
+class Refund(msgspec.Struct):
+    intent: RefundIntent
+    cause: str                     # "customer", "late", "cancelling", "parked", "replaced"
+    accepted: bool = False
+
+
+class Paper(msgspec.Struct):
+    """One job for the printer: fixed when it fell due, so that a reprint is the same paper."""
+
+    job: int
+    kind: str                      # sale refund hold park x z alert
+    ref: str
+    paper: tuple[PaperPart, ...]
+    copy: int = 0                  # 0 the receipt itself, n the n-th COPY
+    state: str = "due"             # due started printed unsure
+    copies: int = 0
+    at: str = ""
+
+
+class Kick(msgspec.Struct):
+    kick: int
+    cause: str
+    started: bool = False
+
+
+class Due(msgspec.Struct):
+    """A record that is due and not yet signed."""
+
+    kind: str
+    body: bytes
+    at: Stamp
+
+
+class Chain(msgspec.Struct):
+    """Where the signed chain stands; `sales_fen refunds_fen count` are the totals after record `seq`."""
+
+    jid: str = ""
+    box: str = ""
+    kid: str = ""
+    seq: int = 0
+    prev: str = ""
+    sales_fen: int = 0
+    refunds_fen: int = 0
+    count: int = 0
+
+
+class Totals(msgspec.Struct):
+    """One period from Z to Z.  `methods` sums tenders less refunds by method."""
+
+    z_no: int = 0
+    x_no: int = 0
+    day: str = ""                  # the business day of its first sale
+    sales: int = 0
+    sales_fen: int = 0
+    refunds: int = 0
+    refunds_fen: int = 0
+    voids: int = 0
+    voids_fen: int = 0
+    kicks: int = 0
+    methods: dict[str, int] = {}
+    grand_fen: int = 0             # never resets
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What the customer's screen goes on saying after a sale, until the next customer."""
+
+    what: str                      # paid refunding refunded
+    order_no: str
+    amount_fen: int
+    change_fen: int = 0
+    until_ms: int = 0
+
+
+class Books(msgspec.Struct):
+    box_no: str = ""
+    salt: str = ""                 # four characters of this journal's order numbers
+    boot: str = ""
+    boots: int = 0
+    software: str = ""
+    orders_made: int = 0           # counter of order and refund numbers
+    jobs_made: int = 0
+    kicks_made: int = 0
+    slips_made: int = 0
+    chain: Chain = msgspec.field(default_factory=Chain)
+    basket: Basket = msgspec.field(default_factory=Basket)
+    orders: dict[str, Order] = {}
+    held: dict[int, Basket] = {}
+    refunds: dict[str, Refund] = {}
+    papers: dict[int, Paper] = {}
+    kicks: dict[int, Kick] = {}
+    due: list[Due] = []
+    sales: dict[str, Sale] = {}
+    shown: Shown | None = None
+    day: Totals = msgspec.field(default_factory=Totals)
+    wallet_fen: int = 0            # taken less given back by wallets, over the journal's life
+
+
+def evolve(books: Books, fact: msgspec.Struct, at: Stamp) -> None:
+    """Fold one fact, said at `at`, into the books.  A fact nobody knows is our bug: KeyError, and the box folds again."""
+    FOLDS[type(fact).__name__](books, fact, at)
+
+
+def _stood(b: Books, f, at: Stamp) -> None:
+    for name in Books.__struct_fields__:             # only a fold reads this fact, and it read it from disk a moment ago
+        setattr(b, name, getattr(f.books, name))
+
+
+def _journal_opened(b: Books, f, at: Stamp) -> None:
+    b.box_no, b.salt = f.box_no, f.salt
+    b.chain = Chain(jid=f.jid, box=f.box, kid=f.kid, prev=f.prev)
+
+
+def _booted(b: Books, f, at: Stamp) -> None:
+    b.boot, b.software = f.boot, f.software
+    b.boots += 1
+    for order in b.orders.values():
+        order.due_ms = at.mono_ms + order.give_up_ms
+        order.since_ms = at.mono_ms
+    if b.shown is not None:
+        b.shown = msgspec.structs.replace(b.shown, until_ms=at.mono_ms + SHOWN_MS)
+
+
+def _line_added(b: Books, f, at: Stamp) -> None:
+    b.shown = None
+    b.basket.lines.append(f.line)
+
+
+def _line_changed(b: Books, f, at: Stamp) -> None:
+    b.basket.lines[f.index] = f.line
+
+
+def _line_voided(b: Books, f, at: Stamp) -> None:
+    line = b.basket.lines.pop(f.index)
+    b.day.voids += 1
+    b.day.voids_fen += line.amount_fen
+
+
+def _basket_cleared(b: Books, f, at: Stamp) -> None:
+    b.day.voids += len(b.basket.lines)
+    b.day.voids_fen += b.basket.total_fen
+    b.basket = Basket()
+
+
+def _basket_held(b: Books, f, at: Stamp) -> None:
+    b.held[f.slot] = b.basket
+    b.basket = Basket()
+
+
+def _basket_recalled(b: Books, f, at: Stamp) -> None:
+    b.shown = None
+    b.basket = b.held.pop(f.slot)
+
+
+def _tender_taken(b: Books, f, at: Stamp) -> None:
+    b.basket.tenders.append(f.tender)
+
+
+def _order_intended(b: Books, f, at: Stamp) -> None:
+    no = f.intent.order_no
+    b.orders_made += 1
+    b.orders[no] = Order(intent=f.intent, give_up_ms=f.give_up_ms, due_ms=at.mono_ms + f.give_up_ms,
+                         dead_after_ms=f.dead_after_ms, since=at.wall, since_ms=at.mono_ms)
+    b.basket.order_no = no
+    b.shown = None
+
+
+def _qr_issued(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.qr, order.phase = f.qr, Phase.AWAITING
+
+
+def _cancel_wished(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.phase, order.cause = Phase.CANCELLING, f.cause
+
+
+def _order_closed(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.phase, order.qr = Phase.CLOSED, ""
+    order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
+    order.basket, order.park = None, ""
+    if b.basket.order_no == f.order_no:
+        b.basket.order_no = ""
+
+
+def _order_reopened(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].phase = Phase.CANCELLING
+
+
+def _order_forgotten(b: Books, f, at: Stamp) -> None:
+    del b.orders[f.order_no]
+
+
+def _paid_while_cancelling(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.phase, order.channel_no = Phase.ASKING, f.channel_no
+    order.give_up_ms, order.due_ms = f.ask_ms, at.mono_ms + f.ask_ms
+
+
+def _order_parked(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.park, order.slip = f.policy, f.slip
+    b.slips_made = max(b.slips_made, f.slip)
+    if f.policy == "give_back" and f.keeps_basket:
+        b.basket.order_no = ""                    # cash replaces it: the goods stay in the basket
+    else:
+        order.basket, b.basket = b.basket, Basket()
+        order.basket.order_no = ""
+
+
+def _payment_confirmed(b: Books, f, at: Stamp) -> None:
+    b.orders.pop(f.order_no, None)
+    b.wallet_fen += f.amount_fen
+
+
+def _late_payment_found(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.phase, order.channel_no, order.qr, order.basket = Phase.RETURNING, f.channel_no, "", None
+    b.wallet_fen += order.intent.amount_fen
+    if b.basket.order_no == f.order_no:
+        b.basket.order_no = ""
+
+
+def _sale_closed(b: Books, f, at: Stamp) -> None:
+    sale = msgspec.structs.replace(f.sale, returned=dict(f.sale.returned))
+    b.sales[sale.order_no] = sale
+    if f.minted:
+        b.orders_made += 1
+    while len(b.sales) > SALES_MAX:
+        b.sales.pop(next(iter(b.sales)))
+    if f.from_basket:
+        b.basket = Basket()
+    if f.show:
+        b.shown = Shown("paid", sale.order_no, sale.amount_fen, sale.change_fen, at.mono_ms + SHOWN_MS)
+    day = b.day
+    day.day = day.day or f.day
+    day.sales += 1
+    day.sales_fen += sale.amount_fen
+    day.grand_fen += sale.amount_fen
+    for tender in sale.tenders:
+        day.methods[tender.method] = day.methods.get(tender.method, 0) + tender.amount_fen
+
+
+def _sale_recalled(b: Books, f, at: Stamp) -> None:
+    b.sales[f.sale.order_no] = msgspec.structs.replace(f.sale, returned=dict(f.sale.returned))
+
+
+def _refund_intended(b: Books, f, at: Stamp) -> None:
+    b.orders_made += 1
+    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause)
+    sale = b.sales.get(f.sale_no)
+    if sale is not None:
+        sale.refunded_fen += f.intent.amount_fen
+        sale.parts += 1
+        sale.returned[f.intent.order_no] = sale.returned.get(f.intent.order_no, 0) + f.intent.amount_fen
+        b.shown = Shown("refunding", sale.order_no, f.intent.amount_fen, 0, at.mono_ms + SHOWN_MS)
+
+
+def _refund_accepted(b: Books, f, at: Stamp) -> None:
+    b.refunds[f.refund_no].accepted = True
+
+
+def _refund_confirmed(b: Books, f, at: Stamp) -> None:
+    refund = b.refunds.pop(f.refund_no)
+    amount = refund.intent.amount_fen
+    b.wallet_fen -= amount
+    b.orders.pop(refund.intent.order_no, None)
+    if refund.cause == "customer":
+        _count_refund(b, refund.intent.channel, amount)
+        if b.shown is not None and b.shown.what == "refunding":
+            b.shown = Shown("refunded", b.shown.order_no, amount, 0, at.mono_ms + SHOWN_MS)
+
+
+def _refund_failed(b: Books, f, at: Stamp) -> None:
+    refund = b.refunds.pop(f.refund_no)
+    sale = b.sales.get(f.sale_no)
+    if sale is not None:
+        sale.refunded_fen -= refund.intent.amount_fen
+        sale.returned[refund.intent.order_no] -= refund.intent.amount_fen
+        b.shown = None
+
+
+def _cash_returned(b: Books, f, at: Stamp) -> None:
+    b.orders_made += 1
+    sale = b.sales[f.sale_no]
+    sale.refunded_fen += f.amount_fen
+    sale.parts += 1
+    sale.returned["cash"] = sale.returned.get("cash", 0) + f.amount_fen
+    b.shown = Shown("refunded", f.sale_no, f.amount_fen, 0, at.mono_ms + SHOWN_MS)
+    _count_refund(b, "cash", f.amount_fen)
+
+
+def _count_refund(b: Books, method: str, amount_fen: int) -> None:
+    b.day.refunds += 1
+    b.day.refunds_fen += amount_fen
+    b.day.grand_fen -= amount_fen
+    b.day.methods[method] = b.day.methods.get(method, 0) - amount_fen
+
+
+def _receipt_due(b: Books, f, at: Stamp) -> None:
+    b.jobs_made = max(b.jobs_made, f.job)
+    b.papers[f.job] = Paper(f.job, f.kind, f.ref, f.paper, f.copy, at=at.wall)
+    if f.copy and f.of in b.papers:
+        b.papers[f.of].copies = f.copy
+    done = [j for j, p in b.papers.items() if p.state == "printed"]
+    for job in done[:max(0, len(done) - PAPERS_MAX)]:
+        del b.papers[job]
+
+
+def _receipt_started(b: Books, f, at: Stamp) -> None:
+    b.papers[f.job].state = "started"
+
+
+def _receipt_printed(b: Books, f, at: Stamp) -> None:
+    b.papers[f.job].state = "printed"
+
+
+def _receipt_unsure(b: Books, f, at: Stamp) -> None:
+    b.papers[f.job].state = "unsure"
+
+
+def _receipt_unstarted(b: Books, f, at: Stamp) -> None:
+    b.papers[f.job].state = "due"
+
+
+def _drawer_due(b: Books, f, at: Stamp) -> None:
+    b.kicks_made = max(b.kicks_made, f.kick)
+    b.kicks[f.kick] = Kick(f.kick, f.cause)
+    b.day.kicks += 1
+
+
+def _drawer_started(b: Books, f, at: Stamp) -> None:
+    b.kicks[f.kick].started = True
+
+
+def _drawer_done(b: Books, f, at: Stamp) -> None:
+    b.kicks.pop(f.kick, None)
+
+
+def _record_due(b: Books, f, at: Stamp) -> None:
+    b.due.append(Due(f.kind, f.body.encode(), at))
+
+
+def _record_signed(b: Books, f, at: Stamp) -> None:
+    due, chain = b.due.pop(0), b.chain
+    chain.seq, chain.prev = f.seq, f.digest
+    if due.kind in ("sale", "refund"):
+        amount = msgspec.json.decode(due.body)["amount_fen"]
+        chain.sales_fen += amount if due.kind == "sale" else 0
+        chain.refunds_fen += amount if due.kind == "refund" else 0
+        chain.count += 1
+
+
+def _x_taken(b: Books, f, at: Stamp) -> None:
+    b.day.x_no = f.x_no
+
+
+def _day_closed(b: Books, f, at: Stamp) -> None:
+    b.day = Totals(z_no=f.z_no, grand_fen=b.day.grand_fen)
+
+
+def _screen_cleared(b: Books, f, at: Stamp) -> None:
+    b.shown = None
+
+
+FOLDS = {
+    "BooksStood": _stood, "JournalOpened": _journal_opened, "Booted": _booted, "LineAdded": _line_added,
+    "LineChanged": _line_changed, "LineVoided": _line_voided, "BasketCleared": _basket_cleared, "BasketHeld": _basket_held,
+    "BasketRecalled": _basket_recalled, "TenderTaken": _tender_taken, "OrderIntended": _order_intended,
+    "QrIssued": _qr_issued, "CancelWished": _cancel_wished, "OrderClosed": _order_closed, "OrderReopened": _order_reopened,
+    "OrderForgotten": _order_forgotten, "PaidWhileCancelling": _paid_while_cancelling, "OrderParked": _order_parked,
+    "PaymentConfirmed": _payment_confirmed, "LatePaymentFound": _late_payment_found, "SaleClosed": _sale_closed,
+    "SaleRecalled": _sale_recalled, "RefundIntended": _refund_intended, "RefundAccepted": _refund_accepted,
+    "RefundConfirmed": _refund_confirmed, "RefundFailed": _refund_failed, "CashReturned": _cash_returned,
+    "ReceiptDue": _receipt_due, "ReceiptStarted": _receipt_started, "ReceiptPrinted": _receipt_printed,
+    "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
+    "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
+    "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared,
+}

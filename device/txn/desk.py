@@ -1,0 +1,50 @@
+"""What the box knows only now: typed digits, the question on the screen, health of parts, the line.
+
+Emptying the desk at any moment equals a restart and breaks nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from device.txn.books import Sale
+from device.types import Terms
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """`mode` is the question that digits and scans answer: "", refund, pick, reprint, park."""
+
+    terms: Terms = msgspec.field(default_factory=Terms)
+    typed: str = ""
+    qty: int = 0
+    mode: str = ""
+    pick: Sale | None = None
+    looking: str = ""                          # an order the journal's index is asked for
+    words: tuple[str, str] = ("", "")
+    tone: str = "plain"
+    health: tuple[tuple[str, str], ...] = ()   # (part, word), sorted; a part that is well is not named
+    up: bool = False
+    collector: bool = False
+
+    def well(self, part: str) -> bool:
+        """True unless the part said otherwise; a printer low on paper still prints."""
+        return all(name != part or word == "paper_low" for name, word in self.health)
+
+
+class Verdict(msgspec.Struct):
+    """The answer to one input: facts for the disk, words for the person, what changes on the desk."""
+
+    facts: list = []
+    words: tuple[str, str] | None = None
+    tone: str = "plain"
+    refused: bool = False
+    desk: dict = {}
+    again: tuple[str, ...] = ()                # orders whose channel is asked now
+
+
+def observe(desk: Desk, verdict: Verdict) -> Desk:
+    """The desk after a verdict.  Words stay until other words replace them or `words` is put to ("", "")."""
+    changes = dict(verdict.desk)
+    if verdict.words is not None:
+        changes |= {"words": verdict.words, "tone": verdict.tone}
+    return msgspec.structs.replace(desk, **changes) if changes else desk

@@ -1,0 +1,285 @@
+"""What the journal keeps: answers, never questions.  A wire format: add fields with defaults, never rename or retype one.
+
+One row holds the facts of one decision and the stamp they were decided at.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from device.txn.books import Books, Line, Sale, Tender
+from device.txn.effects import Intent, PaperPart, RefundIntent
+from device.types import Stamp
+
+
+class Fact(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of all facts.  `syncs`: somebody was told, or something leaves, on the strength of it."""
+
+
+class BooksStood(Fact, frozen=True):
+    """The books said again, whole: folding may begin here."""
+
+    books: Books
+
+
+class JournalOpened(Fact, frozen=True):
+    jid: str
+    box: str
+    box_no: str
+    salt: str
+    kid: str
+    prev: str
+
+
+class Booted(Fact, frozen=True):
+    boot: str
+    software: str
+
+
+class LineAdded(Fact, frozen=True):
+    line: Line
+
+
+class LineChanged(Fact, frozen=True):
+    index: int
+    line: Line
+
+
+class LineVoided(Fact, frozen=True):
+    index: int
+    reason: str
+
+
+class BasketCleared(Fact, frozen=True):
+    reason: str
+
+
+class BasketHeld(Fact, frozen=True):
+    slot: int
+
+
+class BasketRecalled(Fact, frozen=True):
+    slot: int
+
+
+class TenderTaken(Fact, frozen=True):
+    tender: Tender
+
+
+class OrderIntended(Fact, frozen=True):
+    intent: Intent
+    give_up_ms: int
+    dead_after_ms: int
+
+
+class QrIssued(Fact, frozen=True):
+    order_no: str
+    qr: str
+
+
+class CancelWished(Fact, frozen=True):
+    order_no: str
+    cause: str
+
+
+class OrderClosed(Fact, frozen=True):
+    order_no: str
+    why: str = ""
+
+
+class OrderReopened(Fact, frozen=True):
+    """A closed order is open at the channel after all: it is closed again."""
+
+    order_no: str
+
+
+class OrderForgotten(Fact, frozen=True):
+    order_no: str
+
+
+class PaidWhileCancelling(Fact, frozen=True):
+    order_no: str
+    channel_no: str
+    ask_ms: int
+
+
+class OrderParked(Fact, frozen=True):
+    order_no: str
+    policy: str
+    slip: int
+    keeps_basket: bool = False
+
+
+class PaymentConfirmed(Fact, frozen=True):
+    order_no: str
+    channel_no: str
+    amount_fen: int
+
+
+class LatePaymentFound(Fact, frozen=True):
+    order_no: str
+    channel_no: str
+
+
+class SaleClosed(Fact, frozen=True):
+    sale: Sale
+    day: str
+    minted: bool = False
+    from_basket: bool = True
+    show: bool = True
+
+
+class SaleRecalled(Fact, frozen=True):
+    sale: Sale
+
+
+class RefundIntended(Fact, frozen=True):
+    intent: RefundIntent
+    cause: str
+    sale_no: str = ""
+
+
+class RefundAccepted(Fact, frozen=True):
+    refund_no: str
+
+
+class RefundConfirmed(Fact, frozen=True):
+    refund_no: str
+    channel_no: str
+    order_no: str = ""
+    amount_fen: int = 0
+
+
+class RefundFailed(Fact, frozen=True):
+    refund_no: str
+    why: str
+    sale_no: str = ""
+
+
+class CashReturned(Fact, frozen=True):
+    refund_no: str
+    sale_no: str
+    amount_fen: int
+
+
+class ReceiptDue(Fact, frozen=True):
+    job: int
+    kind: str
+    ref: str
+    paper: tuple[PaperPart, ...]
+    copy: int = 0
+    of: int = 0
+
+
+class ReceiptStarted(Fact, frozen=True):
+    job: int
+
+
+class ReceiptPrinted(Fact, frozen=True):
+    job: int
+    proof: int
+
+
+class ReceiptUnsure(Fact, frozen=True):
+    job: int
+    why: str
+
+
+class ReceiptUnstarted(Fact, frozen=True):
+    """The printer was gone before the first byte: the job waits again."""
+
+    job: int
+    why: str
+
+
+class DrawerDue(Fact, frozen=True):
+    kick: int
+    cause: str
+
+
+class DrawerStarted(Fact, frozen=True):
+    kick: int
+
+
+class DrawerDone(Fact, frozen=True):
+    kick: int
+
+
+class RecordDue(Fact, frozen=True):
+    kind: str
+    body: str                       # JSON text
+
+
+class RecordSigned(Fact, frozen=True):
+    seq: int
+    digest: str
+    token: str
+
+
+class XTaken(Fact, frozen=True):
+    x_no: int
+
+
+class DayClosed(Fact, frozen=True):
+    z_no: int
+
+
+class ScreenCleared(Fact, frozen=True):
+    pass
+
+
+ALL = tuple(Fact.__subclasses__())
+AnyFact = (
+    BooksStood | JournalOpened | Booted | LineAdded | LineChanged | LineVoided | BasketCleared | BasketHeld | BasketRecalled
+    | TenderTaken | OrderIntended | QrIssued | CancelWished | OrderClosed | OrderReopened | OrderForgotten
+    | PaidWhileCancelling | OrderParked | PaymentConfirmed | LatePaymentFound | SaleClosed | SaleRecalled | RefundIntended
+    | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
+    | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
+    | DayClosed | ScreenCleared
+)
+
+# Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
+SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, OrderParked,
+          DayClosed, LatePaymentFound, PaidWhileCancelling, Booted)
+
+ORDER_REFS = (SaleClosed, RefundIntended, CashReturned, RefundFailed)
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One row's content."""
+
+    at: Stamp
+    facts: tuple[AnyFact, ...]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Entry)
+
+
+def encode(entry: Entry) -> bytes:
+    return _encoder.encode(entry)
+
+
+def decode(row: bytes) -> Entry:
+    """The entry of a row.  msgspec.ValidationError for a fact this release does not know: no trade, and the file stays."""
+    return _decoder.decode(row)
+
+
+def tokens_of(row: bytes) -> list[tuple[int, str]]:
+    """(seq, token) of the records signed in this row."""
+    if b"RecordSigned" not in row:
+        return []
+    return [(f.seq, f.token) for f in decode(row).facts if isinstance(f, RecordSigned)]
+
+
+def refs_of(facts: list[Fact]) -> tuple[str, ...]:
+    """Order numbers under which the journal's index should find this row."""
+    refs: list[str] = []
+    for fact in facts:
+        if isinstance(fact, SaleClosed):
+            refs += [fact.sale.order_no, *(t.order_no for t in fact.sale.tenders if t.order_no)]
+        elif isinstance(fact, (RefundIntended, CashReturned, RefundFailed)) and fact.sale_no:
+            refs.append(fact.sale_no)
+        elif isinstance(fact, RefundIntended):
+            refs.append(fact.intent.order_no)
+    return tuple(dict.fromkeys(refs))

@@ -1,0 +1,306 @@
+"""The payment machine: an input comes in, a verdict comes out.  No clock, no file, no driver.
+
+`MOVES` names every move a channel's word can cause; `IGNORED` every pair that moves nothing, with its reason.  PAID is
+never ignored while an order is known.  Docs draw both tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from device.txn import record
+from device.txn.books import Books, Order, Phase, Sale
+from device.txn.desk import Desk, Verdict
+from device.txn.effects import RefundIntent
+from device.txn.facts import (
+    Booted, CancelWished, DrawerDone, Fact, JournalOpened, LatePaymentFound, OrderClosed,
+    OrderForgotten, OrderReopened, PaidWhileCancelling, PaymentConfirmed, QrIssued, ReceiptPrinted, ReceiptUnstarted,
+    ReceiptUnsure, RecordSigned, RefundAccepted, RefundConfirmed, RefundFailed, RefundIntended, ScreenCleared, SaleClosed,
+    Tender,
+)
+from device.txn.inputs import (
+    Asked, ChannelSaid, Configured, DeviceSaid, DrawerKicked, Input, LinkSaid, Pressed, Printed, PrintRefused, PrintUnsure, QrReady, Rang,
+    Recalled, RefundSaid, RefundWord, Said, Scanned, ScanSpoiled, Signed, Started,
+)
+from device.txn.keys import on_pressed, on_recalled, on_scanned
+from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
+from device.txn.receipt import alert_paper, refund_paper, sale_paper
+from device.txn.words import say, yuan
+from device.types import Stamp
+
+ASK_MS = 30_000           # how long the cashier may think about money that came while cancelling
+
+
+def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
+    """What follows from one input.  KeyError for an input nobody wrote a rule for: that is our bug."""
+    return DECIDERS[type(event)](books, desk, event, at)
+
+
+# The channel's word.
+
+Move = Callable[[Books, Desk, Order, ChannelSaid, Stamp], Verdict]
+
+
+def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """Paid: the sale is closed, its receipt and its record fall due, all in one row."""
+    if order.park == "give_back":
+        return give_back(b, d, order, said, at)
+    intent = order.intent
+    parked = order.basket is not None
+    basket = order.basket if order.basket is not None else b.basket
+    tenders = [*basket.tenders, Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no)]
+    sale = Sale(order_no=intent.order_no, lines=list(basket.lines), tenders=tenders, amount_fen=basket.total_fen,
+                cashier=d.terms.cashier, at=at.wall)
+    facts: list[Fact] = [PaymentConfirmed(intent.order_no, said.channel_no, intent.amount_fen),
+                         SaleClosed(sale, business_day(at, d.terms.cutoff_hour), from_basket=not parked, show=not parked),
+                         paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at)), record.sale_due(sale)]
+    words = say("parked_paid", slip=order.slip) if parked else say("paid")
+    return Verdict(facts, words, "good", desk={} if parked else {"mode": "", "typed": ""})
+
+
+def ask_cashier(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """The phone beat the key: goods or money back.  Nobody can be asked about a parked order or one that timed out alone."""
+    if order.park == "book":
+        return book(b, d, order, said, at)
+    if order.park or b.basket.order_no != order.intent.order_no:
+        return give_back(b, d, order, said, at)
+    return Verdict([PaidWhileCancelling(order.intent.order_no, said.channel_no, ASK_MS)], say("asking"), "wait")
+
+
+def give_back(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """Money that no sale waits for goes back, by one way, and everybody is told."""
+    return Verdict(_give_back(b, d, order, said.channel_no, at), say("late_paid", no=order.intent.order_no), "wait")
+
+
+def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """Definitely unpaid.  The number stays as a tombstone, queried until its shelf life is over."""
+    facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail)]
+    if order.park == "book":
+        facts += [record.due("payment_alert", cause="goods_given_unpaid", order_no=order.intent.order_no,
+                             amount_fen=order.intent.amount_fen, channel=order.intent.channel),
+                  paper_due(b, "alert", order.intent.order_no, alert_paper(
+                      d.terms, f"转挂未付 / Parked, never paid  {order.slip}", order.intent.order_no,
+                      order.intent.amount_fen, at))]
+        return Verdict(facts, say("parked_lost", slip=order.slip), "bad")
+    if b.basket.order_no != order.intent.order_no:
+        return Verdict(facts)
+    return Verdict(facts, say("refused", why=said.detail) if said.said is Said.REFUSED else say("cancelled"),
+                   "bad" if said.said is Said.REFUSED else "plain")
+
+
+def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """A request of ours reached the channel after its close: the order is open there, so it is closed again."""
+    return Verdict([OrderReopened(order.intent.order_no)])
+
+
+MOVES: dict[tuple[Phase, Said], Move] = {
+    (Phase.PLACING, Said.PAID): book,
+    (Phase.PLACING, Said.CLOSED): close,
+    (Phase.PLACING, Said.REFUSED): close,
+    (Phase.AWAITING, Said.PAID): book,
+    (Phase.AWAITING, Said.CLOSED): close,
+    (Phase.CANCELLING, Said.PAID): ask_cashier,
+    (Phase.CANCELLING, Said.CLOSED): close,
+    (Phase.CANCELLING, Said.ABSENT): close,
+    (Phase.CLOSED, Said.PAID): give_back,
+    (Phase.CLOSED, Said.OPEN): reopen,
+}
+IGNORED: dict[tuple[Phase, Said], str] = {
+    (Phase.PLACING, Said.OPEN): "the answer to our request is still on its way",
+    (Phase.PLACING, Said.ABSENT): "the request has not arrived yet",
+    (Phase.PLACING, Said.GIVEN_BACK): "nothing was undone",
+    (Phase.AWAITING, Said.OPEN): "the customer has not paid yet",
+    (Phase.AWAITING, Said.ABSENT): "an older question was answered before the order stood",
+    (Phase.AWAITING, Said.REFUSED): "the request had been taken before; a refusal of its repeat proves nothing",
+    (Phase.AWAITING, Said.GIVEN_BACK): "nothing was undone",
+    (Phase.CANCELLING, Said.OPEN): "the close is asked again by its pace",
+    (Phase.CANCELLING, Said.REFUSED): "the query decides",
+    (Phase.CANCELLING, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.ASKING, Said.PAID): "said before: the cashier is being asked",
+    (Phase.ASKING, Said.OPEN): "an older answer: PAID was said after it",
+    (Phase.ASKING, Said.ABSENT): "an older answer",
+    (Phase.ASKING, Said.CLOSED): "an older answer: a paid order cannot be closed",
+    (Phase.ASKING, Said.REFUSED): "an older answer",
+    (Phase.ASKING, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.CLOSED, Said.ABSENT): "as it should be",
+    (Phase.CLOSED, Said.CLOSED): "as it should be",
+    (Phase.CLOSED, Said.REFUSED): "as it should be",
+    (Phase.CLOSED, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.RETURNING, Said.PAID): "said before: the money is on its way back",
+    (Phase.RETURNING, Said.OPEN): "an older answer",
+    (Phase.RETURNING, Said.ABSENT): "an older answer",
+    (Phase.RETURNING, Said.CLOSED): "an older answer",
+    (Phase.RETURNING, Said.REFUSED): "an older answer",
+    (Phase.RETURNING, Said.GIVEN_BACK): "no undo of ours moves money",
+}
+
+
+def on_channel_said(b: Books, d: Desk, e: ChannelSaid, at: Stamp) -> Verdict:
+    order = b.orders.get(e.order_no)
+    if order is None or e.said is Said.UNKNOWN:      # decided before; or a state of knowledge, not of the order
+        return Verdict()
+    if e.said is Said.PAID and e.amount_fen not in (0, order.intent.amount_fen):
+        return Verdict(words=say("amount_wrong"), tone="bad", refused=True)
+    if (order.phase, e.said) in IGNORED:
+        return Verdict()
+    return MOVES[order.phase, e.said](b, d, order, e, at)
+
+
+def on_qr_ready(b: Books, d: Desk, e: QrReady, at: Stamp) -> Verdict:
+    order = b.orders.get(e.order_no)
+    if order is None or order.phase not in (Phase.PLACING, Phase.AWAITING):
+        return Verdict()                              # too late: nobody may scan it any more
+    return Verdict([QrIssued(e.order_no, e.qr)], ("", ""))
+
+
+def _give_back(b: Books, d: Desk, order: Order, channel_no: str, at: Stamp) -> list[Fact]:
+    intent = order.intent
+    cause = {Phase.ASKING: "cancelling"}.get(order.phase, "parked" if order.park else "late")
+    refund = RefundIntent(mint(b), intent.order_no, intent.channel, intent.account, intent.amount_fen, intent.amount_fen,
+                          f"{cause} payment", at.wall)
+    return [LatePaymentFound(intent.order_no, channel_no), RefundIntended(refund, cause),
+            record.due("payment_alert", cause=cause, order_no=intent.order_no, channel_no=channel_no,
+                       amount_fen=intent.amount_fen, channel=intent.channel, refund_no=refund.refund_no),
+            paper_due(b, "alert", intent.order_no, alert_paper(d.terms, "付款退回 / Payment given back", intent.order_no,
+                                                               intent.amount_fen, at))]
+
+
+def answer_asking(b: Books, d: Desk, order: Order, goods_go: bool, at: Stamp) -> Verdict:
+    """The cashier's answer, or nobody's, to money that came while cancelling."""
+    said = ChannelSaid(order.intent.order_no, Said.PAID, order.intent.amount_fen, order.channel_no)
+    return book(b, d, order, said, at) if goods_go else give_back(b, d, order, said, at)
+
+
+# Refunds.
+
+def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
+    refund = b.refunds.get(e.refund_no)
+    if refund is None or e.word in (RefundWord.UNKNOWN, RefundWord.ABSENT):
+        return Verdict()                              # asked again under the same number
+    if e.word is RefundWord.PROCESSING:
+        return Verdict([] if refund.accepted else [RefundAccepted(e.refund_no)])
+    sale_no = next((s.order_no for s in b.sales.values() if refund.intent.order_no in s.returned), "")
+    amount = refund.intent.amount_fen
+    if e.word is RefundWord.DONE:
+        facts: list[Fact] = [RefundConfirmed(e.refund_no, e.channel_no, refund.intent.order_no, amount)]
+        if refund.cause == "customer":
+            facts += [paper_due(b, "refund", sale_no, refund_paper(
+                          d.terms, sale_no, e.refund_no, amount, refund.intent.channel, at)),
+                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause)]
+        else:
+            facts.append(record.due("payment_alert", cause=f"{refund.cause}_given_back", order_no=refund.intent.order_no,
+                                    refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel))
+        return Verdict(facts, say("refunded", amount=yuan(amount)), "good")
+    if refund.cause != "customer":
+        # Money that is not ours stays owed: the intent stands and is asked again; a person is told.
+        return Verdict(words=say("refund_failed", why=e.detail or e.word), tone="bad")
+    return Verdict([RefundFailed(e.refund_no, e.detail or str(e.word), sale_no)],
+                   say("refund_failed", why=e.detail or e.word), "bad")
+
+
+# Parts of the box.
+
+def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
+    facts: list[Fact] = []
+    if not b.chain.jid:
+        facts.append(JournalOpened(e.seed, e.terms.box, e.terms.box_no, salt_of(e.seed), e.kid, EMPTY_DIGEST))
+    facts.append(Booted(e.boot, e.software))
+    facts.append(record.due("boot", boot=e.boot, software=e.software))
+    unsure = [p for p in b.papers.values() if p.state == "started"]
+    facts += [ReceiptUnsure(p.job, "the box stopped while it printed") for p in unsure]
+    facts += [DrawerDone(k.kick) for k in b.kicks.values() if k.started]
+    desk = {"terms": e.terms}
+    asking = [o for o in b.orders.values() if o.phase is Phase.ASKING]
+    assert len(asking) <= 1
+    for order in asking:
+        facts += _give_back(b, d, order, order.channel_no, at)
+    return Verdict(facts, say("paper_unsure") if unsure else None, "wait" if unsure else "plain", desk=desk)
+
+
+def on_configured(b: Books, d: Desk, e: Configured, at: Stamp) -> Verdict:
+    return Verdict(desk={"terms": e.terms})
+
+
+def on_scan_spoiled(b: Books, d: Desk, e: ScanSpoiled, at: Stamp) -> Verdict:
+    return Verdict(words=say("bad_scan", why=e.why), tone="bad", refused=True)
+
+
+def on_printed(b: Books, d: Desk, e: Printed, at: Stamp) -> Verdict:
+    paper = b.papers.get(e.job)
+    return Verdict([ReceiptPrinted(e.job, e.proof)] if paper and paper.state == "started" else [])
+
+
+def on_print_unsure(b: Books, d: Desk, e: PrintUnsure, at: Stamp) -> Verdict:
+    paper = b.papers.get(e.job)
+    if paper is None or paper.state != "started":
+        return Verdict()
+    return Verdict([ReceiptUnsure(e.job, e.why)], say("paper_unsure"), "wait")
+
+
+def on_print_refused(b: Books, d: Desk, e: PrintRefused, at: Stamp) -> Verdict:
+    paper = b.papers.get(e.job)
+    facts = [ReceiptUnstarted(e.job, e.why)] if paper is not None and paper.state == "started" else []
+    return Verdict(facts, desk=_health(d, "printer", e.word))
+
+
+def on_drawer_kicked(b: Books, d: Desk, e: DrawerKicked, at: Stamp) -> Verdict:
+    return Verdict([DrawerDone(e.kick)] if e.kick in b.kicks else [])
+
+
+def on_signed(b: Books, d: Desk, e: Signed, at: Stamp) -> Verdict:
+    if e.seq != b.chain.seq + 1 or not b.due:
+        return Verdict()
+    return Verdict([RecordSigned(e.seq, digest(e.token), e.token)])
+
+
+def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
+    return Verdict(desk=_health(d, e.part, e.word))
+
+
+def _health(d: Desk, part: str, word: str) -> dict:
+    rest = tuple(pair for pair in d.health if pair[0] != part)
+    return {"health": rest if word == "ok" else tuple(sorted((*rest, (part, word))))}
+
+
+def on_link_said(b: Books, d: Desk, e: LinkSaid, at: Stamp) -> Verdict:
+    return Verdict(desk={"up": e.up, "collector": e.collector})
+
+
+def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
+    what, *rest = e.key
+    order = b.orders.get(rest[0]) if rest else None
+    if what == "order" and order is not None:
+        if at.mono_ms < order.due_ms:
+            return Verdict()                          # an alarm of an earlier deadline
+        no = order.intent.order_no
+        if order.phase in (Phase.PLACING, Phase.AWAITING):
+            return Verdict([CancelWished(no, "timeout")], say("cancelling") if b.basket.order_no == no else None, "wait")
+        if order.phase is Phase.ASKING:
+            return answer_asking(b, d, order, False, at)
+        if order.phase is Phase.CLOSED:
+            return Verdict([OrderForgotten(no)])
+    if what == "shown" and b.shown is not None:
+        return Verdict([ScreenCleared()], ("", ""))
+    return Verdict()
+
+
+def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:
+    return Verdict(words=say("key_unknown", key=e.verb), tone="bad", refused=True)
+
+
+def _pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
+    """ENTER and CANCEL answer the question about money that came while cancelling; every other key is the grammar's."""
+    order = b.orders.get(b.basket.order_no)
+    if order is not None and order.phase is Phase.ASKING:
+        if e.key in ("ENTER", "CANCEL"):
+            return answer_asking(b, d, order, e.key == "ENTER", at)
+        return Verdict(words=say("asking"), tone="wait", refused=True)
+    return on_pressed(b, d, e, at)
+
+
+DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
+    Started: on_started, Configured: on_configured, Scanned: on_scanned, ScanSpoiled: on_scan_spoiled, Pressed: _pressed,
+    QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
+    PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: on_signed, DeviceSaid: on_device_said,
+    LinkSaid: on_link_said, Recalled: on_recalled, Rang: on_rang, Asked: on_asked,
+}

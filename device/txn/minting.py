@@ -1,0 +1,55 @@
+"""Numbers that a decision takes from the books' counters, and the arithmetic of the business day."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+
+from device.txn.books import Books
+from device.txn.effects import PaperPart
+from device.txn.facts import ReceiptDue
+from device.txn.numbers import ALPHABET, order_number
+from device.types import Stamp
+
+EMPTY_DIGEST = base64.urlsafe_b64encode(hashlib.sha256(b"").digest()).rstrip(b"=").decode()
+
+
+def digest(token: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(token.encode("ascii")).digest()).rstrip(b"=").decode()
+
+
+def salt_of(seed: str) -> str:
+    """Four characters of Crockford's alphabet out of a journal's random id."""
+    value = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big")
+    return "".join(ALPHABET[value >> 5 * i & 31] for i in range(4))
+
+
+def mint(b: Books, ahead: int = 0) -> str:
+    """The next order or refund number, or the one `ahead` of it within the same decision."""
+    return order_number(b.box_no, b.salt, b.orders_made + 1 + ahead)
+
+
+def next_job(b: Books, ahead: int = 0) -> int:
+    return b.jobs_made + 1 + ahead
+
+
+def paper_due(b: Books, kind: str, ref: str, paper: tuple[PaperPart, ...], ahead: int = 0) -> ReceiptDue:
+    return ReceiptDue(next_job(b, ahead), kind, ref, paper)
+
+
+def hold_code(b: Books, slot: int) -> str:
+    """What a hold slip's barcode says: only this journal's slips are taken."""
+    return f"TBH{b.salt}{slot:04d}"
+
+
+def held_slot(b: Books, symbol: str) -> int | None:
+    """The slot behind a hold slip of this journal, None for any other symbol."""
+    stem, tail = f"TBH{b.salt}", symbol[-4:]
+    return int(tail) if symbol[:-4] == stem and tail.isascii() and tail.isdigit() else None
+
+
+def business_day(at: Stamp, cutoff_hour: int) -> str:
+    """The day a sale belongs to: until the cut-off hour it is still yesterday's."""
+    wall = datetime.datetime.fromisoformat(at.wall) - datetime.timedelta(hours=cutoff_hour)
+    return wall.date().isoformat()

@@ -1,0 +1,37 @@
+"""Bodies of signed records and the payload that the signer gets.  Only what a third party may read: no payment code, no payer."""
+
+from __future__ import annotations
+
+import json
+
+from device.txn.books import Books, Due, Sale
+from device.txn.facts import RecordDue
+
+
+def due(kind: str, **body: object) -> RecordDue:
+    return RecordDue(kind, json.dumps(body, ensure_ascii=False, separators=(",", ":")))
+
+
+def sale_due(sale: Sale, **more: object) -> RecordDue:
+    return due("sale", order_no=sale.order_no, amount_fen=sale.amount_fen, cashier=sale.cashier,
+               lines=[{"gtin": x.gtin, "name": x.name_zh, "qty_milli": x.qty_milli, "price_fen": x.price_fen,
+                       "amount_fen": x.amount_fen} for x in sale.lines],
+               tenders=[{"method": t.method, "amount_fen": t.amount_fen, "order_no": t.order_no,
+                         "channel_no": t.channel_no} for t in sale.tenders], **more)
+
+
+def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str) -> RecordDue:
+    return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause)
+
+
+def payload(books: Books, record: Due) -> bytes:
+    """The payload of the next record in the chain, keys in the order that verifiers pin."""
+    chain = books.chain
+    amount = json.loads(record.body)["amount_fen"] if record.kind in ("sale", "refund") else 0
+    head = {"v": 1, "box": chain.box, "jid": chain.jid, "seq": chain.seq + 1, "prev": chain.prev, "at": record.at.wall,
+            "clk": record.at.clk, "boot": record.at.boot, "mono_ms": record.at.mono_ms, "kind": record.kind,
+            "sum": {"sales_fen": chain.sales_fen + (amount if record.kind == "sale" else 0),
+                    "refunds_fen": chain.refunds_fen + (amount if record.kind == "refund" else 0),
+                    "count": chain.count + (record.kind in ("sale", "refund"))}}
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    return text[:-1] + b',"body":' + record.body + b"}"

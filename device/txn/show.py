@@ -1,0 +1,121 @@
+"""What a person sees: the customer's screen and the words of `/state`.  Books and desk in, plain values out."""
+
+from __future__ import annotations
+
+from device.txn.books import Books, Order, Phase
+from device.txn.desk import Desk
+from device.txn.receipt import quantity
+from device.txn.screen import Line, Screen
+from device.txn.words import HEALTH, WALLETS, say, yuan
+
+LINES_SHOWN = 8
+PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING"}
+
+
+def phase(books: Books, desk: Desk) -> str:
+    """`IDLE BASKET PLACING AWAITING CANCELLING PAID REFUNDING`."""
+    order = books.orders.get(books.basket.order_no)
+    if order is not None:
+        return PHASES[order.phase]
+    if books.basket.lines:
+        return "BASKET"
+    if desk.mode in ("refund", "pick"):
+        return "REFUNDING"
+    if books.shown is not None:
+        return {"paid": "PAID", "refunding": "REFUNDING", "refunded": "IDLE"}[books.shown.what]
+    return "IDLE"
+
+
+def render(books: Books, desk: Desk) -> Screen:
+    """The frame that is true now.  A QR stands on it only while its order is the live one and open."""
+    terms, lang = desk.terms, 0 if desk.terms.lang == "zh" else 1
+    basket, order, now = books.basket, books.orders.get(books.basket.order_no), phase(books, desk)
+    notice, tone = desk.words[lang], desk.tone
+    total = basket.total_fen
+    screen = {"phase": now, "lines_total": len(basket.lines), "total_fen": total, "footer": footer(books, desk),
+              "typed": desk.typed + (f" x{desk.qty}" if desk.qty else ""), "lang": terms.lang, "training": terms.training,
+              "notice": notice, "tone": tone,
+              "lines": tuple(Line(x.name_en if lang and x.name_en else x.name_zh, quantity(x.qty_milli, x.unit), x.amount_fen)
+                             for x in basket.lines[-LINES_SHOWN:])}
+    shop = (terms.shop_zh, terms.shop_en)[lang]
+    if order is not None:
+        wallet = WALLETS.get(order.intent.channel, (order.intent.channel,) * 2)
+        live = order.phase is Phase.AWAITING
+        title = {Phase.PLACING: say("placing"), Phase.AWAITING: say("scan_to_pay", wallet=wallet[lang]),
+                 Phase.CANCELLING: say("cancelling"), Phase.ASKING: say("asking")}[order.phase][lang]
+        screen |= {"title": title, "big": yuan(basket.due_fen), "order_no": order.intent.order_no,
+                   "qr": order.qr if live else "", "wallets": (wallet[0], wallet[1]) if live else (),
+                   "deadline": (books.boot, order.due_ms) if order.phase in (Phase.AWAITING, Phase.ASKING) else None}
+        if order.phase is Phase.ASKING:
+            screen["tone"] = "wait"
+    elif now in ("BASKET", "PAID") or books.shown is not None:
+        if basket.lines:
+            screen |= {"title": shop, "big": yuan(basket.due_fen)}
+        else:
+            shown = books.shown
+            words = {"paid": say("paid"), "refunding": say("refunding", amount=""), "refunded": say("refunded", amount="")}
+            screen |= {"title": words[shown.what][lang].strip(), "big": yuan(shown.amount_fen),
+                       "tone": "wait" if shown.what == "refunding" else "good", "order_no": shown.order_no,
+                       "total_fen": shown.amount_fen}
+            if shown.change_fen and not notice:
+                screen["notice"] = say("change", change=yuan(shown.change_fen))[lang]
+    else:
+        screen["title"] = shop if now == "IDLE" else say("refund_scan")[lang]
+        if now == "IDLE" and not notice:
+            screen["notice"] = say("welcome")[lang]
+            screen["tone"] = "plain"
+    return Screen(**screen)
+
+
+def footer(books: Books, desk: Desk) -> tuple[str, ...]:
+    """What is not well, and what waits, in words."""
+    lang = 0 if desk.terms.lang == "zh" else 1
+    parts = list(desk.health)
+    if not desk.up:
+        parts.append(("link", "down"))
+    elif not desk.collector:
+        parts.append(("link", "unheard"))
+    out = []
+    for part, word in parts:
+        if part.startswith("channel:"):
+            wallet = WALLETS.get(part[8:], (part[8:],) * 2)[lang]
+            out.append((f"{wallet}支付暂不可用，可收现金", f"{wallet} does not answer: cash works")[lang])
+        else:
+            out.append(HEALTH.get((part, word), (f"{part} {word}",) * 2)[lang])
+    waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure"))
+    if waiting > 1:
+        out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])
+    parked = sum(1 for o in books.orders.values() if o.park)
+    if parked:
+        out.append((f"{parked} 笔付款未明", f"{parked} payments undecided")[lang])
+    return tuple(out)
+
+
+def state(books: Books, desk: Desk, now_ms: int) -> dict:
+    """The `/state` object, except what only the link and the store know."""
+    health = {"printer": "ok", "scanner": "ok", "keypad": "ok", "display": "ok"} | dict(desk.health)
+    health["link"] = "ok" if desk.up else "down"
+    health["collector"] = "ok" if desk.collector else "away"
+    return {
+        "phase": phase(books, desk),
+        "lines": [{"gtin": x.gtin, "name_zh": x.name_zh, "name_en": x.name_en, "qty_milli": x.qty_milli,
+                   "price_fen": x.price_fen, "amount_fen": x.amount_fen, "unit": x.unit} for x in books.basket.lines],
+        "total_fen": books.basket.total_fen,
+        "due_fen": books.basket.due_fen,
+        "tenders": [{"method": t.method, "amount_fen": t.amount_fen} for t in books.basket.tenders],
+        "orders": [_order(o, now_ms) for o in books.orders.values()],
+        "parked": [_order(o, now_ms) | {"slip": o.slip, "policy": o.park} for o in books.orders.values() if o.park],
+        "held": [{"slot": slot, "lines": len(x.lines), "total_fen": x.total_fen} for slot, x in sorted(books.held.items())],
+        "refunds": [{"refund_no": no, "order_no": r.intent.order_no, "amount_fen": r.intent.amount_fen, "cause": r.cause,
+                     "accepted": r.accepted} for no, r in books.refunds.items()],
+        "papers": [{"job": p.job, "kind": p.kind, "state": p.state, "since": p.at} for p in books.papers.values()
+                   if p.state != "printed"],
+        "health": health,
+        "notice": " / ".join(w for w in dict.fromkeys(desk.words) if w),
+        "training": desk.terms.training,
+    }
+
+
+def _order(order: Order, now_ms: int) -> dict:
+    return {"order_no": order.intent.order_no, "channel": order.intent.channel, "amount_fen": order.intent.amount_fen,
+            "phase": str(order.phase), "qr": order.qr, "age_s": max(0, now_ms - order.since_ms) // 1000}

@@ -1,0 +1,442 @@
+"""The payment machine, told as stories: what happened, and the one thing that must be true then."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from device.txn import facts as wire
+from device.txn.books import Books, Phase, evolve
+from device.txn.inputs import KEYS, PrintRefused, PrintUnsure, Rang, Recalled, RefundSaid, RefundWord, Said, Scanned
+from device.txn.machine import IGNORED, MOVES
+from device.txn.numbers import ALPHABET, order_number, order_number_ok
+from device.txn.show import render
+from device.txn.wants import wants
+from device.types import Rules
+from tests.counter import APPLES, COLA, TEA, TERMS, Counter
+
+
+def counter_paying(*goods) -> tuple[Counter, str]:
+    counter = Counter()
+    for found in goods or (TEA,):
+        counter.scan(found)
+    return counter, counter.pay()
+
+
+def records(counter: Counter) -> list[dict]:
+    """Bodies of the records that fell due, in order, with their kind."""
+    counter.journal.sync()
+    entries = [wire.decode(row.facts) for row in counter.journal.durable]
+    return [{"kind": f.kind, **json.loads(f.body)} for e in entries for f in e.facts if isinstance(f, wire.RecordDue)]
+
+
+def test_every_phase_and_word_is_a_move_or_ignored_with_a_reason():
+    pairs = {(phase, said) for phase in Phase for said in Said if said is not Said.UNKNOWN}
+    assert pairs == set(MOVES) | set(IGNORED)
+    assert not set(MOVES) & set(IGNORED)
+    assert all(said is not Said.PAID or phase in (Phase.ASKING, Phase.RETURNING) for phase, said in IGNORED)
+
+
+def test_the_same_code_again_adds_one_more():
+    counter = Counter()
+    counter.scan(COLA, 3)
+    assert [(x.qty_milli, x.amount_fen) for x in counter.box.books.basket.lines] == [(3000, 750)]
+
+
+def test_weighed_goods_stand_on_lines_of_their_own():
+    counter = Counter()
+    counter.scan(APPLES, 2)
+    assert [x.amount_fen for x in counter.box.books.basket.lines] == [655, 655]
+
+
+def test_quantity_key_counts_for_one_scan_only():
+    counter = Counter()
+    counter.press("12 QTY")
+    counter.scan(COLA)
+    counter.scan(TEA)
+    assert [x.qty_milli for x in counter.box.books.basket.lines] == [12000, 1000]
+
+
+def test_unknown_code_is_shown_and_changes_nothing():
+    counter = Counter()
+    before = len(counter.journal.durable) + len(counter.journal.waiting_rows)
+    verdict = counter.tell(Scanned("6900000000007"))
+    assert verdict.refused and "6900000000007" in verdict.words[1]
+    assert len(counter.journal.durable) + len(counter.journal.waiting_rows) == before
+
+
+def test_a_payment_code_scanned_while_idle_is_not_repeated():
+    verdict = Counter().tell(Scanned("134567890123456789"))
+    assert verdict.refused and "13456" not in "".join(verdict.words)
+
+
+def test_void_takes_the_last_line_or_the_named_one():
+    counter = Counter()
+    for found in (TEA, COLA, APPLES):
+        counter.scan(found)
+    counter.press("1 VOID VOID")
+    assert [x.gtin for x in counter.box.books.basket.lines] == [COLA.item.gtin]
+    assert [r["reason"] for r in records(counter) if r["kind"] == "void"] == ["line", "line"]
+
+
+def test_intent_is_on_disk_before_the_channel_is_asked():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("PAY")
+    assert counter.wants("PlaceOrder") == {counter.order_no}
+    assert not counter.journal.waiting_rows
+
+
+def test_paid_closes_the_sale_with_receipt_and_record_in_one_row():
+    counter, no = counter_paying(TEA, COLA)
+    counter.printer = False
+    counter.say(no, Said.PAID, 750)
+    row = next(wire.decode(r.facts) for r in counter.journal.durable if b"SaleClosed" in r.facts)
+    assert {"PaymentConfirmed", "SaleClosed", "ReceiptDue", "RecordDue", "ReceiptStarted"} <= {type(f).__name__ for f in row.facts}
+    assert counter.phase == "PAID" and not counter.box.books.basket.lines
+
+
+def test_a_retry_of_the_same_order_is_the_same_intent_after_a_configuration_push():
+    from device.txn.inputs import Configured
+    counter, no = counter_paying()
+    before = counter.box.books.orders[no].intent
+    counter.tell(Configured(msgspec.structs.replace(TERMS, shop_zh="别的店", accounts=())))
+    assert counter.box.books.orders[no].intent == before
+
+
+def test_unknown_decides_nothing():
+    counter, no = counter_paying()
+    assert counter.say(no, Said.UNKNOWN).facts == []
+    assert counter.phase == "AWAITING" and no in counter.wants("QueryOrder")
+
+
+def test_cancel_is_a_wish_on_disk_before_the_close_leaves():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    assert counter.wants("CloseOrder") == {no} and not counter.journal.waiting_rows
+    assert counter.phase == "CANCELLING"
+
+
+def test_closed_leaves_the_basket_for_another_try_under_a_new_number():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    assert counter.phase == "BASKET"
+    assert counter.pay() != no
+
+
+def test_no_qr_stands_on_the_screen_of_a_cancelled_order():
+    counter, no = counter_paying()
+    assert render(counter.box.books, counter.box.desk).qr
+    counter.press("CANCEL")
+    assert not render(counter.box.books, counter.box.desk).qr
+
+
+@pytest.mark.parametrize(("key", "phase", "back"), [("ENTER", "PAID", 0), ("CANCEL", "BASKET", 1)])
+def test_paid_while_cancelling_asks_the_cashier(key, phase, back):
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.PAID, 500)
+    assert "PAID" not in counter.phase
+    counter.press(key)
+    assert counter.phase == phase and len(counter.wants("RefundOrder")) == back
+
+
+def test_paid_while_cancelling_goes_back_when_nobody_answers():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.PAID, 500)
+    counter.tell(Rang(("order", no)))
+    assert not counter.wants("RefundOrder")                  # an early ring
+    counter.mono_ms += 30_000
+    counter.tell(Rang(("order", no)))
+    assert len(counter.wants("RefundOrder")) == 1
+
+
+def test_paid_while_cancelling_goes_back_at_a_boot():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.PAID, 500)
+    counter.cut_power()
+    assert len(counter.wants("RefundOrder")) == 1 and counter.phase == "BASKET"
+
+
+def test_paid_after_close_gives_the_money_back():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    assert no in counter.wants("QueryOrder")
+    counter.say(no, Said.PAID, 500)
+    assert len(counter.wants("RefundOrder")) == 1
+    assert [r["cause"] for r in records(counter) if r["kind"] == "payment_alert"] == ["late"]
+
+
+def test_a_refund_keeps_its_number_until_the_channel_confirms():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    counter.say(no, Said.PAID, 500)
+    (refund,) = counter.wants("RefundOrder")
+    counter.tell(RefundSaid(refund, RefundWord.UNKNOWN))
+    assert counter.wants("RefundOrder") == {refund}
+    counter.tell(RefundSaid(refund, RefundWord.PROCESSING))
+    assert counter.wants("QueryRefund") == {refund} and not counter.wants("RefundOrder")
+    counter.tell(RefundSaid(refund, RefundWord.DONE))
+    assert not counter.box.books.refunds and not counter.box.books.orders
+
+
+def test_cash_replaces_an_undecided_attempt_and_its_late_money_goes_back():
+    counter, no = counter_paying()
+    counter.press("1000 CASH")
+    assert counter.phase == "PAID" and counter.wants("CloseOrder") == {no}
+    (sale,) = counter.box.books.sales.values()
+    assert (sale.change_fen, sale.tenders[0].method) == (500, "cash")
+    assert no in str(counter.printed[-1].paper)
+    counter.say(no, Said.PAID, 500)
+    assert len(counter.wants("RefundOrder")) == 1 and len(counter.box.books.sales) == 1
+
+
+def test_cash_rounding_is_a_line_of_its_own():
+    counter = Counter(msgspec.structs.replace(TERMS, cash_round_fen=10))
+    counter.scan(APPLES)
+    counter.press("CASH")
+    (sale,) = counter.box.books.sales.values()
+    assert [(t.method, t.amount_fen) for t in sale.tenders] == [("cash", 650), ("rounding", 5)]
+    assert sale.amount_fen == 655
+
+
+def test_split_of_cash_and_wallet():
+    counter = Counter()
+    counter.scan(TEA, 2)
+    counter.press("300 CASH")
+    no = counter.pay()
+    assert counter.box.books.orders[no].intent.amount_fen == 700
+    counter.say(no, Said.PAID, 700)
+    (sale,) = counter.box.books.sales.values()
+    assert [(t.method, t.amount_fen) for t in sale.tenders] == [("cash", 300), ("wechat", 700)]
+
+
+def test_parked_with_goods_given_is_booked_when_paid():
+    counter, no = counter_paying()
+    counter.press("PARK ENTER")
+    assert counter.phase == "IDLE"
+    counter.scan(COLA)                                       # the next customer
+    counter.say(no, Said.PAID, 500)
+    assert counter.phase == "BASKET" and no in counter.box.books.sales
+    assert [x.gtin for x in counter.box.books.sales[no].lines] == [TEA.item.gtin]
+
+
+def test_parked_with_goods_kept_is_given_back_when_paid():
+    counter, no = counter_paying()
+    counter.press("PARK CANCEL")
+    counter.say(no, Said.PAID, 500)
+    assert not counter.box.books.sales and len(counter.wants("RefundOrder")) == 1
+
+
+def test_hold_and_recall_survive_a_power_cut():
+    counter = Counter()
+    counter.scan(TEA, 2)
+    counter.press("HOLD")
+    counter.cut_power()
+    assert counter.phase == "IDLE"
+    slip = next(p for p in counter.printed[-1].paper if type(p).__name__ == "Barcode").text
+    counter.tell(Scanned(slip))
+    assert counter.box.books.basket.total_fen == 1000 and not counter.box.books.held
+
+
+def test_refund_by_scanning_the_receipt_whole_and_part():
+    counter, no = counter_paying(TEA, COLA)
+    counter.say(no, Said.PAID, 750)
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.press("250 ENTER")
+    (first,) = counter.wants("RefundOrder")
+    counter.tell(RefundSaid(first, RefundWord.DONE))
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    assert counter.press("501 ENTER").refused                # more than is left
+    counter.press("ENTER")
+    (second,) = counter.wants("RefundOrder")
+    assert second != first and counter.box.books.refunds[second].intent.amount_fen == 500
+    counter.tell(RefundSaid(second, RefundWord.DONE))
+    counter.press("REFUND")
+    assert counter.tell(Scanned(no)).refused
+    assert counter.box.books.chain.refunds_fen == 750
+
+
+def test_refund_of_an_older_sale_comes_from_the_index_with_what_was_given_back():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.press("200 ENTER")
+    (refund,) = counter.wants("RefundOrder")
+    counter.tell(RefundSaid(refund, RefundWord.DONE))
+    counter.box.books.sales.clear()                          # long ago
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.tell(Recalled(no, tuple(counter.journal.recall(no))))
+    counter.press("ENTER")
+    (refund,) = counter.wants("RefundOrder")
+    assert counter.box.books.refunds[refund].intent.amount_fen == 300
+
+
+def test_a_receipt_of_another_box_is_refused_in_one_sentence():
+    counter = Counter()
+    counter.press("REFUND")
+    foreign = order_number("000002", "ZZZZ", 7)
+    counter.tell(Scanned(foreign))
+    assert counter.tell(Recalled(foreign)).refused
+
+
+def test_at_most_one_receipt_without_copy():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REPRINT REPRINT")
+    copies = [p.paper[0].text for p in counter.printed]
+    assert ["COPY" in text for text in copies] == [False, True, True]
+    assert "COPY 2" in copies[2]
+
+
+def test_paper_that_may_not_be_whole_is_never_printed_again_by_itself():
+    counter, no = counter_paying()
+    counter.printer = False
+    counter.say(no, Said.PAID, 500)
+    counter.tell(PrintUnsure(1, "cable"))
+    counter.cut_power()
+    assert not [e for e in wants(counter.box.books, counter.box.desk) if type(e).__name__ == "Print"]
+
+
+def test_a_cut_while_printing_asks_a_person():
+    counter, no = counter_paying()
+    counter.printer = False
+    counter.say(no, Said.PAID, 500)
+    counter.printer = True
+    counter.cut_power()
+    assert counter.printed == [] and "COPY" in counter.box.desk.words[1]
+
+
+def test_paper_waits_for_a_printer_that_took_no_byte():
+    from device.txn.inputs import DeviceSaid
+    counter, no = counter_paying()
+    counter.printer = False
+    counter.say(no, Said.PAID, 500)
+    counter.tell(PrintRefused(1, "paper_out", "no paper"))
+    counter.printer = True
+    assert counter.printed == []
+    counter.tell(DeviceSaid("printer", "ok"))
+    assert len(counter.printed) == 1
+
+
+def test_a_drawer_never_opens_late():
+    from device.txn.inputs import DeviceSaid
+    counter = Counter()
+    counter.tell(DeviceSaid("printer", "gone"))
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert counter.box.books.kicks == {}
+
+
+def test_z_closes_the_day_and_the_grand_total_goes_on():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH Z")
+    counter.scan(TEA)
+    counter.press("CASH Z")
+    reports = [r for r in records(counter) if r["kind"] == "z_report"]
+    assert [(r["no"], r["sales_fen"], r["grand_fen"]) for r in reports] == [(1, 500, 500), (2, 500, 1000)]
+
+
+def test_a_sale_after_midnight_belongs_to_yesterday_until_the_cut_off():
+    counter = Counter()
+    counter.wall = "2026-09-02T03:59:00+08:00"
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert counter.box.books.day.day == "2026-09-01"
+
+
+def test_a_whole_sale_takes_a_scanner_and_one_key_for_cash():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert counter.phase == "PAID"
+
+
+def test_training_is_written_on_paper_and_screen():
+    counter = Counter(msgspec.structs.replace(TERMS, training=True))
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert render(counter.box.books, counter.box.desk).training
+    assert sum("TRAINING" in getattr(p, "text", "") for p in counter.printed[0].paper) == 2
+
+
+def test_a_give_up_time_makes_a_cancel():
+    counter, no = counter_paying()
+    counter.mono_ms += Rules().give_up_ms
+    counter.tell(Rang(("order", no)))
+    assert counter.phase == "CANCELLING" and counter.wants("CloseOrder") == {no}
+
+
+def test_an_open_order_under_a_tombstone_is_closed_again():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.ABSENT)
+    counter.say(no, Said.OPEN)
+    assert counter.wants("CloseOrder") == {no}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_key_at_any_time_is_answered(key):
+    for prepare in ([], ["scan"], ["scan", "pay"], ["scan", "pay", "cancel"], ["scan", "cash"]):
+        counter = Counter()
+        for step in prepare:
+            {"scan": lambda: counter.scan(TEA), "pay": counter.pay, "cancel": lambda: counter.press("CANCEL"),
+             "cash": lambda: counter.press("CASH")}[step]()
+        counter.press(key)
+        assert wants(counter.box.books, counter.box.desk) >= counter.running
+
+
+def test_folding_the_journal_gives_the_same_books_and_restating_changes_nothing():
+    counter, no = counter_paying(TEA, APPLES)
+    counter.say(no, Said.PAID, 1155)
+    counter.scan(COLA)
+    counter.press("HOLD")
+    counter.scan(TEA)
+    counter.press("PAY PARK ENTER")
+    counter.journal.sync()
+    plain = _fold(counter.journal)
+    assert plain == counter.box.books
+    from device.types import Stamp
+    counter.box.restate(Stamp("boot1", 5, counter.wall, "ntp"))
+    assert _fold(counter.journal) == plain and counter.journal.from_n == len(counter.journal.durable) - 1
+
+
+def _fold(journal) -> Books:
+    books = Books()
+    for _, row in journal.fold():
+        entry = wire.decode(row)
+        for fact in entry.facts:
+            evolve(books, fact, entry.at)
+    return books
+
+
+def test_emptying_the_desk_equals_a_restart():
+    from device.txn.desk import Desk
+    counter, no = counter_paying()
+    counter.box.desk = Desk(terms=TERMS)
+    counter.say(no, Said.PAID, 500)
+    assert counter.phase == "PAID"
+
+
+def test_order_numbers_find_every_wrong_character():
+    no = order_number("000001", "AB2Z", 12345)
+    assert order_number_ok(no) and len(no) == 20
+    for i in range(20):
+        for wrong in ALPHABET:
+            if wrong != no[i]:
+                assert not order_number_ok(no[:i] + wrong + no[i + 1:])
+    for i in range(17):
+        if no[i] != no[i + 1]:
+            assert not order_number_ok(no[:i] + no[i + 1] + no[i] + no[i + 2:])
