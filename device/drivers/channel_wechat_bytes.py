@@ -1,0 +1,465 @@
+"""WeChat Pay API v3, native orders: bytes out, words in.
+
+Knows the requests of five calls (create, query, close, refund, refund query), the text that is signed on either side, and
+what each reply proves.  Refuses to know sockets, clocks and keys: the time and the checking of a signature are handed in.
+
+A request body is built from the frozen intent alone, keys in one fixed order, so a retry is the same bytes; only time
+stamp, nonce and signature in the header differ.  Source: WeChat Pay merchant documentation, API v3 (Native payment,
+signature generation, signature verification, refunds), and the official wechatpay-go client.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import email.utils
+import json
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from device.types import Account
+
+SCHEME = "WECHATPAY2-SHA256-RSA2048"
+PROBE = "WECHATPAY/SIGNTEST/"        # deliberately wrong signatures, sent now and then to see whether we check
+PUBLIC_KEY_PREFIX = "PUB_KEY_ID_"
+REPLY_AGE_S_MAX = 300                # a reply whose stamp is this far from our clock, or farther, proves nothing
+DESCRIPTION_BYTES_MAX = 127          # documented as 127 characters; bytes satisfy either reading
+REASON_BYTES_MAX = 80
+QR_CHARS_MAX = 512
+
+NATIVE_PATH = "/v3/pay/transactions/native"
+ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
+REFUND_PATH = "/v3/refund/domestic/refunds"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One call: `path` with its query exactly as sent and signed, without host; `body` empty for a GET."""
+
+    method: str
+    path: str
+    body: bytes = b""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came back, whole: header names in lower case, body undecoded."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a reply proves.
+
+    `word` is a value of Said or RefundWord, or `qr` with the text in `qr`.  `health` is the channel's in one word:
+    `ok slow lying gone`.  `detail` is one sentence for a person, empty when nothing is wrong.
+    """
+
+    word: str
+    amount_fen: int = 0
+    channel_no: str = ""
+    detail: str = ""
+    qr: str = ""
+    health: str = "ok"
+
+
+class OrderFields(Protocol):
+    """What is read of an intent to pay; RefundFields is its twin for refunds."""
+
+    @property
+    def order_no(self) -> str: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def expires_at(self) -> str: ...
+    @property
+    def account(self) -> Account: ...
+
+
+class RefundFields(Protocol):
+    @property
+    def refund_no(self) -> str: ...
+    @property
+    def order_no(self) -> str: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def paid_fen(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def account(self) -> Account: ...
+
+
+# Requests
+
+def order_call(call: str, intent: OrderFields) -> Request:
+    """The request of `place`, `query` or `close`, from the intent alone.
+
+    KeyError for a missing account field, ValueError for a time without offset.
+    """
+    fields = dict(intent.account.fields)
+    if call == "place":
+        return place_request(order_no=intent.order_no, amount_fen=intent.amount_fen, description=intent.description,
+                             expires_at=intent.expires_at, fields=fields)
+    if call == "query":
+        return query_request(order_no=intent.order_no, fields=fields)
+    assert call == "close", call
+    return close_request(order_no=intent.order_no, fields=fields)
+
+
+def refund_call(call: str, intent: RefundFields) -> Request:
+    """The request of `refund` or `refund_query`, from the intent alone."""
+    if call == "refund_query":
+        return refund_query_request(refund_no=intent.refund_no)
+    assert call == "refund", call
+    return refund_request(refund_no=intent.refund_no, order_no=intent.order_no, amount_fen=intent.amount_fen,
+                          paid_fen=intent.paid_fen, reason=intent.reason)
+
+
+def place_request(*, order_no: str, amount_fen: int, description: str, expires_at: str,
+                  fields: Mapping[str, str]) -> Request:
+    """Create a native order.  `fields` holds `appid mchid notify_url`; KeyError for a missing one."""
+    return Request("POST", NATIVE_PATH, _body({
+        "appid": fields["appid"],
+        "mchid": fields["mchid"],
+        "description": cut_bytes(description, DESCRIPTION_BYTES_MAX),
+        "out_trade_no": order_no,
+        "time_expire": whole_seconds(expires_at),
+        "notify_url": fields["notify_url"],
+        "amount": {"total": amount_fen, "currency": "CNY"},
+    }))
+
+
+def query_request(*, order_no: str, fields: Mapping[str, str]) -> Request:
+    """Ask for an order by our own number: the only query that works while it is unpaid."""
+    return Request("GET", f"{ORDER_PATH}{quote(order_no, safe='')}?mchid={quote(fields['mchid'], safe='')}")
+
+
+def close_request(*, order_no: str, fields: Mapping[str, str]) -> Request:
+    """Close an unpaid order; may be repeated.  Refused for a paid one."""
+    return Request("POST", f"{ORDER_PATH}{quote(order_no, safe='')}/close", _body({"mchid": fields["mchid"]}))
+
+
+def refund_request(*, refund_no: str, order_no: str, amount_fen: int, paid_fen: int, reason: str) -> Request:
+    """Give back `amount_fen` of an order of `paid_fen`.  The same `refund_no` is the same refund."""
+    body: dict[str, object] = {"out_trade_no": order_no, "out_refund_no": refund_no}
+    if reason:
+        body["reason"] = cut_bytes(reason, REASON_BYTES_MAX)
+    body["amount"] = {"refund": amount_fen, "total": paid_fen, "currency": "CNY"}
+    return Request("POST", REFUND_PATH, _body(body))
+
+
+def refund_query_request(*, refund_no: str) -> Request:
+    return Request("GET", f"{REFUND_PATH}/{quote(refund_no, safe='')}")
+
+
+def _body(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def cut_bytes(text: str, bytes_max: int) -> str:
+    """`text` cut to `bytes_max` bytes of UTF-8, never through a character."""
+    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
+
+
+def whole_seconds(at: str) -> str:
+    """RFC 3339 time as WeChat takes it: no fraction, a numeric offset.  ValueError when `at` is no such time."""
+    moment = datetime.datetime.fromisoformat(at)
+    if moment.tzinfo is None:
+        raise ValueError(f"time {at!r} carries no offset")
+    return moment.replace(microsecond=0).isoformat()
+
+
+# Signatures
+
+def text_to_sign(request: Request, at_s: int, nonce: str) -> bytes:
+    """What the merchant key signs: five lines, each ended by a line feed, the last one too."""
+    return f"{request.method}\n{request.path}\n{at_s}\n{nonce}\n".encode() + request.body + b"\n"
+
+
+def authorization(*, mchid: str, serial_no: str, at_s: int, nonce: str, signature: bytes) -> str:
+    """Value of the Authorization header.  `serial_no` is the merchant certificate's, `signature` raw bytes."""
+    proof = base64.b64encode(signature).decode("ascii")
+    return (f'{SCHEME} mchid="{mchid}",nonce_str="{nonce}",timestamp="{at_s}",'
+            f'serial_no="{serial_no}",signature="{proof}"')
+
+
+def text_to_verify(at: str, nonce: str, body: bytes) -> bytes:
+    """What the platform signs: stamp, nonce and body, each ended by a line feed; the body of a 204 is empty."""
+    return f"{at}\n{nonce}\n".encode() + body + b"\n"
+
+
+def is_signed(reply: Reply) -> bool:
+    return "wechatpay-signature" in reply.headers
+
+
+def proof_fault(reply: Reply, *, now_s: float, verify: Callable[[str, bytes, bytes], bool | None]) -> str:
+    """Why `reply` is not proven WeChat's, as one sentence; empty when it is.
+
+    `verify(serial, signature, text)` answers None for a serial it has no key for.
+    """
+    at, nonce, proof, serial = (reply.headers.get("wechatpay-" + name, "")
+                                for name in ("timestamp", "nonce", "signature", "serial"))
+    if not proof:
+        return "the reply carries no signature"
+    if reply.headers.get("wechatpay-signature-type", SCHEME) != SCHEME:
+        return "the reply is signed by a method we do not know"
+    if proof.startswith(PROBE):
+        return "the reply is a signature probe and proves nothing"
+    if not (at.isascii() and at.isdigit() and len(at) <= 12):
+        return "the reply carries no time stamp"
+    if abs(now_s - int(at)) >= REPLY_AGE_S_MAX:
+        return f"the reply's time is {abs(now_s - int(at)):.0f} s from ours: check the clock"
+    try:
+        signature = base64.b64decode(proof, validate=True)
+    except (binascii.Error, ValueError):
+        return "the reply's signature is not base64"
+    known = verify(serial, signature, text_to_verify(at, nonce, reply.body))
+    if known is None:
+        return "the reply is signed with a platform key we do not hold"
+    return "" if known else "the reply's signature is wrong"
+
+
+# Words
+
+TRADE_WORDS = {                        # trade_state of a proven query reply
+    "SUCCESS": "paid",
+    "REFUND": "paid",                  # paid, and at least one refund accepted
+    "NOTPAY": "open",
+    "USERPAYING": "open",
+    "ACCEPT": "open",
+    "PAYERROR": "open",                # a bank said no; the order itself still lives
+    "CLOSED": "closed",
+    "REVOKED": "closed",
+}
+
+REFUND_WORDS = {                       # status of a proven refund reply
+    "SUCCESS": "done",
+    "PROCESSING": "processing",
+    "ABNORMAL": "abnormal",
+    "CLOSED": "refused",
+}
+
+# What an error may say, call by call, codes without their underscores because both spellings are in use.  Error replies
+# may come unsigned, so none says paid or closed: such an error names the query that will.  Whatever stands in no row is
+# `unknown`.  INVALID_REQUEST on create is left out on purpose: WeChat says it of paid orders and of repeats too.
+ERROR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
+    "place": {
+        "PARAMERROR": ("refused", "WeChat takes no such order"),
+        "SIGNERROR": ("refused", "WeChat does not accept our signature: check merchant key and serial"),
+        "NOAUTH": ("refused", "this merchant may not use native orders"),
+        "MCHNOTEXISTS": ("refused", "WeChat does not know this merchant"),
+        "APPIDMCHIDNOTMATCH": ("refused", "appid and merchant do not belong together"),
+        "ACCOUNTERROR": ("refused", "the merchant account is restricted"),
+    },
+    "query": {"ORDERNOTEXIST": ("absent", "")},
+    "close": {"ORDERNOTEXIST": ("absent", "")},
+    "refund": {
+        "PARAMERROR": ("refused", "WeChat takes no such refund"),
+        "INVALIDREQUEST": ("refused", "WeChat's rules refuse this refund"),
+    },
+    "refund_query": {"RESOURCENOTEXISTS": ("absent", "")},
+}
+
+ASK_CODES = {                          # the order is known and something became of it: the query decides
+    "ORDERPAID": "the order is paid already, says WeChat: ask",
+    "ORDERCLOSED": "the order is closed already, says WeChat: ask",
+    "OUTTRADENOUSED": "the order number is used already, says WeChat: ask",
+}
+
+ASK_TAILS = {                          # numeric reason at the end of Request-ID; it outranks the code
+    "268449538": ASK_CODES["ORDERPAID"],
+    "268498689": ASK_CODES["ORDERPAID"],
+    "268447914": ASK_CODES["ORDERCLOSED"],
+    # Our retries are byte-identical within one release.  After an update in between they might not be, and the order
+    # under this number would be our own: so a repeat with other content is asked after, not given up.
+    "268498688": "WeChat holds this number with other content: ask",
+}
+
+
+class _OrderMade(msgspec.Struct):
+    code_url: str
+
+
+class _TradeAmount(msgspec.Struct):
+    total: int
+    currency: str = "CNY"
+
+
+class _Trade(msgspec.Struct):
+    out_trade_no: str
+    mchid: str
+    trade_state: str
+    transaction_id: str | None = None
+    amount: _TradeAmount | None = None
+
+
+class _RefundAmount(msgspec.Struct):
+    refund: int
+    total: int
+    currency: str = "CNY"
+
+
+class _Refund(msgspec.Struct):
+    out_refund_no: str
+    out_trade_no: str
+    status: str
+    amount: _RefundAmount
+    refund_id: str | None = None
+
+
+class _ErrorDetail(msgspec.Struct):
+    field: str | None = None
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str | None = None
+    detail: _ErrorDetail | None = None
+
+
+def order_word(call: str, intent: OrderFields, reply: Reply, doubt: str, *, now_s: float) -> Verdict:
+    """What `reply` to `place`, `query` or `close` proves about `intent`; `doubt` is what `proof_fault` said of it."""
+    if call == "place":
+        return place_verdict(reply, doubt, now_s=now_s)
+    if call == "close":
+        return close_verdict(reply, doubt, now_s=now_s)
+    return query_verdict(reply, doubt, order_no=intent.order_no, mchid=dict(intent.account.fields)["mchid"],
+                         amount_fen=intent.amount_fen, now_s=now_s)
+
+
+def refund_word(call: str, intent: RefundFields, reply: Reply, doubt: str, *, now_s: float) -> Verdict:
+    """What `reply` to `refund` or `refund_query` proves about `intent`."""
+    return refund_verdict(call, reply, doubt, refund_no=intent.refund_no, order_no=intent.order_no,
+                          amount_fen=intent.amount_fen, now_s=now_s)
+
+
+_NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def place_verdict(reply: Reply, fault: str, *, now_s: float) -> Verdict:
+    """What the reply to a create proves: `qr`, `refused` or `unknown`.  `fault` is what `proof_fault` said of it."""
+    if (odd := _unproven("place", reply, fault, now_s)) is not None:
+        return odd
+    try:
+        qr = msgspec.json.decode(reply.body, type=_OrderMade).code_url
+    except _NO_JSON:
+        return _lie("the reply to the order is not what WeChat documents")
+    if not (qr.startswith("weixin://") and qr.isascii() and qr.isprintable() and len(qr) <= QR_CHARS_MAX):
+        return _lie("WeChat's code is not one a wallet could scan")
+    return Verdict("qr", qr=qr)
+
+
+def query_verdict(reply: Reply, fault: str, *, order_no: str, mchid: str, amount_fen: int, now_s: float) -> Verdict:
+    """What the reply to a query proves; number, merchant and amount must be the intent's."""
+    if (odd := _unproven("query", reply, fault, now_s)) is not None:
+        return odd
+    try:
+        trade = msgspec.json.decode(reply.body, type=_Trade)
+    except _NO_JSON:
+        return _lie("the reply to the query is not what WeChat documents")
+    if (trade.out_trade_no, trade.mchid) != (order_no, mchid):
+        return _lie("WeChat answered about another order")
+    word = TRADE_WORDS.get(trade.trade_state)
+    if word is None:
+        return Verdict("unknown", detail="WeChat names a trade state we do not know")
+    if trade.amount is None and word == "paid":
+        return _lie("WeChat says paid and names no amount")
+    if trade.amount is not None and (trade.amount.total, trade.amount.currency) != (amount_fen, "CNY"):
+        return _lie(f"WeChat holds {trade.amount.total} fen where we asked {amount_fen}")
+    held_fen = trade.amount.total if trade.amount is not None else 0
+    return Verdict(word, amount_fen=held_fen, channel_no=trade.transaction_id or "")
+
+
+def close_verdict(reply: Reply, fault: str, *, now_s: float) -> Verdict:
+    """What the reply to a close proves: only a signed, empty 204 is `closed`."""
+    if (odd := _unproven("close", reply, fault, now_s)) is not None:
+        return odd
+    if reply.status != 204 or reply.body:
+        return _lie("the reply to the close is not what WeChat documents")
+    return Verdict("closed")
+
+
+def refund_verdict(call: str, reply: Reply, fault: str, *, refund_no: str, order_no: str, amount_fen: int,
+                   now_s: float) -> Verdict:
+    """What the reply to a refund or a refund query proves.  `call` is `refund` or `refund_query`."""
+    if (odd := _unproven(call, reply, fault, now_s)) is not None:
+        return odd
+    try:
+        refund = msgspec.json.decode(reply.body, type=_Refund)
+    except _NO_JSON:
+        return _lie("the reply to the refund is not what WeChat documents")
+    if (refund.out_refund_no, refund.out_trade_no) != (refund_no, order_no):
+        return _lie("WeChat answered about another refund")
+    if (refund.amount.refund, refund.amount.currency) != (amount_fen, "CNY"):
+        return _lie(f"WeChat refunds {refund.amount.refund} fen where we asked {amount_fen}")
+    word = REFUND_WORDS.get(refund.status)
+    if word is None:
+        return Verdict("unknown", detail="WeChat names a refund state we do not know")
+    detail = {"abnormal": "the payer's account cannot take the refund: use the merchant portal",
+              "refused": "WeChat closed this refund without paying it"}.get(word, "")
+    return Verdict(word, amount_fen=refund.amount.refund, channel_no=refund.refund_id or "", detail=detail)
+
+
+def _unproven(call: str, reply: Reply, fault: str, now_s: float) -> Verdict | None:
+    """The verdict on a reply that is no proven success; None when it is one and its content decides."""
+    if reply.status >= 500:
+        return Verdict("unknown", detail=f"WeChat answered {reply.status}", health="gone")
+    if reply.status == 429:
+        return Verdict("unknown", detail="WeChat asks us to slow down", health="slow")
+    if 200 <= reply.status < 300:
+        if fault:
+            return _lie(fault)
+        return None if reply.status in (200, 204) else Verdict("unknown", detail=f"WeChat answered {reply.status}")
+    if not 400 <= reply.status < 500:
+        return _lie(f"something answered {reply.status} in WeChat's place")
+    if fault and is_signed(reply):
+        return _lie(fault)
+    return _error_verdict(call, reply, proven=not fault, now_s=now_s)
+
+
+def _error_verdict(call: str, reply: Reply, *, proven: bool, now_s: float) -> Verdict:
+    try:
+        error = msgspec.json.decode(reply.body, type=_Error)
+    except _NO_JSON:
+        return _lie(f"something answered {reply.status} without WeChat's error form")
+    code = error.code.replace("_", "")
+    if code in ("FREQUENCYLIMITED", "RATELIMITEXCEEDED"):
+        return Verdict("unknown", detail="WeChat asks us to slow down", health="slow")
+    tail = reply.headers.get("request-id", "").rpartition("-")[2]
+    asked = ASK_TAILS.get(tail) or ASK_CODES.get(code)
+    if asked:
+        return Verdict("unknown", detail=asked)
+    word, sentence = ERROR_WORDS[call].get(code, ("unknown", "WeChat did not do it"))
+    field = (error.detail.field if error.detail is not None else None) or ""
+    named = _plain(f"{error.code} at {field}" if field else error.code)
+    if word == "refused" and field.endswith("time_expire"):
+        # A repeat that comes too late looks the same as a bad request, and the first one may have been paid.
+        return Verdict("unknown", detail="the order's time is over, says WeChat: ask")
+    if word == "refused" and not proven and _clock_off(reply, now_s):
+        return Verdict("unknown", detail=f"WeChat's clock and ours differ by minutes: check the clock ({named})")
+    return Verdict(word, detail=f"{sentence} ({named})" if sentence else "")
+
+
+def _clock_off(reply: Reply, now_s: float) -> bool:
+    """True when an unsigned reply's Date says that our own clock, hence our signature, was too far off to count."""
+    try:
+        date_s = email.utils.parsedate_to_datetime(reply.headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return False
+    return abs(now_s - date_s) >= REPLY_AGE_S_MAX
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text[:80] if c.isprintable())
+
+
+def _lie(detail: str) -> Verdict:
+    return Verdict("unknown", detail=detail, health="lying")

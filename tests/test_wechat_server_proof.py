@@ -1,0 +1,103 @@
+"""The local WeChat server against a client that others wrote: wechatpayv3 from PyPI, in both verification modes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sim.channels.keys import KeyPair, Platform, key_pair, platform
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_server import WechatServer
+
+wechatpayv3 = pytest.importorskip("wechatpayv3")
+NOW_S = 1_795_000_000
+API_V3_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[KeyPair, Platform]:
+    return key_pair("merchant"), platform()
+
+
+@pytest.fixture
+def counter(keys, monkeypatch):
+    merchant, theirs = keys
+    rules = WechatRules(lambda: NOW_S * 1000)
+    server = WechatServer(rules, merchant_public_pem=merchant.public_pem, merchant_serial=merchant.serial_no,
+                          platform=theirs, api_v3_key=API_V3_KEY.encode())
+    url = server.start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield rules, server, url
+    server.stop()
+
+
+def client(keys, url, **more):
+    merchant, _ = keys
+    made = wechatpayv3.WeChatPay(
+        wechatpay_type=wechatpayv3.WeChatPayType.NATIVE, mchid="1900000001", private_key=merchant.private_pem.decode(),
+        cert_serial_no=merchant.serial_no, appid="wx0000000000000001", apiv3_key=API_V3_KEY,
+        notify_url="https://shop.example/notify", timeout=(2, 5), **more)
+    made._core._gate_way = url
+    return made
+
+
+def by_public_key(keys, url):
+    theirs = keys[1]
+    return client(keys, url, public_key=theirs.public.public_pem.decode(), public_key_id=theirs.key_id)
+
+
+def test_their_client_sells_and_refunds(keys, counter):
+    rules, _, url = counter
+    shop = by_public_key(keys, url)
+    status, said = shop.pay(description="奶茶", out_trade_no="B01T0001", amount={"total": 900, "currency": "CNY"})
+    assert status == 200
+    assert rules.scan(json.loads(said)["code_url"], "pay")["ok"]
+    status, said = shop.query(out_trade_no="B01T0001")
+    assert (status, json.loads(said)["trade_state"]) == (200, "SUCCESS")
+    status, said = shop.query(transaction_id=json.loads(said)["transaction_id"])
+    assert (status, json.loads(said)["out_trade_no"]) == (200, "B01T0001")
+    status, said = shop.refund(out_refund_no="R0001", out_trade_no="B01T0001", reason="return",
+                               amount={"refund": 300, "total": 900, "currency": "CNY"})
+    assert (status, json.loads(said)["status"]) == (200, "PROCESSING")
+    status, said = shop.query_refund("R0001")
+    assert (status, json.loads(said)["amount"]["refund"]) == (200, 300)
+    assert rules.orders() == [{"channel": "wechat", "order_no": "B01T0001", "amount_fen": 900, "captured_fen": 900,
+                               "refunded_fen": 300, "state": "part_refunded"}]
+
+
+def test_their_client_accepts_the_signed_empty_204(keys, counter):
+    rules, _, url = counter
+    shop = by_public_key(keys, url)
+    shop.pay(description="tea", out_trade_no="B01T0002", amount={"total": 1})
+    status, said = shop.close("B01T0002")
+    assert status == 204
+    assert not said
+    assert rules.orders()[0]["state"] == "closed"
+    status, said = shop.close("B01T0404")
+    assert (status, json.loads(said)["code"]) == (404, "ORDER_NOT_EXIST")
+
+
+def test_their_client_rejects_our_liar(keys, counter):
+    _, server, url = counter
+    server.fault("lying")
+    with pytest.raises(Exception, match="signature"):
+        by_public_key(keys, url).pay(description="tea", out_trade_no="B01T0003", amount={"total": 1})
+
+
+def test_their_client_opens_our_platform_certificate(keys, counter):
+    _, server, url = counter
+    server.certificates = True
+    shop = by_public_key(keys, url)
+    shop._core._public_key = shop._core._public_key_id = None       # from now on a merchant without the public key
+    shop._core._update_certificates()
+    assert [f"{c.serial_number:040X}" for c in shop._core._certificates] == [keys[1].certificate.serial_no]
+    status, _ = shop.pay(description="tea", out_trade_no="B01T0005", amount={"total": 1})
+    assert status == 200
+
+
+def test_a_public_key_merchant_has_no_certificates(keys, counter):
+    _, _, url = counter
+    shop = by_public_key(keys, url)
+    status, said = shop._core.request("/v3/certificates")
+    assert (status, json.loads(said)["code"]) == (404, "RESOURCE_NOT_EXISTS")
