@@ -1,0 +1,143 @@
+"""The topics between boxes and cloud, as one literal table, and the only place where a topic is put together or taken apart.
+
+Knows names; refuses to know payloads (`wire.py`), connections and brokers.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+PREFIX = "tb1"
+SHARE = "collect"                        # name of the collectors' shared subscription
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_BOX = re.compile(r"[a-z0-9-]{1,32}")
+_COLLECTOR = re.compile(r"[a-z0-9-]{1,32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}|[A-Za-z0-9_-]{43}")
+
+
+class TopicError(ValueError):
+    """A name that may not stand in a topic, or a topic that is none of ours; the sentence says which."""
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """One row of the table.
+
+    `sender` and `reader` are `box` or `cloud`; `under` is `box` for topics below `tb1/{tenant}/{box}/` and `tenant`
+    for those below `tb1/{tenant}/`.
+    """
+
+    name: str
+    sender: str
+    reader: str
+    qos: int
+    retain: bool
+    what: str
+    under: str = "box"
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic("up", "box", "cloud", 1, False, "a batch of records"),
+    Topic("ack", "cloud", "box", 1, False, "what the collector has committed, signed"),
+    Topic("hello", "box", "cloud", 1, False, "journals, session nonce and state of the box after each connect"),
+    Topic("status", "box", "cloud", 1, True, "birth, and the will with the same connect counter"),
+    Topic("open", "box", "cloud", 1, True, "orders not yet decided"),
+    Topic("config/desired", "cloud", "box", 1, True, "signed configuration"),
+    Topic("config/reported", "box", "cloud", 1, True, "what became of it"),
+    Topic("cmd", "cloud", "box", 1, False, "a signed command for this session"),
+    Topic("cmd/res", "box", "cloud", 1, False, "its answer"),
+    Topic("ask", "box", "cloud", 1, False, "a signed question, such as another box's sale"),
+    Topic("answer", "cloud", "box", 1, False, "its signed answer"),
+    Topic("blob/{sha256}/{n}", "cloud", "box", 1, False, "chunk n of a named blob"),
+    Topic("_collector/{id}/state", "cloud", "box", 1, True, "whether this collector is up", under="tenant"),
+)
+
+BY_NAME: dict[str, Topic] = {t.name: t for t in TOPICS}
+
+
+def tenant_checked(name: str) -> str:
+    """`name` if it may be a tenant (`[a-z0-9][a-z0-9-]{0,31}`), else TopicError."""
+    if not _TENANT.fullmatch(name):
+        raise TopicError(f"tenant {name[:40]!r} is not 1 to 32 of a-z, 0-9 and '-', starting with a letter or digit")
+    return name
+
+
+def box_checked(name: str) -> str:
+    """`name` if it may be a box id (`[a-z0-9-]{1,32}`), else TopicError."""
+    if not _BOX.fullmatch(name):
+        raise TopicError(f"box {name[:40]!r} is not 1 to 32 of a-z, 0-9 and '-'")
+    return name
+
+
+def of_box(tenant: str, box: str, name: str) -> str:
+    """The topic `name` of the table for one box: `of_box("shop", "box-1", "up")` is `tb1/shop/box-1/up`."""
+    assert name in BY_NAME and BY_NAME[name].under == "box" and "{" not in name, name
+    return f"{PREFIX}/{tenant_checked(tenant)}/{box_checked(box)}/{name}"
+
+
+def up(tenant: str, box: str) -> str:
+    return of_box(tenant, box, "up")
+
+
+def ack(tenant: str, box: str) -> str:
+    return of_box(tenant, box, "ack")
+
+
+def hello(tenant: str, box: str) -> str:
+    return of_box(tenant, box, "hello")
+
+
+def status(tenant: str, box: str) -> str:
+    return of_box(tenant, box, "status")
+
+
+def open_orders(tenant: str, box: str) -> str:
+    return of_box(tenant, box, "open")
+
+
+def blob(tenant: str, box: str, sha256: str, n: int) -> str:
+    """The topic of chunk `n` (from 0) of the blob named by its digest, hex or base64url."""
+    if not _DIGEST.fullmatch(sha256) or n < 0:
+        raise TopicError(f"blob {sha256[:70]!r} chunk {n} is not a SHA-256 and a number from 0")
+    return f"{PREFIX}/{tenant_checked(tenant)}/{box_checked(box)}/blob/{sha256}/{n}"
+
+
+def collector_state(tenant: str, collector: str) -> str:
+    if not _COLLECTOR.fullmatch(collector):
+        raise TopicError(f"collector {collector[:40]!r} is not 1 to 32 of a-z, 0-9 and '-'")
+    return f"{PREFIX}/{tenant_checked(tenant)}/_collector/{collector}/state"
+
+
+def collectors_of(tenant: str) -> str:
+    """The filter by which a box follows every collector of its tenant."""
+    return f"{PREFIX}/{tenant_checked(tenant)}/_collector/+/state"
+
+
+def shared(tenant: str, name: str) -> str:
+    """The collectors' shared filter for topic `name` of all boxes of a tenant."""
+    assert name in BY_NAME and BY_NAME[name].sender == "box", name
+    return f"$share/{SHARE}/{PREFIX}/{tenant_checked(tenant)}/+/{name}"
+
+
+def collector_parsed(topic: str) -> tuple[str, str]:
+    """(tenant, collector) of a collector's state topic; TopicError for any other."""
+    parts = topic.split("/")
+    if len(parts) != 5 or parts[0] != PREFIX or parts[2] != "_collector" or parts[4] != "state":
+        raise TopicError(f"{topic[:100]!r} is not the state of a collector")
+    if not _COLLECTOR.fullmatch(parts[3]):
+        raise TopicError(f"collector {parts[3][:40]!r} is not 1 to 32 of a-z, 0-9 and '-'")
+    return tenant_checked(parts[1]), parts[3]
+
+
+def box_parsed(topic: str) -> tuple[str, str, str]:
+    """(tenant, box, name) of a box's topic; TopicError when it is none of the table's."""
+    parts = topic.split("/", 3)
+    if len(parts) != 4 or parts[0] != PREFIX:
+        raise TopicError(f"{topic[:100]!r} does not begin with {PREFIX}/tenant/box/")
+    tenant, box, name = tenant_checked(parts[1]), box_checked(parts[2]), parts[3]
+    known = name in BY_NAME and BY_NAME[name].under == "box" and "{" not in name
+    if not known and not re.fullmatch(r"blob/[0-9A-Za-z_-]{43,64}/[0-9]{1,9}", name):
+        raise TopicError(f"{name[:60]!r} is no topic of a box")
+    return tenant, box, name

@@ -1,0 +1,264 @@
+"""What stands inside the messages between box and cloud: bytes in, values out, every bound checked here.
+
+Knows batches, acknowledgements, hello, status and open orders; refuses to know connections, keys (signing and checking
+are handed in) and what a record means.  Other people's bytes raise `WireError`; our own mistakes are asserts.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from device.store_forward.token import b64, unb64
+
+RECORDS_MAX = 50
+BODY_MAX_BYTES = 64 * 1024               # tokens and newlines, after inflating
+HEADER_MAX_BYTES = 512
+PACKET_MAX_BYTES = BODY_MAX_BYTES + HEADER_MAX_BYTES + 1024
+TOKEN_MAX_BYTES = 16 * 1024
+HOLD_MAX_MS = 600_000
+WANT_MAX = 64
+ACK_TYP = "till-ack+jws"
+ACK_MAX_BYTES = 8 * 1024
+HELLO_MAX_BYTES = 64 * 1024
+
+_TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Jid = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,43}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{43}\Z")]
+BoxId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]{1,32}\Z")]
+Short = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class WireError(Exception):
+    """Bytes that are not what their topic promises.  `name` is for programs, `sentence` for a person."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(f"{name}: {sentence}")
+        self.name, self.sentence = name, sentence
+
+
+# Batches -----------------------------------------------------------------------------------------------------------
+
+class Batch(msgspec.Struct, frozen=True):
+    """Records `first` to `last` of journal `jid`, oldest first; `head` is the digest of the last token."""
+
+    jid: str
+    first: int
+    last: int
+    head: str
+    tokens: tuple[str, ...]
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
+    jid: Jid
+    first: Seq
+    last: Seq
+    head: Digest
+    enc: str
+
+
+def batch_encoded(batch: Batch, enc: Literal["plain", "zlib"] = "plain") -> bytes:
+    """The payload of `up`: a header line, then one token a line, the lines deflated as a whole under `zlib`."""
+    assert 1 <= len(batch.tokens) <= RECORDS_MAX and batch.last - batch.first + 1 == len(batch.tokens), batch.first
+    body = "".join(t + "\n" for t in batch.tokens).encode("ascii")
+    assert len(body) <= BODY_MAX_BYTES, len(body)
+    header = msgspec.json.encode(_Header(batch.jid, batch.first, batch.last, batch.head, enc))
+    return header + b"\n" + (zlib.compress(body, 6) if enc == "zlib" else body)
+
+
+def batch_decoded(raw: bytes) -> Batch:
+    """The batch in the payload of `up`.  Checks shape, bounds and count; links and signatures are the collector's.
+
+    Raises WireError: BatchTooLong, BatchHeader, BatchEncoding, BatchCount, BatchToken.
+    """
+    if len(raw) > PACKET_MAX_BYTES:
+        raise WireError("BatchTooLong", f"the message has {len(raw)} bytes, more than {PACKET_MAX_BYTES}")
+    line, newline, body = raw.partition(b"\n")
+    if not newline or len(line) > HEADER_MAX_BYTES:
+        raise WireError("BatchHeader", f"no header line within the first {HEADER_MAX_BYTES} bytes")
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+        raise WireError("BatchHeader", f"the header line cannot be read: {why}") from None
+    if header.enc == "zlib":
+        body = _inflated(body)
+    elif header.enc != "plain":
+        raise WireError("BatchEncoding", f"enc {header.enc[:20]!r} is neither plain nor zlib")
+    if len(body) > BODY_MAX_BYTES:
+        raise WireError("BatchTooLong", f"the records have more than {BODY_MAX_BYTES} bytes")
+    if not body.endswith(b"\n"):
+        raise WireError("BatchCount", "the last line has no end: the message was cut")
+    lines = body[:-1].split(b"\n")
+    count = header.last - header.first + 1
+    if not 1 <= count <= RECORDS_MAX or count != len(lines):
+        raise WireError("BatchCount", f"the header says {header.first} to {header.last}, "
+                                      f"there are {len(lines)} lines, at most {RECORDS_MAX} are allowed")
+    for at, one in enumerate(lines):
+        if len(one) > TOKEN_MAX_BYTES or not _TOKEN.fullmatch(one):
+            raise WireError("BatchToken", f"line {at + 1} of the batch is no compact token of at most "
+                                          f"{TOKEN_MAX_BYTES} bytes")
+    return Batch(header.jid, header.first, header.last, header.head, tuple(one.decode("ascii") for one in lines))
+
+
+def _inflated(body: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(body, BODY_MAX_BYTES + 1)
+    except zlib.error as why:
+        raise WireError("BatchEncoding", f"the records cannot be inflated: {why}") from None
+    if len(plain) > BODY_MAX_BYTES:
+        raise WireError("BatchTooLong", f"the records inflate to more than {BODY_MAX_BYTES} bytes")
+    if not inflater.eof or inflater.unused_data:
+        raise WireError("BatchEncoding", "the deflated records are cut, or something follows them")
+    return plain
+
+
+# Acknowledgements --------------------------------------------------------------------------------------------------
+
+class Ack(msgspec.Struct, frozen=True):
+    """What the cloud has committed of one journal: all records up to `upto`, whose last token has the digest `head`.
+
+    `want` are gaps above `upto`, each (first, last); `hold_ms` asks the box to send nothing for so long; `at` is the
+    cloud's time, RFC 3339.  `jid` is empty only under the verdict `unreadable`, when no journal could be made out.
+    """
+
+    box: BoxId
+    jid: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{0,43}\Z")]
+    upto: Count
+    head: Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_-]{43})?\Z")]
+    want: Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(max_length=WANT_MAX)] = ()
+    hold_ms: Annotated[int, msgspec.Meta(ge=0, le=HOLD_MAX_MS)] = 0
+    verdict: Literal["ok", "fork", "rollback", "unreadable"] = "ok"
+    why: Short = ""
+    at: Annotated[str, msgspec.Meta(max_length=40)] = ""
+
+
+class _AckHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    alg: Literal["ES256"]
+    kid: str
+    typ: Literal["till-ack+jws"]
+
+
+def ack_encoded(ack: Ack, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
+    """The ack as a JWS compact token; `sign` takes the signing input and gives 64 raw bytes."""
+    assert ack.hold_ms <= HOLD_MAX_MS and len(ack.want) <= WANT_MAX and len(ack.why) <= 500, ack
+    signing = f"{b64(msgspec.json.encode(_AckHeader('ES256', kid, ACK_TYP)))}.{b64(msgspec.json.encode(ack))}".encode()
+    return signing + b"." + b64(sign(signing)).encode()
+
+
+def ack_decoded(raw: bytes, verifiers: Mapping[str, Callable[[bytes, bytes], bool]]) -> Ack:
+    """The ack in `raw` if one of our cloud's keys signed it.  `verifiers`: kid to (signing input, raw signature) -> ok.
+
+    Raises WireError: AckShape, AckKey, AckSignature, AckPayload.
+    """
+    if len(raw) > ACK_MAX_BYTES:
+        raise WireError("AckShape", f"the acknowledgement has more than {ACK_MAX_BYTES} bytes")
+    if not _TOKEN.fullmatch(raw):
+        raise WireError("AckShape", "the acknowledgement is no compact token")
+    head, payload, signature = raw.decode("ascii").split(".")
+    try:
+        header = msgspec.json.decode(unb64(head), type=_AckHeader)
+        signature_raw = unb64(signature)
+        body = unb64(payload)
+    except (msgspec.DecodeError, ValueError) as why:
+        raise WireError("AckShape", f"the acknowledgement cannot be read: {why}") from None
+    verify = verifiers.get(header.kid)
+    if verify is None:
+        raise WireError("AckKey", f"the acknowledgement is signed by {header.kid[:50]!r}, which this box does not know")
+    if not verify(f"{head}.{payload}".encode(), signature_raw):
+        raise WireError("AckSignature", "the signature of the acknowledgement does not hold")
+    try:
+        ack = msgspec.json.decode(body, type=Ack)
+    except msgspec.DecodeError as why:
+        raise WireError("AckPayload", f"the acknowledgement says something unknown: {why}") from None
+    if any(b < a for a, b in ack.want):
+        raise WireError("AckPayload", "a wanted range ends before it begins")
+    if not ack.jid and ack.verdict != "unreadable":
+        raise WireError("AckPayload", "the acknowledgement names no journal")
+    return ack
+
+
+# Birth, death, hello, open orders ----------------------------------------------------------------------------------
+
+class Status(msgspec.Struct, frozen=True):
+    """Birth (`up`) or death (`down`) of connection number `connect`, of a box or of a collector."""
+
+    state: Literal["up", "down"]
+    connect: Count
+    at: Annotated[str, msgspec.Meta(max_length=40)] = ""
+
+
+def status_holds(known: Status | None, told: Status) -> bool:
+    """Whether `told` may replace `known`: a death that belongs to an older connection says nothing any more."""
+    return known is None or told.state == "up" or told.connect >= known.connect
+
+
+class JournalHead(msgspec.Struct, frozen=True):
+    """One journal of a box: its first and next record numbers and the digest of its last token."""
+
+    jid: Jid
+    first: Seq
+    next: Seq
+    head: Annotated[str, msgspec.Meta(max_length=43)]
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a box says after each connect; `session` is a fresh nonce that commands must name."""
+
+    journals: Annotated[tuple[JournalHead, ...], msgspec.Meta(max_length=64)]
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    config: Short = ""
+    software: Short = ""
+    boot: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    clk: Annotated[str, msgspec.Meta(max_length=16)] = "unset"
+    free_bytes: Count = 0
+    oldest_unacked_s: Count = 0
+
+
+class OpenOrder(msgspec.Struct, frozen=True):
+    """An order that its channel has not decided yet."""
+
+    order_no: Annotated[str, msgspec.Meta(max_length=32)]
+    channel: Annotated[str, msgspec.Meta(max_length=32)]
+    account: Annotated[str, msgspec.Meta(max_length=64)]
+    amount_fen: Count
+    age_s: Count
+
+
+OpenOrders = Annotated[tuple[OpenOrder, ...], msgspec.Meta(max_length=1000)]
+
+
+def encoded(value: Status | Hello | tuple[OpenOrder, ...]) -> bytes:
+    """The JSON bytes of a status, a hello or the open orders."""
+    return msgspec.json.encode(value)
+
+
+def status_decoded(raw: bytes) -> Status:
+    """Raises WireError Status."""
+    return _decoded(raw, Status, "Status")
+
+
+def hello_decoded(raw: bytes) -> Hello:
+    """Raises WireError Hello."""
+    return _decoded(raw, Hello, "Hello")
+
+
+def open_decoded(raw: bytes) -> tuple[OpenOrder, ...]:
+    """Raises WireError Open."""
+    return _decoded(raw, OpenOrders, "Open")
+
+
+def _decoded(raw: bytes, kind: object, name: str) -> object:
+    if len(raw) > HELLO_MAX_BYTES:
+        raise WireError(name, f"the message has more than {HELLO_MAX_BYTES} bytes")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+        raise WireError(name, f"the message cannot be read: {why}") from None

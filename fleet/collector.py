@@ -1,0 +1,267 @@
+"""The cloud's end of `up`: takes batches, checks them, commits them, and only then acknowledges.
+
+`Clerk` is the desk without a line: messages in, replies out, the store in between.  `Collector` puts it behind an MQTT
+connection: one network thread, one thread that works.  Any number of collectors may share the boxes of a tenant.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device.mqtt import topics, wire
+from device.store_forward.token import thumbprint
+from fleet.store_sqlite import Outcome, Store, Unreadable
+
+log = logging.getLogger("tillfleet.collect")
+
+RECEIVE_MAX = 64                         # batches that the broker may have handed over and we have not confirmed
+TOGETHER_MAX = 32                        # messages that share one commit
+UNREADABLE_HOLD_MS = 60_000
+SAVED_COUNT_BITS = 20
+
+Message = tuple[str, bytes]              # topic, payload
+
+
+class AckKey:
+    """The key that signs acknowledgements: a PKCS#8 PEM at `path`, mode 0600, made when it is not there."""
+
+    def __init__(self, path: Path | str) -> None:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        path = Path(path)
+        if not path.exists():
+            made = ec.generate_private_key(ec.SECP256R1())
+            pem = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                     serialization.NoEncryption())
+            with open(path, "xb", opener=_private) as file:
+                file.write(pem)
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+            raise ValueError(f"{path} holds no P-256 key")
+        self._key = key
+        point = key.public_key().public_numbers()
+        self.jwk = {"crv": "P-256", "kty": "EC", "x": wire.b64(point.x.to_bytes(32, "big")),
+                    "y": wire.b64(point.y.to_bytes(32, "big"))}
+        self.kid = thumbprint(self.jwk)
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """64 raw bytes, r and s."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+        r, s = decode_dss_signature(self._key.sign(signing_input, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+class Clerk:
+    """Answers what boxes of `tenant` say.  `kid` and `sign` make acknowledgements; `wall()` gives RFC 3339."""
+
+    def __init__(self, store: Store, tenant: str, kid: str, sign: Callable[[bytes], bytes],
+                 wall: Callable[[], str]) -> None:
+        self.store, self.tenant = store, topics.tenant_checked(tenant)
+        self._kid, self._sign, self._wall = kid, sign, wall
+
+    def handle(self, messages: list[Message]) -> list[Message]:
+        """Take messages in the order of arrival under one commit; return the replies, which may leave only now.
+
+        Raises sqlite3.Error when nothing was committed; then nothing may be confirmed to the broker either.
+        """
+        at = self._wall()
+        batches: dict[tuple[str, str], Outcome] = {}
+        replies: list[wire.Ack] = []
+        with self.store.transaction():
+            for topic, payload in messages:
+                try:
+                    tenant, box, name = topics.box_parsed(topic)
+                except topics.TopicError as why:
+                    log.warning("%s", why)
+                    continue
+                if tenant != self.tenant:
+                    log.warning("%s is of another tenant", topic)
+                elif name == "up":
+                    self._up(box, payload, at, batches, replies)
+                elif name == "hello":
+                    self._hello(box, payload, at, replies)
+                elif name == "open":
+                    self._open(box, payload, at)
+        replies += [wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at)
+                    for (box, jid), o in batches.items()]
+        return [(topics.ack(self.tenant, a.box), wire.ack_encoded(a, self._kid, self._sign)) for a in replies]
+
+    def _up(self, box: str, payload: bytes, at: str, batches: dict[tuple[str, str], Outcome],
+            replies: list[wire.Ack]) -> None:
+        jid = ""
+        try:
+            batch = wire.batch_decoded(payload)
+            jid = batch.jid
+            outcome = self.store.take(box, batch, at)
+        except (wire.WireError, Unreadable) as why:
+            log.warning("box %s: %s: %s", box, why.name, why.sentence)
+            self.store.quarantine(box, why.name, why.sentence, payload, at)
+            upto, head = self.store.guard(box, jid) if jid else (0, "")
+            replies.append(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable",
+                                    f"{why.name}: {why.sentence}"[:500], at))
+            return
+        before = batches.get((box, jid))
+        if outcome.verdict == "fork":
+            log.error("box %s: fork of journal %s: %s", box, jid, outcome.why)
+        elif before is not None and before.verdict == "fork":        # one fork is not washed away by a later batch
+            outcome = msgspec.structs.replace(outcome, verdict="fork", why=before.why)
+        batches[(box, jid)] = outcome
+
+    def _hello(self, box: str, payload: bytes, at: str, replies: list[wire.Ack]) -> None:
+        """Tell the box at once where the cloud stands; a journal shorter than what is committed was rolled back."""
+        try:
+            hello = wire.hello_decoded(payload)
+        except wire.WireError as why:
+            self.store.quarantine(box, why.name, why.sentence, payload, at)
+            return
+        for journal in hello.journals:
+            upto, head = self.store.guard(box, journal.jid)
+            back = journal.next - 1 < upto
+            why_back = f"record {upto} is committed, the box ends at {journal.next - 1}" if back else ""
+            replies.append(wire.Ack(box, journal.jid, upto, head, (), 0, "rollback" if back else "ok", why_back, at))
+
+    def _open(self, box: str, payload: bytes, at: str) -> None:
+        try:
+            wire.open_decoded(payload)
+        except wire.WireError as why:
+            self.store.quarantine(box, why.name, why.sentence, payload, at)
+            return
+        self.store.open_orders(box, payload.decode(), at)
+
+
+class Collector:
+    """A clerk on the line.  `id` names its retained state; boxes send while some collector's state is `up`.
+
+    `start()` returns at once, broker there or not; `ended` is set when it gave up, `failure` says why.
+    """
+
+    def __init__(self, store: Store, host: str, port: int, tenant: str, key: AckKey, *, id: str = "c1",
+                 wall: Callable[[], str] | None = None, retry_max_s: int = 30) -> None:
+        self.ended = threading.Event()
+        self.failure: Exception | None = None
+        self._wall = wall or _wall
+        self._clerk = Clerk(store, tenant, key.kid, key.sign, self._wall)
+        self._host, self._port, self._tenant, self._id = host, port, tenant, id
+        self._retry_max_s = retry_max_s
+        self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
+        self._connect = int(datetime.now(UTC).timestamp()) << SAVED_COUNT_BITS
+        self._client = self._made()
+        self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
+
+    def start(self) -> None:
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 0
+        properties.ReceiveMaximum = RECEIVE_MAX
+        properties.MaximumPacketSize = wire.PACKET_MAX_BYTES + 1024
+        self._worker.start()
+        self._client.connect_async(self._host, self._port, keepalive=30, clean_start=True, properties=properties)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Say goodbye, finish what was taken, end both threads.  Harmless when it already ended."""
+        if self._client.is_connected():
+            told = self._client.publish(self._topic, self._state("down"), qos=1, retain=True)
+            try:
+                told.wait_for_publish(2)
+            except (RuntimeError, ValueError) as why:
+                log.info("the goodbye did not leave: %s", why)
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._came.put(None)
+        if self._worker.ident is not None:
+            self._worker.join()
+        self.ended.set()
+
+    @property
+    def _topic(self) -> str:
+        return topics.collector_state(self._tenant, self._id)
+
+    def _state(self, state: str) -> bytes:
+        return wire.encoded(wire.Status(state, self._connect, self._wall()))
+
+    def _made(self) -> Any:
+        from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        # Confirmed by hand, after the commit: until then the broker's own limit holds further messages back.
+        client = Client(CallbackAPIVersion.VERSION2, client_id=f"{self._tenant}/_collector/{self._id}",
+                        protocol=MQTTv5, manual_ack=True)
+        client.reconnect_delay_set(min_delay=1, max_delay=self._retry_max_s)
+        client.enable_logger(log.getChild("mqtt"))
+
+        def before(c: Any, _u: Any) -> None:
+            self._connect += 1
+            c.will_set(self._topic, self._state("down"), qos=1, retain=True)
+
+        def connected(c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+            if code.is_failure:
+                log.warning("the broker refused the connection: %s", code)
+                return
+            c.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1))
+                         for name in ("up", "hello", "open")])
+
+        def subscribed(c: Any, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
+            refused = [str(one) for one in codes if one.is_failure]
+            if refused:
+                log.error("the broker refused a subscription: %s", refused[0])
+                return
+            c.publish(self._topic, self._state("up"), qos=1, retain=True)
+            log.info("collecting at %s:%s", self._host, self._port)
+
+        def came(_c: Any, _u: Any, message: Any) -> None:
+            self._came.put((self._connect, message.mid, message.qos, message.topic, bytes(message.payload)))
+
+        client.on_pre_connect, client.on_connect, client.on_subscribe = before, connected, subscribed
+        client.on_message = came
+        return client
+
+    def _work(self) -> None:
+        while (first := self._came.get()) is not None:
+            together = [first]
+            while len(together) < TOGETHER_MAX:
+                try:
+                    more = self._came.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    self._came.put(None)
+                    break
+                together.append(more)
+            try:
+                replies = self._clerk.handle([(topic, payload) for *_, topic, payload in together])
+            except Exception as why:                         # a commit that failed is not tried again: end, boxes send again
+                log.critical("ending: %s", why)
+                self.failure = why
+                self._client.disconnect()
+                self.ended.set()
+                return
+            for topic, payload in replies:
+                self._client.publish(topic, payload, qos=1)
+            for connect, mid, qos, *_ in together:
+                if connect == self._connect:                 # numbers start afresh with each connection
+                    self._client.ack(mid, qos)
+
+
+def _private(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, 0o600)
+
+
+def _wall() -> str:
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,127 @@
+"""A real Mosquitto on a free loopback port, in its own folder: started, stopped, killed and brought back on the same port.
+
+Knows one process that it started itself; refuses to know topics and payloads.  Keeps nothing: persistence is off, so
+that whatever arrives does so because the ends agreed, never because the broker remembered.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+MOSQUITTO = "/usr/sbin/mosquitto"
+START_MAX_S = 10.0
+
+_CONFIG = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+max_packet_size 262144
+message_size_limit 262144
+max_inflight_messages 32
+max_queued_messages 1000
+log_dest file {folder}/mosquitto.log
+log_type error
+log_type warning
+log_type notice
+connection_messages true
+pid_file {folder}/mosquitto.pid
+"""
+
+
+class BrokerFailed(Exception):
+    """The broker is not there or does not accept connections; the sentence says which and what to do."""
+
+
+class Broker:
+    """One Mosquitto.  `folder` is made if needed; `port` 0 takes a free one, kept over stop and start."""
+
+    def __init__(self, folder: Path | str, port: int = 0) -> None:
+        self.folder, self.port = Path(folder), port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> int:
+        """Start, wait until it accepts a connection, return the port.  Raises BrokerFailed."""
+        assert self._process is None, "the broker runs already"
+        program = MOSQUITTO if Path(MOSQUITTO).exists() else shutil.which("mosquitto")
+        if program is None:
+            raise BrokerFailed(f"Mosquitto is missing: neither {MOSQUITTO} nor one on the PATH (apt-get install mosquitto)")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tries = 1 if self.port else 5                # a free port may be taken between asking and listening
+        for left in reversed(range(tries)):
+            port = self.port or _free_port()
+            config = self.folder / "mosquitto.conf"
+            config.write_text(_CONFIG.format(port=port, folder=self.folder.resolve()))
+            self._process = subprocess.Popen([program, "-c", str(config)], stdin=subprocess.DEVNULL,
+                                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if self._accepts(port):
+                self.port = port
+                return port
+            self.stop()
+            if not left:
+                break
+        raise BrokerFailed(f"Mosquitto did not accept a connection on 127.0.0.1:{port}; see {self.folder}/mosquitto.log")
+
+    def stop(self) -> None:
+        """End it in order; harmless when it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay, nothing moves."""
+        assert self._process is not None, "the broker does not run"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        assert self._process is not None, "the broker does not run"
+        self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(how)
+            process.send_signal(signal.SIGCONT)      # a paused one would not hear
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _accepts(self, port: int) -> bool:
+        assert self._process is not None
+        until = time.monotonic() + START_MAX_S
+        while time.monotonic() < until and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+                continue
+            return self._process.poll() is None      # or somebody else listens on that port
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
