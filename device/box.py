@@ -21,15 +21,14 @@ class Box:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.books = Books()
         self.desk = Desk()
         self._wanted: dict[Key, set[Effect]] = {}
-        self._rows = 0
-        for _, row in journal.fold():
-            entry = wire.decode(row)
-            for fact in entry.facts:
-                evolve(self.books, fact, entry.at)
-            self._rows += 1
+        self.books, self._rows = _folded(journal)
+
+    @staticmethod
+    def folded(journal: Journal) -> Books:
+        """The books as the journal alone tells them."""
+        return _folded(journal)[0]
 
     def handle(self, event: Input, at: Stamp) -> tuple[Verdict, list[Effect], list[Effect]]:
         """Take one input; return the verdict, the effects to start and those to stop.
@@ -81,6 +80,16 @@ class Box:
     def _standing(self, orders: tuple[str, ...]) -> list[Effect]:
         """Queries that stand for these orders: the cashier wants them asked now."""
         return [e for no in orders for e in self._wanted.get(("order", no), ()) if type(e).__name__ == "QueryOrder"]
+
+
+def _folded(journal: Journal) -> tuple[Books, int]:
+    books, rows = Books(), 0
+    for _, row in journal.fold():
+        entry = wire.decode(row)
+        for fact in entry.facts:
+            evolve(books, fact, entry.at)
+        rows += 1
+    return books, rows
 
 
 def keys_touched(facts: list[Fact]) -> set[Key]:

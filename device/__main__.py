@@ -1,0 +1,43 @@
+"""The `tillbox` command: the daemon, and the tools that read what it writes.  Each word loads only what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """\
+usage: tillbox run --config FILE     the daemon
+       tillbox verify FILE --keys JWKS [--from SEQ:HEAD] [--json]
+       tillbox journal FILE [list|show N|export|stats|schema]
+       tillbox timeline FILE ORDER [--json]
+       tillbox config FILE           what the box would run with, secrets masked
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one word of the command line; 2 for a word that does not exist."""
+    word, *rest = (sys.argv[1:] if argv is None else argv) or ["help"]
+    if word == "run":
+        from device.daemon import main as run
+        return run(rest)
+    if word == "verify":
+        from device.store_forward.verify import main as verify
+        return verify(rest)
+    if word == "journal":
+        from device.store_forward.tools import main as journal
+        return journal(rest)
+    if word == "timeline":
+        from device.timeline import main as timeline
+        return timeline(rest)
+    if word == "config":
+        from device.daemon import show_config
+        return show_config(rest)
+    if word == "--version":
+        from device import __version__
+        print(__version__)
+        return 0
+    print(USAGE, end="", file=sys.stdout if word in ("help", "-h", "--help") else sys.stderr)
+    return 0 if word in ("help", "-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

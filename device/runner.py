@@ -1,0 +1,232 @@
+"""Makes what runs equal to what is wanted.  Owns paces, retries and time-outs; alone catches the outside's failures.
+
+One loop, one inbox: inputs are handled one after the other, each with its stamp, and nothing starts before its row is
+on the card.  Repeatable effects run as tasks that are cancelled when nobody wants them; numbered and once effects are
+never cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from device.box import Box
+from device.clock import Clock
+from device.drivers.contract import Driver
+from device.errors import DriverBusy, DriverGone
+from device.pace import wait_ms
+from device.txn import show
+from device.txn.desk import Verdict
+from device.txn.effects import Alarm, Effect, KickDrawer, Print, Recall
+from device.txn.facts import Fact, OrderIntended, RecordSigned
+from device.txn.inputs import DeviceSaid, DrawerKicked, Input, PrintRefused, PrintUnsure, Rang, Recalled
+from device.txn.screen import Screen
+
+log = logging.getLogger("tillbox")
+
+GROUP_MS = 2_000              # rows that bind nothing wait at most this long for the card
+INBOX_MAX = 1_000             # a burst of scans beyond this makes the reader wait
+REOPEN_MS = 1_000             # between two looks for an unplugged device
+NUMBERED_S_MAX = 60.0         # a job that says nothing for so long is unsure
+
+
+class Display(Protocol):
+    """Draws the newest screen; skips frames nobody saw."""
+
+    async def show(self, screen: Screen, now_ms: int) -> None: ...
+
+
+class Runner:
+    """`drivers` by part: `printer`, `signer`, `channel:wechat`, and any number that only speak (`scanner`, `keypad`).
+
+    `on_rows` is called after rows reached the card, for the forwarder.
+    """
+
+    def __init__(self, box: Box, drivers: Mapping[str, Driver], clock: Clock, *, display: Display | None = None,
+                 on_rows: Callable[[], None] = lambda: None) -> None:
+        self.box, self.drivers, self.clock, self.display, self.on_rows = box, drivers, clock, display, on_rows
+        self.handled = 0
+        self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
+        self._tasks: dict[Effect, asyncio.Task] = {}
+        self._nudges: dict[Effect, asyncio.Event] = {}
+        self._standing: set[asyncio.Task] = set()
+        self._screen: Screen | None = None
+        self._redraw = asyncio.Event()
+        self._flush: asyncio.TimerHandle | None = None
+
+    def post(self, event: Input) -> None:
+        """Put an input in line; for callers on the loop that cannot wait."""
+        self._inbox.put_nowait(event)
+
+    async def run(self, first: Input) -> None:
+        """Handle `first`, then whatever comes, until cancelled."""
+        self._handle(first)
+        for part, driver in self.drivers.items():
+            self._stand(self._listen(part, driver), f"listen {part}")
+        if self.display is not None:
+            self._stand(self._draw(), "draw")
+        try:
+            while True:
+                event = await self._inbox.get()
+                self._handle(event)
+        finally:
+            if self._flush is not None:
+                self._flush.cancel()
+            for task in [*self._standing, *self._tasks.values()]:
+                task.cancel()
+            await asyncio.gather(*self._standing, *self._tasks.values(), return_exceptions=True)
+            self.box.journal.sync()
+
+    def now_screen(self) -> Screen:
+        return show.render(self.box.books, self.box.desk)
+
+    # Handling ------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Input) -> Verdict:
+        verdict, start, stop = self.box.handle(event, self.clock.stamp())
+        self.handled += 1
+        for fact in verdict.facts:
+            _log(fact)
+        for effect in stop:
+            task = self._tasks.pop(effect, None)
+            self._nudges.pop(effect, None)
+            if task is not None:
+                task.cancel()
+        for effect in start:
+            self._start(effect)
+        if self.box.journal.waiting:
+            self._flush_soon()
+        else:
+            self.on_rows()
+        self._show()
+        return verdict
+
+    def _show(self) -> None:
+        screen = self.now_screen()
+        if screen != self._screen:
+            self._screen = screen
+            self._redraw.set()
+
+    def _flush_soon(self) -> None:
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(GROUP_MS / 1000, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        self.box.journal.sync()
+        self.on_rows()
+
+    def _stand(self, work, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._standing.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task) -> None:
+        """A task of ours that died of our own mistake takes the process with it: boot folds what is there."""
+        self._standing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": task.get_name(), "exception": task.exception()})
+
+    # Effects -------------------------------------------------------------------------------------------------------
+
+    def _start(self, effect: Effect) -> None:
+        if effect.kind != "repeatable":
+            self._stand(self._once(effect), type(effect).__name__)
+            return
+        if effect in self._tasks:
+            self._nudges[effect].set()                # wanted already: asked now instead of by its pace
+            return
+        self._nudges[effect] = asyncio.Event()
+        task = asyncio.create_task(self._alarm(effect) if isinstance(effect, Alarm) else self._repeat(effect),
+                                   name=type(effect).__name__)
+        self._tasks[effect] = task
+        task.add_done_callback(self._ended)
+
+    async def _once(self, effect: Effect) -> None:
+        driver = self.drivers.get(effect.part)
+        try:
+            if driver is None:
+                raise DriverGone("there is no printer", which=effect.part)
+            answer = await asyncio.wait_for(asyncio.shield(driver.do(effect)), NUMBERED_S_MAX)
+        except (DriverGone, DriverBusy) as why:
+            word = "gone" if isinstance(why, DriverGone) else _word(driver)
+            answer = PrintRefused(effect.job, word, why.what) if isinstance(effect, Print) else DrawerKicked(effect.kick)
+        except TimeoutError:
+            answer = (PrintUnsure(effect.job, "the printer said nothing for a minute") if isinstance(effect, Print)
+                      else DrawerKicked(effect.kick))
+        await self._inbox.put(answer)
+
+    async def _repeat(self, effect: Effect) -> None:
+        began_ms, tries, nudge = self.clock.now_ms(), 0, self._nudges[effect]
+        while True:
+            pause = wait_ms(effect, tries, self.clock.now_ms() - began_ms, self.box.desk.terms)
+            if pause:
+                try:
+                    await asyncio.wait_for(nudge.wait(), pause / 1000)
+                except TimeoutError:
+                    pass
+                nudge.clear()
+            tries += 1
+            await self._inbox.put(await self._ask(effect))
+
+    async def _ask(self, effect: Effect) -> Input:
+        if isinstance(effect, Recall):
+            return Recalled(effect.order_no, tuple(self.box.journal.recall(effect.order_no)))
+        part = effect.part or f"channel:{effect.intent.channel}"
+        driver = self.drivers.get(part)
+        try:
+            if driver is None:
+                raise DriverGone("not set up on this box", which=part, again=False)
+            return await driver.do(effect)
+        except (DriverGone, DriverBusy) as why:
+            return DeviceSaid(part, "gone", why.what)
+
+    async def _alarm(self, effect: Alarm) -> None:
+        if effect.boot == self.box.books.boot:
+            await asyncio.sleep(max(0, effect.at_ms - self.clock.now_ms()) / 1000)
+        await self._inbox.put(Rang(effect.key))
+
+    async def _listen(self, part: str, driver: Driver) -> None:
+        """What a device says, and again after it was unplugged and put back."""
+        while True:
+            async for event in driver.inputs():
+                await self._inbox.put(event)
+            await asyncio.sleep(REOPEN_MS / 1000)
+
+    async def _draw(self) -> None:
+        """The newest screen, and once a second while a countdown runs."""
+        well = True
+        while True:
+            screen = self._screen
+            self._redraw.clear()
+            if screen is not None:
+                try:
+                    await self.display.show(screen, self.clock.now_ms())
+                    if not well:
+                        well = True
+                        await self._inbox.put(DeviceSaid("display", "ok"))
+                except DriverGone as why:
+                    if well:
+                        well = False
+                        await self._inbox.put(DeviceSaid("display", "gone", why.what))
+            pause = 1.0 if not well or (screen is not None and screen.deadline is not None) else None
+            try:
+                await asyncio.wait_for(self._redraw.wait(), pause)
+            except TimeoutError:
+                pass
+
+
+def _word(driver) -> str:
+    """The health a printer that refused a job last named."""
+    return getattr(driver, "word", "") or "off"
+
+
+def _log(fact: Fact) -> None:
+    """One line a fact, with its order number; never a QR, a key, a token or a payload."""
+    if isinstance(fact, RecordSigned):
+        log.info("RecordSigned seq=%d", fact.seq)
+        return
+    no = getattr(fact, "order_no", "") or (fact.intent.order_no if isinstance(fact, OrderIntended) else "")
+    log.info("%s%s", type(fact).__name__, f" order_no={no}" if no else "")
