@@ -293,14 +293,11 @@ class Printer:
         """The next reply of `kind` (and with `data`, when given), or of `also`, within `wait_s` seconds; others are dropped."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
-        while True:
-            left_s = until - loop.time()
-            heard = await self._line.read(max(0.0, left_s))
+        while heard := await self._line.read(max(0.0, until - loop.time())):
             for reply in self._replies.feed_all(heard):
                 if any(reply.kind == k and d in (None, reply.data) for k, d in ((kind, data), also)):
                     return reply
-            if left_s <= 0 and not heard:
-                return None
+        return None
 
     # --- telling ---
 
