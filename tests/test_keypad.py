@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, SYN_REPORT
+from device.drivers import keypad_keys
 from device.drivers.keypad_evdev import EvdevKeypad
 from device.drivers.keypad_keys import CODES, EVENTS_OF, LAYOUT, KeypadEvents, layout_codes
 from device.errors import ConfigError
@@ -21,7 +22,7 @@ def keys_of(events: list[tuple[int, int, int]], pad: KeypadEvents | None = None)
 
 
 def test_every_key_of_the_till_can_be_typed_and_is_read_back_once() -> None:
-    assert set(EVENTS_OF) == set(KEYS)
+    assert set(EVENTS_OF) == set(KEYS) == set(keypad_keys.KEYS)
     for key in KEYS:
         assert keys_of(EVENTS_OF[key]) == [key]
 

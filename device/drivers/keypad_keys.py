@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, PRESS, RELEASE, SYN_DROPPED, SYN_REPORT, Event
 from device.errors import ConfigError
-from device.txn.inputs import KEYS
 
 # Names a layout may use, linux/input-event-codes.h, written without KEY_
 CODES: dict[str, int] = {
@@ -32,6 +31,8 @@ LAYOUT: dict[str, str] = {
     "0": "0", "1": "1", "2": "2", "3": "3", "4": "4", "5": "5", "6": "6", "7": "7", "8": "8", "9": "9",
     "ENTER": "ENTER", "DELETE": "CLEAR", "TAB": "CODE", "KPEQUAL": "CHECK",
 }
+
+KEYS = tuple(dict.fromkeys(LAYOUT.values()))      # the till's keys; a test holds them equal to the core's own list
 
 
 def layout_codes(over: dict[str, str] | None = None) -> dict[int, str]:
