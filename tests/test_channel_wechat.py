@@ -170,6 +170,14 @@ def test_no_doubtful_reply_shows_a_code_or_closes(counter, kind):
     assert close.said in (Said.UNKNOWN, Said.ABSENT) or kind == "truncated"      # half of an empty body is whole
 
 
+def test_a_signature_probe_proves_nothing_and_is_no_lie(counter):
+    counter.server.fault("signtest")
+    (probed, qr), health = counter.does(PlaceOrder(TEA), PlaceOrder(TEA))
+    assert (probed.said, "probe" in probed.detail) == (Said.UNKNOWN, True)
+    assert isinstance(qr, QrReady)
+    assert [h.word for h in health] == ["slow", "ok"]
+
+
 def test_a_clock_six_minutes_off_says_check_the_clock(counter):
     counter.skew_s = 360
     answer, health = counter.does(PlaceOrder(TEA))

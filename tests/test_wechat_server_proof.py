@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import gzip
+import hashlib
 import json
 
 import pytest
 
 from sim.channels.keys import KeyPair, Platform, key_pair, platform
-from sim.channels.wechat import WechatRules
+from sim.channels.wechat import BEIJING, WechatRules
 from sim.channels.wechat_server import WechatServer
 
 wechatpayv3 = pytest.importorskip("wechatpayv3")
-NOW_S = 1_795_000_000
+NOW_S = int(datetime.datetime.now(datetime.UTC).timestamp())       # their client signs with the machine's own clock
 API_V3_KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -101,3 +104,38 @@ def test_a_public_key_merchant_has_no_certificates(keys, counter):
     shop = by_public_key(keys, url)
     status, said = shop._core.request("/v3/certificates")
     assert (status, json.loads(said)["code"]) == (404, "RESOURCE_NOT_EXISTS")
+
+
+def test_their_client_fetches_the_bill(keys):
+    merchant, theirs = keys
+    now_ms = [(NOW_S - 2 * 86_400) * 1000]
+    rules = WechatRules(lambda: now_ms[0])
+    server = WechatServer(rules, merchant_public_pem=merchant.public_pem, merchant_serial=merchant.serial_no,
+                          platform=theirs)
+    shop = by_public_key(keys, server.start())
+    try:
+        day = datetime.datetime.fromtimestamp(now_ms[0] / 1000, BEIJING).strftime("%Y-%m-%d")
+        _, said = shop.pay(description="奶茶", out_trade_no="B01T0006", amount={"total": 901})
+        rules.scan(json.loads(said)["code_url"], "pay")
+        shop.refund(out_refund_no="R0006", out_trade_no="B01T0006",
+                    amount={"refund": 100, "total": 901, "currency": "CNY"})
+        assert json.loads(shop.trade_bill(day)[1])["code"] == "STATEMENT_CREATING"
+        now_ms[0] += 2 * 86_400_000
+        status, said = shop.trade_bill(day)
+        assert status == 200
+        # Files come unsigned, which their client refuses: so it signs the question and leaves the answer unchecked.
+        path = json.loads(said)["download_url"].removeprefix(server.url)
+        status, packed = shop._core.request(path, skip_verify=True)
+        table = gzip.decompress(packed)
+        assert hashlib.sha1(table).hexdigest() == json.loads(said)["hash_value"]
+        head, sale, refund, sums_head, sums, _ = table.decode().split("\r\n")
+        assert len(head.split(",")) == len(sale.split(",`")) == len(refund.split(",`")) == 27
+        row = dict(zip(head.split(","), sale[1:].split(",`"), strict=True))
+        assert (row["商户订单号"], row["订单金额"], row["手续费"]) == ("B01T0006", "9.01", "0.05406")
+        row = dict(zip(head.split(","), refund[1:].split(",`"), strict=True))
+        assert (row["商户退款单号"], row["申请退款金额"], row["手续费"]) == ("R0006", "1.00", "-0.00600")
+        assert len(sums_head.split(",")) == 7
+        assert sums == "`2,`9.01,`1.00,`0.00,`0.04806,`9.01,`1.00"
+        assert json.loads(shop.trade_bill("2020-01-01")[1])["code"] == "INVALID_REQUEST"
+    finally:
+        server.stop()

@@ -108,7 +108,7 @@ class WechatChannel:
     async def _verdict(self, request: wire.Request, account: Account,
                        word: Callable[[wire.Reply, str, float], wire.Verdict]) -> wire.Verdict:
         mchid = dict(account.fields).get("mchid", "")
-        if account.account != self.account or not mchid:
+        if account.account != self.account or not (mchid.isascii() and mchid.isalnum()):
             return wire.Verdict("unknown", detail="no key here for the account this was made under")
         try:
             reply = await self._lines.ask(request, self._headers(request, mchid))
@@ -229,7 +229,7 @@ class _Call:
         sock = self.sock
         if sock is not None:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)     # a TLS socket's own would pull it from its reader
             except OSError:
                 pass                       # gone already, which is what we wanted
 

@@ -58,9 +58,20 @@ REASONS = {
     "too_late": Reason(400, "INVALID_REQUEST", "paid more than a year ago", 268435473),
     "too_soon": Reason(429, "FREQUENCY_LIMITED", "one minute between refunds of one order", 268447840),
     "no_money": Reason(403, "NOT_ENOUGH", "the merchant's balance is not enough", 268435474),
+    "no_bill": Reason(400, "NO_STATEMENT_EXIST", "no trade on that day", 268435476),
+    "bill_soon": Reason(400, "STATEMENT_CREATING", "the bill is made at 9 o'clock of the next day", 268435477),
+    "bill_old": Reason(400, "INVALID_REQUEST", "bills go back three months", 268435478),
     "no_path": Reason(404, "RESOURCE_NOT_EXISTS", "no such resource", 268435475),
 }
 TAILS = {reason.message: reason.tail for reason in REASONS.values()}
+
+BILL_HEAD = ("交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,"
+             "交易状态,付款银行,货币种类,应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,"
+             "充值券退款金额,退款类型,退款状态,商品名称,商户数据包,手续费,费率,订单金额,申请退款金额,费率备注")
+BILL_SUM_HEAD = ("总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,"
+                 "申请退款总金额")
+BILL_FEE_MILLI = 6                     # 0.60 %
+BILL_REFUND_STATES = {"SUCCESS": "SUCCESS", "PROCESSING": "PROCESSING", "CLOSED": "FAIL", "ABNORMAL": "CHANGE"}
 
 CREATE_FIELDS = {"appid", "mchid", "description", "out_trade_no", "notify_url", "amount", "time_expire", "attach",
                  "goods_tag", "support_fapiao", "detail", "settle_info", "scene_info"}
@@ -364,6 +375,57 @@ class WechatRules:
         self._settle()
         return [self._row(order) for order in self._orders.values()]
 
+    def trade_bill(self, day: str) -> tuple[int, bytes | Body]:
+        """The bill of `day` (YYYY-MM-DD, Beijing), type ALL, UTF-8: (200, file) or (status, error).
+
+        Rows are paid orders by the day of payment and refunds by the day they were accepted; values start with a
+        backtick, amounts are yuan.  A fee is reported per row and given back with a refund.
+        """
+        self._settle()
+        try:
+            return 200, self._trade_bill(day)
+        except Refused as no:
+            return no.status, no.body
+
+    def _trade_bill(self, day: str) -> bytes:
+        try:
+            start = datetime.datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=BEIJING)
+        except ValueError:
+            raise Refused("invalid", "/bill_date") from None
+        start_ms = int(start.timestamp()) * SECOND_MS
+        if self._now_ms() < start_ms + DAY_MS + 9 * HOUR_MS:
+            raise Refused("bill_soon")
+        if self._now_ms() > start_ms + 92 * DAY_MS:
+            raise Refused("bill_old")
+        today = range(start_ms, start_ms + DAY_MS)
+        rows: list[tuple[int, list[str]]] = []
+        paid_fen = back_fen = 0
+        for order in self._orders.values():
+            if order.paid_ms in today:
+                rows.append((order.paid_ms, self._bill_row(order, None)))
+                paid_fen += order.total_fen
+            for refund in order.refunds:
+                if refund.made_ms in today:
+                    rows.append((refund.made_ms, self._bill_row(order, refund)))
+                    back_fen += refund.amount_fen
+        if not rows:
+            raise Refused("no_bill")
+        sums = [str(len(rows)), yuan(paid_fen), yuan(back_fen), "0.00", fee(paid_fen - back_fen), yuan(paid_fen),
+                yuan(back_fen)]
+        told = [ticked(row) for _, row in sorted(rows, key=lambda r: r[0])]
+        return "\r\n".join([BILL_HEAD, *told, BILL_SUM_HEAD, ticked(sums), ""]).encode()
+
+    def _bill_row(self, order: Order, refund: Refund | None) -> list[str]:
+        at_ms = order.paid_ms if refund is None else refund.made_ms
+        at = datetime.datetime.fromtimestamp(at_ms / SECOND_MS, BEIJING).strftime("%Y-%m-%d %H:%M:%S")
+        paid, back = (order.total_fen, 0) if refund is None else (0, refund.amount_fen)
+        returned = ["0", "0", "0.00", "0.00", "", ""] if refund is None else [
+            refund.refund_id, refund.refund_no, yuan(back), "0.00", "ORIGINAL", BILL_REFUND_STATES[refund.status]]
+        return [at, self.appid, self.mchid, "0", "", order.transaction_id, order.order_no, order.openid, "NATIVE",
+                "SUCCESS" if refund is None else "REFUND", "OTHERS", "CNY", yuan(paid), "0.00", *returned,
+                order.content["description"], order.content.get("attach", ""), fee(paid - back), "0.60%", yuan(paid),
+                yuan(back), ""]
+
     def _row(self, order: Order) -> Body:
         paid, back = order.state in ("SUCCESS", "REFUND"), order.accepted_fen()
         state = {"NOTPAY": "open", "CLOSED": "closed"}.get(order.state, "paid")
@@ -484,6 +546,20 @@ def fen(amount: Body, name: str) -> None:
 def currency(amount: Body) -> None:
     if amount.get("currency", "CNY") != "CNY":
         raise Refused("invalid", "/amount/currency")
+
+
+def yuan(amount_fen: int) -> str:
+    return f"{amount_fen // 100}.{amount_fen % 100:02d}"
+
+
+def fee(amount_fen: int) -> str:
+    """The fee on `amount_fen` in yuan with five decimals, exactly."""
+    share = amount_fen * BILL_FEE_MILLI
+    return f"{'-' if share < 0 else ''}{abs(share) // 100_000}.{abs(share) % 100_000:05d}"
+
+
+def ticked(values: list[str]) -> str:
+    return ",".join("`" + value for value in values)
 
 
 def moment(at_ms: int) -> str:

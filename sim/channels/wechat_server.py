@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import email.utils
+import gzip
+import hashlib
 import http.client
 import json
 import re
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -25,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from sim.channels.keys import Platform, seal
+from sim.channels.keys import KeyPair, Platform, seal
 from sim.channels.wechat import WechatRules, moment
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
@@ -99,9 +102,10 @@ class WechatServer:
         self._merchant_serial = merchant_serial
         self._platform, self._api_v3_key = platform, api_v3_key
         self._signers: dict[str, Any] = {
-            platform.key_id: load_pem_private_key(platform.public.private_pem, None),
-            platform.certificate.serial_no: load_pem_private_key(platform.certificate.private_pem, None)}
+            platform.key_id: private_key(platform.public),
+            platform.certificate.serial_no: private_key(platform.certificate)}
         self._faults: list[Fault] = []
+        self._bill_files: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.RLock()               # rules and faults are one thread's at a time
         self._lines: dict[socket.socket, threading.Thread] = {}
         self._port, self._count = port, 0
@@ -115,7 +119,7 @@ class WechatServer:
         self._stopping.clear()
         self._http = _Http(("127.0.0.1", self._port), _handler_of(self))
         self._port = self._http.server_address[1]
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         return self.url
 
@@ -146,7 +150,7 @@ class WechatServer:
     def fault(self, kind: str, *, call: str = "any", count: int | None = 1, seconds: float = 30) -> None:
         """Let the next `count` calls (None: all until `clear`) of `call` suffer `kind`, a key of FAULTS.
 
-        `call` is `create query close refund refund_query certificates` or `any`.
+        `call` is `create query close refund refund_query certificates bill bill_file` or `any`.
         """
         assert kind in FAULTS, kind
         with self._lock:
@@ -205,7 +209,28 @@ class WechatServer:
         if call == "certificates":
             return self._certificates()
         with self._lock:
+            if call in ("bill", "bill_file"):
+                return self._bill(call, path)
             return self.rules.answer(method, path, body, proof.mchid)
+
+    def _bill(self, call: str, path: str) -> tuple[int, int, bytes]:
+        """The trade bill: first a URL good for five minutes and the SHA-1 of the unpacked file, then it."""
+        query = dict(parse_qsl(urlsplit(path).query))
+        if call == "bill_file":
+            packed, until_s = self._bill_files.get(query.get("token", ""), (b"", 0.0))
+            if self.now_s() >= until_s:
+                return 404, 0, dumped({"code": "RESOURCE_NOT_EXISTS", "message": "the download URL is over"})
+            return 200, 0, packed
+        if set(query) - {"bill_date", "bill_type", "tar_type"} or query.get("bill_type", "ALL") != "ALL":
+            return 400, 268435461, dumped({"code": "PARAM_ERROR", "message": "only the whole bill is made here"})
+        status, said = self.rules.trade_bill(query.get("bill_date", ""))
+        if isinstance(said, dict):
+            return status, 0, dumped(said)
+        token = f"local{len(self._bill_files):08d}"
+        packed = gzip.compress(said, mtime=0) if query.get("tar_type") == "GZIP" else said
+        self._bill_files[token] = (packed, self.now_s() + 300)
+        return 200, 0, dumped({"hash_type": "SHA1", "hash_value": hashlib.sha1(said).hexdigest(),
+                               "download_url": f"{self.url}/v3/billdownload/file?token={token}"})
 
     def _certificates(self) -> tuple[int, int, bytes]:
         if not self.certificates:
@@ -239,6 +264,11 @@ class WechatServer:
         return {"Request-ID": headers["Request-ID"]} if fault == "unsigned" else headers
 
 
+def private_key(pair: KeyPair) -> Any:
+    """Loaded without the slow check of its primes, for it was made here."""
+    return load_pem_private_key(pair.private_pem, None, unsafe_skip_rsa_key_validation=True)
+
+
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
@@ -248,7 +278,7 @@ class _Http(ThreadingHTTPServer):
 
 
 def call_of(method: str, path: str) -> str:
-    """Which call a request is: `create query close refund refund_query certificates other`."""
+    """Which call a request is: `create query close refund refund_query certificates bill bill_file other`."""
     steps = path.partition("?")[0].strip("/").split("/")
     match method, steps[1:]:
         case "POST", ["pay", "transactions", "native"]:
@@ -263,6 +293,10 @@ def call_of(method: str, path: str) -> str:
             return "refund_query"
         case "GET", ["certificates"]:
             return "certificates"
+        case "GET", ["bill", "tradebill"]:
+            return "bill"
+        case "GET", ["billdownload", "file"]:
+            return "bill_file"
     return "other"
 
 
@@ -360,7 +394,7 @@ def _handler_of(server: WechatServer) -> type[BaseHTTPRequestHandler]:
             if kind in ("lying", "garbage", "page", "huge", "wrong_order", "wrong_amount"):
                 said = lie(call, said, kind)
                 status = status if kind == "lying" else 200
-            unsigned = kind in ("page", "down", "redirect", "unsigned")
+            unsigned = kind in ("page", "down", "redirect", "unsigned") or (call == "bill_file" and status == 200)
             headers = server._signed(said, asked_serial=self.headers.get("Wechatpay-Serial", ""), tail=tail,
                                      fault="unsigned" if unsigned else kind)
             headers |= {"Server": "nginx", "Date": email.utils.formatdate(server.now_s(), usegmt=True)}
@@ -368,6 +402,8 @@ def _handler_of(server: WechatServer) -> type[BaseHTTPRequestHandler]:
                 headers["Location"] = server.url + "/elsewhere"
             if status != 204:
                 headers["Content-Type"] = "text/html" if kind in ("page", "down") else "application/json"
+                if call == "bill_file" and status == 200:
+                    headers["Content-Type"] = "application/octet-stream"
                 headers["Content-Length"] = str(len(said))
             lines = [f"HTTP/1.1 {status} {http.client.responses[status]}", *(f"{n}: {v}" for n, v in headers.items())]
             head = "\r\n".join([*lines, "", ""]).encode()
