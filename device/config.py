@@ -529,7 +529,8 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
         at = f"channel.{name}"
         if name not in CHANNELS:
             near = difflib.get_close_matches(name.lower(), CHANNELS, 1)
-            faults.append(f"{at} is no channel; " + (f"did you mean channel.{near[0]}?" if near else f"they are {', '.join(CHANNELS)}"))
+            hint = f"did you mean channel.{near[0]}?" if near else f"they are {', '.join(CHANNELS)}"
+            faults.append(f"{at} is no channel; {hint}")
             continue
         values = _section("channel.*", _table(data, name, faults), at + ".", faults)
         missing = [need for need in NEEDS[name] if not values[need]]

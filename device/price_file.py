@@ -33,8 +33,8 @@ def _rows(data: bytes) -> tuple[list[Item], list[str]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
-        row = data[: fault.start].count(b"\n") + 1
-        return [], [f"row {row}: not UTF-8; save the file as \"CSV UTF-8\" (Excel's plain CSV is GBK)"]
+        bad = data[: fault.start].count(b"\n") + 1
+        return [], [f"row {bad}: not UTF-8; save the file as \"CSV UTF-8\" (Excel's plain CSV is GBK)"]
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     items: list[Item] = []
     reasons: list[str] = []

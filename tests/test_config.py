@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from device import config as schema
@@ -173,7 +174,8 @@ def test_every_default_is_a_value_its_own_key_takes() -> None:
     for keys in SECTIONS.values():
         for key in keys:
             if key.default is not schema._MUST:
-                raw = [list(p) if isinstance(p, tuple) else p for p in key.default] if isinstance(key.default, tuple) else key.default
+                raw = msgspec.to_builtins(key.default)
+                raw = [list(p) if isinstance(p, tuple) else p for p in raw] if isinstance(raw, tuple) else raw
                 faults: list[str] = []
                 assert schema._value(key, raw, key.name, faults) == key.default and not faults
 

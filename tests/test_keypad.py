@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, SYN_REPORT
 from device.drivers import keypad_keys
+from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, SYN_REPORT
 from device.drivers.keypad_evdev import EvdevKeypad
 from device.drivers.keypad_keys import CODES, EVENTS_OF, LAYOUT, KeypadEvents, layout_codes
 from device.errors import ConfigError

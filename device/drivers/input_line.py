@@ -37,7 +37,7 @@ class InputLine:
             return data
         loop, fd = asyncio.get_running_loop(), self._fd
         ready = self._ready = loop.create_future()
-        loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(fd, _wake, ready)
         try:
             await asyncio.wait([ready], timeout=None if quiet_ms is None else quiet_ms / 1000)
         finally:
@@ -57,7 +57,7 @@ class InputLine:
             return
         if self._ready is not None:
             self._ready.get_loop().remove_reader(self._fd)
-            self._ready.done() or self._ready.set_result(None)
+            _wake(self._ready)
         os.close(self._fd)
         self._fd = -1
 
@@ -72,6 +72,11 @@ class InputLine:
             if gone.errno in (errno.ENODEV, errno.EIO, errno.ECONNRESET, errno.ENXIO):      # unplugged
                 return b""
             raise DriverGone(f"reading failed: {gone.strerror}", which="input", hint="unplug it and plug it in again") from gone
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset()) -> InputLine:

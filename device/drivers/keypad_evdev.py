@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from device.drivers.evdev_bytes import EventBytes
 from device.drivers.input_line import PAD_KEYS, InputLine, open_events
@@ -25,7 +25,7 @@ class EvdevKeypad:
         self._source, self._codes = source, layout_codes(layout)
         self._line: InputLine | None = None
 
-    async def inputs(self) -> AsyncIterator[Input]:
+    async def inputs(self) -> AsyncGenerator[Input, None]:
         """Pressed, between DeviceSaid ok and gone.  Ends when it is unplugged, or was never there."""
         try:
             line = self._line = await self._open()

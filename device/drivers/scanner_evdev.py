@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from device.drivers.evdev_bytes import EventBytes
 from device.drivers.input_line import SCANNER_KEYS, InputLine, open_events
@@ -32,7 +32,7 @@ class EvdevScanner:
         self._source, self._look_up, self._suffix, self._gap_ms = source, look_up, suffix, gap_ms
         self._line: InputLine | None = None
 
-    async def inputs(self) -> AsyncIterator[Input]:
+    async def inputs(self) -> AsyncGenerator[Input, None]:
         """Scanned and ScanSpoiled, between DeviceSaid ok and gone.  Ends when it is unplugged, or was never there."""
         try:
             line = self._line = await self._open()

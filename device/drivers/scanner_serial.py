@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from device.drivers.input_line import InputLine
@@ -35,7 +35,7 @@ class SerialScanner:
         self._source, self._look_up, self._suffix, self._gap_ms, self._baud = source, look_up, suffix, gap_ms, baud
         self._line: InputLine | None = None
 
-    async def inputs(self) -> AsyncIterator[Input]:
+    async def inputs(self) -> AsyncGenerator[Input, None]:
         """Scanned and ScanSpoiled, between DeviceSaid ok and gone.  Ends when it is unplugged, or was never there."""
         try:
             port, line = await self._open()
