@@ -231,7 +231,7 @@ def test_an_account_without_its_fields_or_its_key_sends_nothing(counter):
                                                 TEA.expires_at)))
         assert answer.said is said
         assert answer.detail
-    assert counter.server.seen == []
+    assert not counter.server.seen
 
 
 def test_a_refund_over_the_sum_is_refused_and_an_empty_balance_is_not(counter):
@@ -275,6 +275,17 @@ def test_a_request_that_the_network_doubles_is_one_order_and_one_refund(counter)
     placed_and_paid(counter)
     assert counter.said(RefundOrder(BACK)).word is RefundWord.PROCESSING
     assert counter.rules.orders()[0]["refunded_fen"] == 300
+
+
+def test_faults_end_by_kind(counter):
+    counter.server.fault("down", count=None)
+    counter.server.fault("lying", count=None)
+    assert counter.said(QueryOrder(TEA)).detail == "WeChat answered 503"
+    counter.server.clear("down")
+    assert counter.said(QueryOrder(TEA)).detail == "the reply's signature is wrong"
+    counter.server.clear()
+    assert counter.said(QueryOrder(TEA)).said is Said.ABSENT
+    assert counter.server.orders() == []
 
 
 def test_gone_and_back_is_told_once(counter):
@@ -419,6 +430,16 @@ def test_codes_grow_old_and_slow_wallets_lose_races():
     qr = rules.create(create_body(out_trade_no="B01T0003"))[1]["code_url"]
     clock.now += 2 * HOUR_MS
     assert rules.scan(qr, "pay")["why"] == "the code is too old"
+
+
+def test_an_order_that_nobody_paid_is_closed_after_a_week():
+    clock = Clock()
+    rules = WechatRules(clock)
+    rules.create(create_body())
+    clock.now += 7 * DAY_MS - 1
+    assert rules.orders()[0]["state"] == "open"
+    clock.now += 1
+    assert rules.orders()[0]["state"] == "closed"
 
 
 def refund_body(number, fen):

@@ -8,6 +8,7 @@ Source: WeChat Pay merchant documentation, API v3 (Native payment, query, close,
 from __future__ import annotations
 
 import datetime
+import heapq
 import json
 import random
 import re
@@ -145,6 +146,8 @@ class WechatRules:
         self._orders: dict[str, Order] = {}
         self._codes: dict[str, str] = {}               # every code_url ever given out, to its order
         self._refunds: dict[str, tuple[Order, Refund]] = {}
+        self._paid: dict[str, Order] = {}              # by transaction_id
+        self._due: list[tuple[int, str]] = []          # a heap of (ms, order_no) at which something happens by itself
         self._count = 0
 
     # The wire's view
@@ -227,6 +230,7 @@ class WechatRules:
             order = Order(body["out_trade_no"], body, body["amount"]["total"], now,
                           now + ORDER_LIFE_MS if expires is None else expires)
             self._orders[order.order_no] = order
+            self._wake(order, now + ORDER_LIFE_MS)
         elif order.state in ("SUCCESS", "REFUND"):
             raise Refused("paid")
         elif order.state == "CLOSED":
@@ -272,8 +276,8 @@ class WechatRules:
             if known[1].content != body:
                 raise Refused("repeated")
             return 200, self._refund_body(*known)
-        order = self._orders.get(body["out_trade_no"]) if "out_trade_no" in body else next(
-            (o for o in self._orders.values() if o.transaction_id == body["transaction_id"]), None)
+        order = (self._orders.get(body["out_trade_no"]) if "out_trade_no" in body
+                 else self._paid.get(body["transaction_id"]))
         if order is None:
             raise Refused("no_refund_order")
         if order.state not in ("SUCCESS", "REFUND"):
@@ -297,6 +301,7 @@ class WechatRules:
         order.refunds.append(refund)
         order.state = "REFUND"
         self._refunds[refund.refund_no] = (order, refund)
+        self._wake(order, refund.due_ms)
         self._settle()
         return 200, self._refund_body(order, refund)
 
@@ -338,6 +343,7 @@ class WechatRules:
             self._pay(order, now)
         elif outcome == "slow":
             order.pays_ms = now + int(slow_s * SECOND_MS)
+            self._wake(order, order.pays_ms)
         elif outcome == "insufficient":
             return {"ok": False, "why": "the wallet has not enough money", "order_no": order_no}
         return {"ok": True, "why": "", "order_no": order_no}
@@ -361,6 +367,7 @@ class WechatRules:
     def _pay(self, order: Order, at_ms: int) -> None:
         order.state, order.paid_ms, order.pays_ms = "SUCCESS", at_ms, None
         order.transaction_id = self._number("4200")
+        self._paid[order.transaction_id] = order
         if self.balance_fen is not None:
             self.balance_fen += order.total_fen
 
@@ -435,18 +442,25 @@ class WechatRules:
                 "captured_fen": order.total_fen if paid else 0, "refunded_fen": back, "state": state}
 
     def _settle(self) -> None:
-        """Let everything happen that was due by now."""
+        """Let everything happen that was due by now, in its order, and touch no other order."""
         now = self._now_ms()
-        for order in self._orders.values():
-            if order.pays_ms is not None and order.pays_ms <= now:
-                at, order.pays_ms = order.pays_ms, None
-                if order.state == "NOTPAY" and at < order.expires_ms:
-                    self._pay(order, at)
-            if order.state == "NOTPAY" and now >= order.made_ms + ORDER_LIFE_MS:
-                order.state = "CLOSED"
-            for refund in order.refunds:
-                if refund.status == "PROCESSING" and refund.due_ms <= now:
-                    refund.status, refund.success_ms = self.refund_ends, refund.due_ms
+        while self._due and self._due[0][0] <= now:
+            at_ms, order_no = heapq.heappop(self._due)
+            self._settle_order(self._orders[order_no], at_ms)
+
+    def _settle_order(self, order: Order, at_ms: int) -> None:
+        if order.pays_ms is not None and order.pays_ms <= at_ms:
+            order.pays_ms = None
+            if order.state == "NOTPAY" and at_ms < order.expires_ms:
+                self._pay(order, at_ms)
+        if order.state == "NOTPAY" and at_ms >= order.made_ms + ORDER_LIFE_MS:
+            order.state = "CLOSED"
+        for refund in order.refunds:
+            if refund.status == "PROCESSING" and refund.due_ms <= at_ms:
+                refund.status, refund.success_ms = self.refund_ends, refund.due_ms
+
+    def _wake(self, order: Order, at_ms: int) -> None:
+        heapq.heappush(self._due, (at_ms, order.order_no))
 
     def _order(self, order_no: str) -> Order:
         if order_no not in self._orders:
@@ -454,10 +468,9 @@ class WechatRules:
         return self._orders[order_no]
 
     def _by_id(self, transaction_id: str) -> Order:
-        for order in self._orders.values():
-            if order.transaction_id == transaction_id != "":
-                return order
-        raise Refused("absent")
+        if transaction_id not in self._paid:
+            raise Refused("absent")
+        return self._paid[transaction_id]
 
     def _number(self, head: str) -> str:
         self._count += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import collections
 import email.utils
 import gzip
 import hashlib
@@ -34,6 +35,7 @@ from sim.channels.wechat import WechatRules, moment
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 WINDOW_S = 300
 BODY_BYTES_MAX = 64 * 1024
+SEEN_MAX = 1_000
 
 # What can be switched, for some calls or all of them.  "Effect" says whether the rules saw the request.
 FAULTS = {
@@ -97,7 +99,7 @@ class WechatServer:
                  api_v3_key: bytes = b"0123456789abcdef0123456789abcdef", certificates: bool = False,
                  now_s: Callable[[], float] = time.time, port: int = 0) -> None:
         self.rules, self.now_s, self.certificates = rules, now_s, certificates
-        self.seen: list[Seen] = []
+        self.seen: collections.deque[Seen] = collections.deque(maxlen=SEEN_MAX)
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
         self._merchant_serial = merchant_serial
         self._platform, self._api_v3_key = platform, api_v3_key
@@ -156,14 +158,20 @@ class WechatServer:
         with self._lock:
             self._faults.append(Fault(kind, call, count, seconds))
 
-    def clear(self) -> None:
-        """End all faults."""
+    def clear(self, kind: str = "") -> None:
+        """End all faults, or those of one kind."""
         with self._lock:
-            self._faults.clear()
+            self._faults = [fault for fault in self._faults if kind and fault.kind != kind]
 
-    def locked(self) -> threading.RLock:
-        """Held by whoever touches `rules` from another thread, such as a wallet."""
-        return self._lock
+    def scan(self, code_url: str, outcome: str, *, openid: str = "o-payer-1", slow_s: float = 30) -> dict[str, Any]:
+        """A wallet scans, beside calls that are being served; as `WechatRules.scan`."""
+        with self._lock:
+            return self.rules.scan(code_url, outcome, openid=openid, slow_s=slow_s)
+
+    def orders(self) -> list[dict[str, Any]]:
+        """What the channel holds, as `WechatRules.orders`."""
+        with self._lock:
+            return self.rules.orders()
 
     # What a request meets
 
