@@ -1,0 +1,139 @@
+"""How a screen reaches a panel, whatever the panel: the newest wins, what did not change is not drawn, a QR is made aside.
+
+Knows no pixel format and no device: `display_file` and `display_fb` say where pixels go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator
+
+from device.drivers import qr_bits
+from device.drivers.display_draw import Canvas
+from device.drivers.display_pixels import Box
+from device.errors import DriverGone
+from device.txn.effects import Effect
+from device.txn.inputs import DeviceSaid, Input
+from device.txn.screen import Screen
+
+SAID_MAX = 16                  # words about itself that wait for a listener; older ones are worth nothing
+
+
+class Show:
+    """Base of the displays: a subclass gives `open`, `write` and `shut`.
+
+    `frames` counts the frames that reached the panel, `skipped` those that equalled the one before.
+    """
+
+    does: frozenset[type[Effect]] = frozenset()
+    at_once = 1
+
+    def __init__(self) -> None:
+        self.frames = self.skipped = 0
+        self._canvas: Canvas | None = None
+        self._next: tuple[Screen, int] | None = None
+        self._painting = self._closed = False
+        self._said: asyncio.Queue[DeviceSaid] = asyncio.Queue(SAID_MAX)
+
+    def open(self) -> Canvas:
+        """A canvas of the panel's upright size, everything to be painted.  DriverGone when the panel is not there."""
+        raise NotImplementedError
+
+    def write(self, canvas: Canvas, boxes: list[Box]) -> None:
+        """Bring the pixels of `boxes` to the panel.  DriverGone when it went away."""
+        raise NotImplementedError
+
+    def shut(self) -> None:
+        """Let go of the panel; nothing when nothing is held."""
+        raise NotImplementedError
+
+    async def show(self, screen: Screen, now_ms: int) -> None:
+        """Show `screen` as of monotonic `now_ms`; call it once a second while it has a deadline.
+
+        Returns when the panel has it, or at once when another call is painting, which then paints the newest.  Raises
+        DriverGone when the panel is not there; the next call looks for it again and paints everything.
+        """
+        self._next = (screen, now_ms)
+        if self._painting:
+            return
+        self._painting = True
+        try:
+            while self._next is not None and not self._closed:
+                (screen, now_ms), self._next = self._next, None
+                await self._paint(screen, now_ms)
+        except DriverGone as fault:
+            self._drop(fault)
+            raise
+        finally:
+            self._painting = False
+
+    async def inputs(self) -> AsyncIterator[Input]:
+        """DeviceSaid `ok` when the panel took its first frame, `gone` when it went away, which ends it."""
+        while True:
+            said = await self._said.get()
+            if said.word == "closed":
+                return
+            yield said
+            if said.word == "gone":
+                return
+
+    async def do(self, effect: Effect) -> Input:
+        """A display carries nothing out: it is shown screens."""
+        raise AssertionError(f"no display does {type(effect).__name__}")
+
+    async def close(self) -> None:
+        """Let go of the panel and end `inputs`; a later `show` does nothing."""
+        self._closed = True
+        self._canvas = None
+        self.shut()
+        self._say("closed")
+
+    async def _paint(self, screen: Screen, now_ms: int) -> None:
+        if screen.qr and not qr_bits.known(screen.qr):
+            # Making a symbol may take a tenth of a second on a small board.  Until then the new sentence and amount
+            # stand without a QR: an old QR beside a new amount is the one thing this panel must never show.
+            self._bring(_without_qr(screen), now_ms)
+            await asyncio.to_thread(qr_bits.matrix, screen.qr)
+            if self._next is not None:
+                return
+        self._bring(screen, now_ms)
+
+    def _bring(self, screen: Screen, now_ms: int) -> None:
+        if self._closed:
+            return
+        opened = self._canvas is None
+        if self._canvas is None:
+            self._canvas = self.open()
+        boxes = self._canvas.draw(screen, now_ms)
+        if not boxes:
+            self.skipped += 1
+            return
+        self.write(self._canvas, boxes)
+        self.frames += 1
+        if opened:
+            self._say("ok")
+
+    def _drop(self, fault: DriverGone) -> None:
+        was_there, self._canvas = self._canvas is not None, None
+        self.shut()
+        if was_there or self.frames == 0:
+            self._say("gone", str(fault))
+
+    def _say(self, word: str, why: str = "") -> None:
+        if self._said.full():
+            self._said.get_nowait()
+        self._said.put_nowait(DeviceSaid("display", word, why))
+
+
+def gone(error: OSError, what: str, hint: str) -> DriverGone:
+    """DriverGone that names the errno of `error`."""
+    number = error.errno or errno.EIO
+    return DriverGone(f"{what}: {errno.errorcode.get(number, number)}, {os.strerror(number)}", which="display", hint=hint)
+
+
+def _without_qr(screen: Screen) -> Screen:
+    import msgspec
+
+    return msgspec.structs.replace(screen, qr="")

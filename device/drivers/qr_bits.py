@@ -1,0 +1,62 @@
+"""QR symbols as rows of dark and light.  Knows the text and nothing else: no size in pixels, no colour, no payment.
+
+Level M corrects 15 % of a symbol, the usual choice for glass that reflects.  The mask is fixed: readers accept any, and
+trying all eight is three quarters of the cost.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from device.errors import Outside
+
+QUIET_MODULES = 4              # light modules wanted on each side: ISO/IEC 18004
+MASK = 2                       # columns in threes; breaks up the byte patterns of URLs well enough
+KEPT_MAX = 8                   # the live attempt, the ones parked beside it, a receipt code
+TEXT_BYTES_MAX = 512           # a payment QR has some 100; more could not be read off a till's screen anyway
+
+_kept: dict[str, bytes] = {}
+_lock = threading.Lock()       # one thread draws while the loop may look
+
+
+def known(text: str) -> bool:
+    """True when `matrix(text)` costs nothing."""
+    return text in _kept
+
+
+def matrix(text: str) -> bytes:
+    """The symbol of `text` without its quiet zone: side * side bytes, row by row, 0 dark and 255 light.
+
+    The side is `side(matrix)`.  Takes some 10 CPU ms when not `known`: call it in a thread.  Outside when the text is
+    empty or longer than TEXT_BYTES_MAX bytes of UTF-8.
+    """
+    with _lock:
+        bits = _kept.pop(text, None)
+        if bits is None:
+            bits = _made(text)
+        _kept[text] = bits                                   # most recently used stands last
+        while len(_kept) > KEPT_MAX:
+            del _kept[next(iter(_kept))]
+    return bits
+
+
+def side(bits: bytes) -> int:
+    """Modules along one edge of a matrix."""
+    return round(len(bits) ** 0.5)
+
+
+def warm() -> None:
+    """Import and prime the library, so that the first customer does not wait for it."""
+    matrix("https://example.org/")
+
+
+def _made(text: str) -> bytes:
+    if not 0 < len(text.encode()) <= TEXT_BYTES_MAX:
+        raise Outside(f"a QR of {len(text)} characters cannot be shown", which="display", again=False)
+    from qrcode.constants import ERROR_CORRECT_M
+    from qrcode.main import QRCode
+
+    symbol = QRCode(error_correction=ERROR_CORRECT_M, mask_pattern=MASK, border=0)
+    symbol.add_data(text, optimize=0)                        # splitting into modes costs more than it saves on a URL
+    symbol.make(fit=True)
+    return b"".join(bytes(0 if dark else 255 for dark in row) for row in symbol.modules)
