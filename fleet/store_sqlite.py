@@ -134,7 +134,7 @@ class Store:
             except _KeyUnknown:
                 if seq > upto + 1:                   # a record in the gap may introduce the key
                     break
-                raise Unreadable("KeyUnknown", f"record {seq} is signed by {record.kid}, which is not a key of "
+                raise Unreadable("KEY_UNKNOWN", f"record {seq} is signed by {record.kid}, which is not a key of "
                                                f"{box}") from None
             if known is not None and parse(known).signing_input == record.signing_input:
                 self._db.execute("INSERT OR IGNORE INTO twin VALUES (?,?,?,?,?)", (box, jid, seq, digest(token), token))
@@ -194,7 +194,7 @@ class Store:
                 raise _KeyUnknown
             verify = self._verifiers[(box, record.kid)] = public_verifier(jwk)
         if not verify(record.signing_input, record.signature):
-            raise Unreadable("BadSignature", f"the signature of record {record.payload.seq} does not hold")
+            raise Unreadable("BAD_SIGNATURE", f"the signature of record {record.payload.seq} does not hold")
 
     def _jwk(self, box: str, kid: str) -> dict[str, Any] | None:
         for jwk in self.keys:
@@ -207,7 +207,7 @@ class Store:
         """A `key` record brings a new record key, under the signature of the old one, for its own box alone."""
         if record.payload.kind != "key":
             return
-        body = msgspec.to_builtins(record.payload.body)
+        body = msgspec.json.decode(record.payload.body)
         jwk = body.get("jwk") if isinstance(body, dict) else None
         if not isinstance(jwk, dict):
             return
@@ -216,7 +216,7 @@ class Store:
             public_verifier(public)
             kid = thumbprint(public)
         except (ValueError, KeyError, TokenError) as why:
-            raise Unreadable("KeyRecord", f"record {record.payload.seq} introduces no usable key: {why}") from None
+            raise Unreadable("KEY_RECORD", f"record {record.payload.seq} introduces no usable key: {why}") from None
         self._db.execute("INSERT OR IGNORE INTO key VALUES (?,?,?,?,?)",
                          (kid, box, msgspec.json.encode(public).decode(), record.payload.jid, record.payload.seq))
 
@@ -347,7 +347,7 @@ def _added(running: dict[str, int], record: Parsed) -> dict[str, int]:
     field = {"sale": "sales_fen", "refund": "refunds_fen"}.get(record.payload.kind)
     if field is None:
         return running
-    body = msgspec.to_builtins(record.payload.body)
+    body = msgspec.json.decode(record.payload.body)
     return {**running, field: running[field] + body["amount_fen"], "count": running["count"] + 1}
 
 
@@ -361,13 +361,13 @@ def _parsed(box: str, batch: Batch) -> list[Parsed]:
             raise Unreadable(why.name, why.sentence) from None
         payload = record.payload
         if payload.box != box or payload.jid != batch.jid or payload.seq != batch.first + at:
-            raise Unreadable("WrongPlace", f"record {batch.first + at} of the batch names box {payload.box!r}, "
+            raise Unreadable("WRONG_PLACE", f"record {batch.first + at} of the batch names box {payload.box!r}, "
                                            f"journal {payload.jid!r}, number {payload.seq}")
         if at and payload.prev != digest(batch.tokens[at - 1]):
-            raise Unreadable("BrokenLink", f"record {payload.seq} does not name the one before it in its batch")
+            raise Unreadable("BROKEN_LINK", f"record {payload.seq} does not name the one before it in its batch")
         if payload.seq == 1 and payload.prev != EMPTY_DIGEST:
-            raise Unreadable("BrokenLink", "record 1 names a record before it")
+            raise Unreadable("BROKEN_LINK", "record 1 names a record before it")
         out.append(record)
     if digest(batch.tokens[-1]) != batch.head:
-        raise Unreadable("WrongHead", "the head of the batch is not the digest of its last record")
+        raise Unreadable("WRONG_HEAD", "the head of the batch is not the digest of its last record")
     return out

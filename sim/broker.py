@@ -24,12 +24,11 @@ max_packet_size 262144
 message_size_limit 262144
 max_inflight_messages 32
 max_queued_messages 1000
-log_dest file {folder}/mosquitto.log
+log_dest stderr
 log_type error
 log_type warning
 log_type notice
 connection_messages true
-pid_file {folder}/mosquitto.pid
 """
 
 
@@ -54,10 +53,14 @@ class Broker:
         tries = 1 if self.port else 5                # a free port may be taken between asking and listening
         for left in reversed(range(tries)):
             port = self.port or _free_port()
+            if _answers(port):
+                raise BrokerFailed(f"port {port} on 127.0.0.1 is taken by another program")
             config = self.folder / "mosquitto.conf"
-            config.write_text(_CONFIG.format(port=port, folder=self.folder.resolve()))
-            self._process = subprocess.Popen([program, "-c", str(config)], stdin=subprocess.DEVNULL,
-                                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            config.write_text(_CONFIG.format(port=port))
+            # Started as root it becomes another user, who may not write here: so the log is a file that we opened.
+            with open(self.folder / "mosquitto.log", "ab") as file:
+                self._process = subprocess.Popen([program, "-c", str(config)], stdin=subprocess.DEVNULL,
+                                                 stdout=file, stderr=file)
             if self._accepts(port):
                 self.port = port
                 return port
@@ -112,13 +115,18 @@ class Broker:
         assert self._process is not None
         until = time.monotonic() + START_MAX_S
         while time.monotonic() < until and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-                continue
-            return self._process.poll() is None      # or somebody else listens on that port
+            if _answers(port):
+                return self._process.poll() is None
+            time.sleep(0.02)
         return False
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from device.mqtt.wire import Batch
-from device.store_forward.token import EMPTY_DIGEST, b64, digest, header, thumbprint
+from device.store_forward.token import EMPTY_DIGEST, b64, digest, seal, signing_input, thumbprint
 
 
 class Key:
@@ -30,7 +30,7 @@ class Key:
 class Chain:
     """Records 1, 2, 3 ... of one journal; `tokens[0]` is record 1."""
 
-    def __init__(self, key: Key, box: str = "box-1", jid: str = "j" * 22) -> None:
+    def __init__(self, key: Key, box: str = "box-1", jid: str = "j" * 21 + "A") -> None:
         self.key, self.box, self.jid = key, box, jid
         self.tokens: list[str] = []
         self.sum = {"sales_fen": 0, "refunds_fen": 0, "count": 0}
@@ -45,11 +45,8 @@ class Chain:
                    "prev": digest(self.tokens[-1]) if self.tokens else EMPTY_DIGEST,
                    "at": "2026-07-14T09:26:53+08:00", "clk": "ntp", "boot": "b1", "mono_ms": seq, "kind": kind,
                    "sum": dict(self.sum), "body": body}
-        head = header(self.key.kid)
-        head = head if isinstance(head, str) else head.decode()
-        assert json.loads(_unpadded(head))["kid"] == self.key.kid
-        signing = f"{head}.{b64(json.dumps(payload, separators=(',', ':')).encode())}".encode()
-        self.tokens.append(f"{signing.decode()}.{b64(self.key.sign(signing))}")
+        signing = signing_input(self.key.kid, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
+        self.tokens.append(seal(signing, self.key.sign(signing)))
         return self.tokens[-1]
 
     def grow(self, count: int) -> Chain:
@@ -69,9 +66,3 @@ class Chain:
         """Record `seq` under another valid signature."""
         signing = self.tokens[seq - 1].rpartition(".")[0]
         return f"{signing}.{b64(self.key.sign(signing.encode()))}"
-
-
-def _unpadded(text: str) -> bytes:
-    import base64
-
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -137,8 +137,8 @@ def test_a_late_rollback_word_about_records_we_hold_halts_nothing() -> None:
 def test_unreadable_slows_down_and_is_shown_until_it_passes() -> None:
     forwarder = _forwarder(LONG)
     batch = forwarder.due(0)[0]
-    forwarder.on_ack(_ack(0, verdict="unreadable", why="BadSignature: no", hold_ms=60_000), 10)
-    assert forwarder.trouble == "BadSignature: no" and forwarder.due(60_009) == []
+    forwarder.on_ack(_ack(0, verdict="unreadable", why="BAD_SIGNATURE: no", hold_ms=60_000), 10)
+    assert forwarder.trouble == "BAD_SIGNATURE: no" and forwarder.due(60_009) == []
     assert forwarder.due(70_000)[0] == batch
     forwarder.on_ack(_ack(50), 70_100)
     assert forwarder.trouble == ""

@@ -34,29 +34,29 @@ def _raw(first: int = 1, last: int = 1, enc: str = "plain", body: bytes | None =
 
 
 @pytest.mark.parametrize(("raw", "name"), [
-    (b"", "BatchHeader"),
-    (b"no newline", "BatchHeader"),
-    (b"{}\n", "BatchHeader"),
-    (b"\xff\xfe\n", "BatchHeader"),
-    (b"x" * 600 + b"\n", "BatchHeader"),
-    (_raw(first=0, last=0), "BatchHeader"),
-    (_raw(head="short"), "BatchHeader"),
-    (_raw(last=2), "BatchCount"),
-    (_raw(first=2, last=1), "BatchCount"),
-    (_raw(last=51, body=b"a.b.c\n" * 51), "BatchCount"),
-    (_raw(body=b"a.b.c"), "BatchCount"),
-    (_raw(body=b""), "BatchCount"),
-    (_raw(body=b"a.b.c\r\n"), "BatchToken"),
-    (_raw(body=b"a..c\n"), "BatchToken"),
-    (_raw(body=b"\n"), "BatchToken"),
-    (_raw(body=b"a.b." + b"c" * 16384 + b"\n"), "BatchToken"),
-    (_raw(enc="gzip"), "BatchEncoding"),
-    (_raw(enc="zlib"), "BatchEncoding"),
-    (_raw(enc="zlib", body=zlib.compress(b"a.b.c\n")[:-1]), "BatchEncoding"),
-    (_raw(enc="zlib", body=zlib.compress(b"a.b.c\n") + b"x"), "BatchEncoding"),
-    (_raw(enc="zlib", body=zlib.compress(b"a" * 20_000_000)), "BatchTooLong"),
-    (_raw(body=b"a" * 66_000), "BatchTooLong"),
-    (b"x" * 100_000, "BatchTooLong"),
+    (b"", "BATCH_HEADER"),
+    (b"no newline", "BATCH_HEADER"),
+    (b"{}\n", "BATCH_HEADER"),
+    (b"\xff\xfe\n", "BATCH_HEADER"),
+    (b"x" * 600 + b"\n", "BATCH_HEADER"),
+    (_raw(first=0, last=0), "BATCH_HEADER"),
+    (_raw(head="short"), "BATCH_HEADER"),
+    (_raw(last=2), "BATCH_COUNT"),
+    (_raw(first=2, last=1), "BATCH_COUNT"),
+    (_raw(last=51, body=b"a.b.c\n" * 51), "BATCH_COUNT"),
+    (_raw(body=b"a.b.c"), "BATCH_COUNT"),
+    (_raw(body=b""), "BATCH_COUNT"),
+    (_raw(body=b"a.b.c\r\n"), "BATCH_TOKEN"),
+    (_raw(body=b"a..c\n"), "BATCH_TOKEN"),
+    (_raw(body=b"\n"), "BATCH_TOKEN"),
+    (_raw(body=b"a.b." + b"c" * 16384 + b"\n"), "BATCH_TOKEN"),
+    (_raw(enc="gzip"), "BATCH_ENCODING"),
+    (_raw(enc="zlib"), "BATCH_ENCODING"),
+    (_raw(enc="zlib", body=zlib.compress(b"a.b.c\n")[:-1]), "BATCH_ENCODING"),
+    (_raw(enc="zlib", body=zlib.compress(b"a.b.c\n") + b"x"), "BATCH_ENCODING"),
+    (_raw(enc="zlib", body=zlib.compress(b"a" * 20_000_000)), "BATCH_TOO_LONG"),
+    (_raw(body=b"a" * 66_000), "BATCH_TOO_LONG"),
+    (b"x" * 100_000, "BATCH_TOO_LONG"),
 ])
 def test_bad_batches_are_refused_by_name(raw: bytes, name: str) -> None:
     with pytest.raises(WireError) as caught:
@@ -88,20 +88,20 @@ def _ack_raw(**change: object) -> bytes:
 def test_an_ack_out_of_bounds_is_refused_though_signed(change: dict) -> None:
     with pytest.raises(WireError) as caught:
         wire.ack_decoded(_ack_raw(**change), {KEY.kid: public_verifier(KEY.jwk)})
-    assert caught.value.name == "AckPayload"
+    assert caught.value.name == "ACK_PAYLOAD"
 
 
 def test_an_ack_needs_our_clouds_signature() -> None:
     raw, good, other = _ack_raw(), {KEY.kid: public_verifier(KEY.jwk)}, Key()
     assert wire.ack_decoded(raw, good).upto == 1
     for bad, verifiers, name in [
-        (raw, {}, "AckKey"),
-        (raw, {KEY.kid: public_verifier(other.jwk)}, "AckSignature"),
-        (raw[:-4] + b"AAAA", good, "AckSignature"),
-        (raw + b"\n", good, "AckShape"),
-        (b"a.b.c", good, "AckShape"),
-        (CHAIN.tokens[0].encode(), good, "AckShape"),            # a record's signature is no acknowledgement
-        (b"x" * 9000, good, "AckShape"),
+        (raw, {}, "ACK_KEY"),
+        (raw, {KEY.kid: public_verifier(other.jwk)}, "ACK_SIGNATURE"),
+        (raw[:-4] + b"AAAA", good, "ACK_SIGNATURE"),
+        (raw + b"\n", good, "ACK_SHAPE"),
+        (b"a.b.c", good, "ACK_SHAPE"),
+        (CHAIN.tokens[0].encode(), good, "ACK_SHAPE"),            # a record's signature is no acknowledgement
+        (b"x" * 9000, good, "ACK_SHAPE"),
     ]:
         with pytest.raises(WireError) as caught:
             wire.ack_decoded(bad, verifiers)

@@ -56,7 +56,7 @@ class Link:
         self._random = random.Random(seed)
         self._client: Client | None = None
         self._packet_max_bytes = wire.PACKET_MAX_BYTES
-        self._unconfirmed = 0
+        self._unconfirmed, self._unconfirmed_max = 0, QUEUED_MAX
         self._collectors: dict[str, wire.Status] = {}
         self._told = (False, False)
 
@@ -81,7 +81,7 @@ class Link:
         """Hand a message on topic `name` of this box to the broker; True promises nothing about arrival."""
         topic = topics.BY_NAME[name]
         assert topic.sender == "box", name
-        if not self.up or self._client is None or self._unconfirmed >= QUEUED_MAX:
+        if not self.up or self._client is None or self._unconfirmed >= self._unconfirmed_max:
             return False
         if len(payload) + 256 > self._packet_max_bytes:
             self.why_down = f"a message of {len(payload)} bytes is more than the broker takes"
@@ -132,8 +132,7 @@ class Link:
 
         client = Client(CallbackAPIVersion.VERSION2, client_id=f"{self.tenant}/{self.box}", protocol=MQTTv5)
         client.connect_timeout = CONNECT_MAX_S / 2
-        client.max_inflight_messages_set(RECEIVE_MAX)
-        client.max_queued_messages_set(QUEUED_MAX)
+        client.max_inflight_messages_set(QUEUED_MAX)           # the broker's own limit is kept in publish: paho does not
         if self._context is not None:
             client.tls_set_context(self._context)
         if self._username is not None:
@@ -148,8 +147,7 @@ class Link:
                 return
             limit = getattr(properties, "MaximumPacketSize", None)
             self._packet_max_bytes = min(limit or 2**28, 2**28)
-            inflight = getattr(properties, "ReceiveMaximum", None)
-            client.max_inflight_messages_set(min(inflight or RECEIVE_MAX, RECEIVE_MAX))
+            self._unconfirmed_max = min(getattr(properties, "ReceiveMaximum", None) or QUEUED_MAX, QUEUED_MAX)
             mine = [topics.of_box(self.tenant, self.box, t.name) for t in topics.TOPICS
                     if t.reader == "box" and t.under == "box" and "{" not in t.name]
             client.subscribe([(t, _options()) for t in [*mine, topics.collectors_of(self.tenant)]])

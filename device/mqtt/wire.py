@@ -76,33 +76,33 @@ def batch_encoded(batch: Batch, enc: Literal["plain", "zlib"] = "plain") -> byte
 def batch_decoded(raw: bytes) -> Batch:
     """The batch in the payload of `up`.  Checks shape, bounds and count; links and signatures are the collector's.
 
-    Raises WireError: BatchTooLong, BatchHeader, BatchEncoding, BatchCount, BatchToken.
+    Raises WireError: BATCH_TOO_LONG, BATCH_HEADER, BATCH_ENCODING, BATCH_COUNT, BATCH_TOKEN.
     """
     if len(raw) > PACKET_MAX_BYTES:
-        raise WireError("BatchTooLong", f"the message has {len(raw)} bytes, more than {PACKET_MAX_BYTES}")
+        raise WireError("BATCH_TOO_LONG", f"the message has {len(raw)} bytes, more than {PACKET_MAX_BYTES}")
     line, newline, body = raw.partition(b"\n")
     if not newline or len(line) > HEADER_MAX_BYTES:
-        raise WireError("BatchHeader", f"no header line within the first {HEADER_MAX_BYTES} bytes")
+        raise WireError("BATCH_HEADER", f"no header line within the first {HEADER_MAX_BYTES} bytes")
     try:
         header = msgspec.json.decode(line, type=_Header)
     except (msgspec.DecodeError, UnicodeDecodeError) as why:
-        raise WireError("BatchHeader", f"the header line cannot be read: {why}") from None
+        raise WireError("BATCH_HEADER", f"the header line cannot be read: {why}") from None
     if header.enc == "zlib":
         body = _inflated(body)
     elif header.enc != "plain":
-        raise WireError("BatchEncoding", f"enc {header.enc[:20]!r} is neither plain nor zlib")
+        raise WireError("BATCH_ENCODING", f"enc {header.enc[:20]!r} is neither plain nor zlib")
     if len(body) > BODY_MAX_BYTES:
-        raise WireError("BatchTooLong", f"the records have more than {BODY_MAX_BYTES} bytes")
+        raise WireError("BATCH_TOO_LONG", f"the records have more than {BODY_MAX_BYTES} bytes")
     if not body.endswith(b"\n"):
-        raise WireError("BatchCount", "the last line has no end: the message was cut")
+        raise WireError("BATCH_COUNT", "the last line has no end: the message was cut")
     lines = body[:-1].split(b"\n")
     count = header.last - header.first + 1
     if not 1 <= count <= RECORDS_MAX or count != len(lines):
-        raise WireError("BatchCount", f"the header says {header.first} to {header.last}, "
+        raise WireError("BATCH_COUNT", f"the header says {header.first} to {header.last}, "
                                       f"there are {len(lines)} lines, at most {RECORDS_MAX} are allowed")
     for at, one in enumerate(lines):
         if len(one) > TOKEN_MAX_BYTES or not _TOKEN.fullmatch(one):
-            raise WireError("BatchToken", f"line {at + 1} of the batch is no compact token of at most "
+            raise WireError("BATCH_TOKEN", f"line {at + 1} of the batch is no compact token of at most "
                                           f"{TOKEN_MAX_BYTES} bytes")
     return Batch(header.jid, header.first, header.last, header.head, tuple(one.decode("ascii") for one in lines))
 
@@ -112,11 +112,11 @@ def _inflated(body: bytes) -> bytes:
     try:
         plain = inflater.decompress(body, BODY_MAX_BYTES + 1)
     except zlib.error as why:
-        raise WireError("BatchEncoding", f"the records cannot be inflated: {why}") from None
+        raise WireError("BATCH_ENCODING", f"the records cannot be inflated: {why}") from None
     if len(plain) > BODY_MAX_BYTES:
-        raise WireError("BatchTooLong", f"the records inflate to more than {BODY_MAX_BYTES} bytes")
+        raise WireError("BATCH_TOO_LONG", f"the records inflate to more than {BODY_MAX_BYTES} bytes")
     if not inflater.eof or inflater.unused_data:
-        raise WireError("BatchEncoding", "the deflated records are cut, or something follows them")
+        raise WireError("BATCH_ENCODING", "the deflated records are cut, or something follows them")
     return plain
 
 
@@ -156,32 +156,32 @@ def ack_encoded(ack: Ack, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
 def ack_decoded(raw: bytes, verifiers: Mapping[str, Callable[[bytes, bytes], bool]]) -> Ack:
     """The ack in `raw` if one of our cloud's keys signed it.  `verifiers`: kid to (signing input, raw signature) -> ok.
 
-    Raises WireError: AckShape, AckKey, AckSignature, AckPayload.
+    Raises WireError: ACK_SHAPE, ACK_KEY, ACK_SIGNATURE, ACK_PAYLOAD.
     """
     if len(raw) > ACK_MAX_BYTES:
-        raise WireError("AckShape", f"the acknowledgement has more than {ACK_MAX_BYTES} bytes")
+        raise WireError("ACK_SHAPE", f"the acknowledgement has more than {ACK_MAX_BYTES} bytes")
     if not _TOKEN.fullmatch(raw):
-        raise WireError("AckShape", "the acknowledgement is no compact token")
+        raise WireError("ACK_SHAPE", "the acknowledgement is no compact token")
     head, payload, signature = raw.decode("ascii").split(".")
     try:
         header = msgspec.json.decode(unb64(head), type=_AckHeader)
         signature_raw = unb64(signature)
         body = unb64(payload)
     except (msgspec.DecodeError, ValueError) as why:
-        raise WireError("AckShape", f"the acknowledgement cannot be read: {why}") from None
+        raise WireError("ACK_SHAPE", f"the acknowledgement cannot be read: {why}") from None
     verify = verifiers.get(header.kid)
     if verify is None:
-        raise WireError("AckKey", f"the acknowledgement is signed by {header.kid[:50]!r}, which this box does not know")
+        raise WireError("ACK_KEY", f"the acknowledgement is signed by {header.kid[:50]!r}, which this box does not know")
     if not verify(f"{head}.{payload}".encode(), signature_raw):
-        raise WireError("AckSignature", "the signature of the acknowledgement does not hold")
+        raise WireError("ACK_SIGNATURE", "the signature of the acknowledgement does not hold")
     try:
         ack = msgspec.json.decode(body, type=Ack)
     except msgspec.DecodeError as why:
-        raise WireError("AckPayload", f"the acknowledgement says something unknown: {why}") from None
+        raise WireError("ACK_PAYLOAD", f"the acknowledgement says something unknown: {why}") from None
     if any(b < a for a, b in ack.want):
-        raise WireError("AckPayload", "a wanted range ends before it begins")
+        raise WireError("ACK_PAYLOAD", "a wanted range ends before it begins")
     if not ack.jid and ack.verdict != "unreadable":
-        raise WireError("AckPayload", "the acknowledgement names no journal")
+        raise WireError("ACK_PAYLOAD", "the acknowledgement names no journal")
     return ack
 
 
@@ -241,18 +241,18 @@ def encoded(value: Status | Hello | tuple[OpenOrder, ...]) -> bytes:
 
 
 def status_decoded(raw: bytes) -> Status:
-    """Raises WireError Status."""
-    return _decoded(raw, Status, "Status")
+    """Raises WireError STATUS."""
+    return _decoded(raw, Status, "STATUS")
 
 
 def hello_decoded(raw: bytes) -> Hello:
-    """Raises WireError Hello."""
-    return _decoded(raw, Hello, "Hello")
+    """Raises WireError HELLO."""
+    return _decoded(raw, Hello, "HELLO")
 
 
 def open_decoded(raw: bytes) -> tuple[OpenOrder, ...]:
-    """Raises WireError Open."""
-    return _decoded(raw, OpenOrders, "Open")
+    """Raises WireError OPEN."""
+    return _decoded(raw, OpenOrders, "OPEN")
 
 
 def _decoded(raw: bytes, kind: object, name: str) -> object:
