@@ -1,0 +1,272 @@
+"""The journal: one decision, one row, on the card before anything leaves.  Knows bytes, marks and order numbers; no money.
+
+One SQLite file in WAL mode with `synchronous=FULL`, held by one process.  Rows that bind nothing wait in memory, not in
+an open transaction, until the next synced one.  `mark` is the highest record number signed in that row or before, so a
+place in the chain is found by bisection.  Opening reads the ends of the table and never scans it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from device.errors import JournalFull, Outside
+from device.store_forward.schema import SCHEMA_VERSION, migrate
+
+RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
+QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
+ROW_EXTRA_BYTES = 64                     # SQLite's own share of a row, rounded up
+PAGE_ROWS = 200                          # rows read at once: no read stays open while somebody appends
+MODES = ("real", "training")
+
+
+class Row(NamedTuple):
+    """One decision: its encoded facts, the highest record number signed so far, the order numbers it can be recalled by."""
+
+    facts: bytes
+    mark: int
+    refs: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """What the row takes on the card, not less."""
+        return len(self.facts) + ROW_EXTRA_BYTES + sum(len(ref) + ROW_EXTRA_BYTES for ref in self.refs)
+
+
+class Journal:
+    """The one writer of the journal file.
+
+    `identity` is {"box": ..., "mode": "real" or "training"}, and optionally "jid": written into a new file, compared with an
+    old one.  `connect(path)` opens the database (sqlite3 on the box).  `free_bytes()` says what the card has left.  Outside,
+    in one sentence, for a file that another process holds, that is another box's, of the other mode, newer than this
+    software, or not readable.
+    """
+
+    def __init__(self, path: str | Path, *, connect: Callable[[str], Any] = sqlite3.connect, reserve_bytes: int = RESERVE_BYTES,
+                 quota_bytes: int = QUOTA_BYTES, identity: dict[str, str],
+                 free_bytes: Callable[[], int] | None = None) -> None:
+        assert identity.get("mode") in MODES and identity.get("box"), identity
+        self._path, self._reserve_bytes, self._quota_bytes = Path(path), reserve_bytes, quota_bytes
+        self._free_bytes = free_bytes or self._free_on_card
+        self._waiting: list[tuple[int, Row]] = []
+        self._waiting_bytes = 0
+        self._fold_from_due: int | None = None
+        self._ack_due = False
+        self._dead = False
+        self.commits = 0
+        self._db = self._open(connect, identity)
+        self._read_ends()
+
+    def append(self, row: Row, *, sync: bool, restates: bool = False, from_reserve: bool = False) -> int:
+        """Keep one decision and return its number; with `sync`, only when the card has it and every row before it.
+
+        `restates`: folding may begin at this row, kept in the same transaction.  `from_reserve`: the row closes something
+        and may use the reserve.  JournalFull, having kept nothing, when it would be touched otherwise.  After any error of
+        the database the tail is unknown: every later append is an assert, the daemon exits, and boot folds what is there.
+        """
+        assert not self._dead, "the journal failed before: its tail is unknown until it is opened again"
+        assert row.mark >= self._mark, (row.mark, self._mark)
+        if not from_reserve:
+            self._keep_reserve(row)
+        self._n += 1
+        self._mark = row.mark
+        self._waiting.append((self._n, row))
+        self._waiting_bytes += row.size_bytes
+        if restates:
+            self._fold_from_due = self._n
+        if sync:
+            self.sync()
+        return self._n
+
+    def sync(self) -> None:
+        """Write every waiting row, and an acknowledgement not yet kept, in one transaction.  Nothing waiting: nothing done."""
+        assert not self._dead, "the journal failed before: its tail is unknown until it is opened again"
+        if not self._waiting and not self._ack_due:
+            return
+        refs = [(ref, n) for n, row in self._waiting for ref in dict.fromkeys(row.refs)]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT INTO journal(n, mark, facts) VALUES (?, ?, ?)",
+                                 [(n, row.mark, row.facts) for n, row in self._waiting])
+            if refs:
+                self._db.executemany("INSERT INTO refs(ref, n) VALUES (?, ?)", refs)
+            if self._fold_from_due is not None:
+                self._db.execute("UPDATE meta SET value = ? WHERE key = 'fold_from'", (str(self._fold_from_due),))
+            if self._ack_due:
+                self._db.execute("UPDATE cursor SET jid = ?, upto = ?, head = ?", self._acked)
+            self._db.execute("COMMIT")
+        except BaseException:
+            # Never retried: after a failed fsync the kernel may have dropped the very pages a second try would trust.
+            self._dead = True
+            raise
+        self.commits += 1
+        self._durable_n, self._durable_mark = self._n, self._mark
+        self._fold_from = self._fold_from_due or self._fold_from
+        self._fold_from_due, self._ack_due = None, False
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that a power cut now would take."""
+        return len(self._waiting)
+
+    @property
+    def last(self) -> int:
+        """Number of the newest row, waiting ones included; 0 in an empty journal."""
+        return self._n
+
+    @property
+    def durable_last(self) -> int:
+        """Number of the newest row on the card."""
+        return self._durable_n
+
+    def room_bytes(self) -> int:
+        """Bytes that may still be kept before JournalFull; negative when the reserve is touched already."""
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0] - self._db.execute("PRAGMA freelist_count").fetchone()[0]
+        quota_left = self._quota_bytes - pages * self._page_bytes
+        return min(quota_left, self._free_bytes() - self._reserve_bytes) - self._waiting_bytes
+
+    def fold(self) -> Iterator[tuple[int, bytes]]:
+        """(n, facts) of every durable row from the last restating one on: all that boot must read."""
+        return self.rows(self._fold_from)
+
+    def rows(self, first: int = 1) -> Iterator[tuple[int, bytes]]:
+        """(n, facts) of every durable row from `first` on, read a page at a time."""
+        for n, _, facts in self._walk(first):
+            yield n, facts
+
+    def recall(self, ref: str) -> list[bytes]:
+        """Facts of the rows that name `ref`, oldest first, waiting ones included; empty when there are none."""
+        kept = self._db.execute("SELECT facts FROM refs JOIN journal USING (n) WHERE ref = ? ORDER BY n", (ref,)).fetchall()
+        return [bytes(facts) for (facts,) in kept] + [row.facts for _, row in self._waiting if ref in row.refs]
+
+    def tokens(self, after_seq: int, limit: int, bytes_max: int,
+               tokens_of: Callable[[bytes], list[tuple[int, str]]]) -> list[tuple[int, str]]:
+        """Durable (seq, token) with seq above `after_seq`, rising; at most `limit`, and `bytes_max` with a newline each.
+
+        The first is given whatever its size.  `tokens_of` reads the tokens out of a row's facts.
+        """
+        found: list[tuple[int, str]] = []
+        if after_seq >= self._durable_mark or limit < 1:
+            return found
+        size, mark = 0, after_seq
+        for _, row_mark, facts in self._walk(self._place(after_seq)):
+            if row_mark == mark:
+                continue                                 # nothing was signed in this row
+            mark = row_mark
+            for seq, token in tokens_of(facts):
+                if seq <= after_seq:
+                    continue
+                size += len(token) + 1
+                if found and size > bytes_max:
+                    return found
+                found.append((seq, token))
+                if len(found) == limit:
+                    return found
+            if mark >= self._durable_mark:
+                break
+        return found
+
+    def acked(self) -> tuple[str, int, str]:
+        """(jid, upto, head) that the collector has committed; ("", 0, "") before the first."""
+        return self._acked
+
+    def ack(self, jid: str, upto: int, head: str) -> bool:
+        """Move the cursor; True when it moved.  Kept with the next sync: a cut costs a resend and nothing else.
+
+        It never moves back, to another journal's id, or past what the card has.
+        """
+        held_jid, held_upto, _ = self._acked
+        if (held_jid and jid != held_jid) or upto <= held_upto or upto > self._durable_mark:
+            return False
+        self._acked = (jid, upto, head)
+        self._ack_due = True
+        return True
+
+    def close(self) -> None:
+        """Sync what waits, unless the journal failed, and let go of the file."""
+        if not self._dead:
+            self.sync()
+        self._dead = True
+        self._db.close()
+
+    def _open(self, connect: Callable[[str], Any], identity: dict[str, str]) -> Any:
+        db = None
+        try:
+            db = connect(str(self._path))
+            if hasattr(db, "isolation_level"):
+                db.isolation_level = None                # transactions are begun by hand, the same for every opener
+            db.execute("PRAGMA busy_timeout = 0")
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")    # no shared memory, and nobody else writes
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")   # heeded only before the first table and before WAL
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN IMMEDIATE")
+            version = migrate(db, identity)
+            db.execute("COMMIT")
+            if version > SCHEMA_VERSION:
+                raise self._refused(f"has schema {version}, newer than this software's {SCHEMA_VERSION}", "install the newer software")
+            self._compare(dict(db.execute("SELECT key, value FROM meta").fetchall()), identity)
+        except Outside:
+            db.close()
+            raise
+        except Exception as error:
+            if db is not None:
+                db.close()
+            if not isinstance(error, sqlite3.Error) and type(error).__module__.split(".")[0] != "apsw":
+                raise
+            if "locked" in str(error):
+                raise self._refused("is held by another process", "stop it first: one box has one daemon") from None
+            raise self._refused(f"cannot be opened: {error}", "see docs/recovery.md") from error
+        return db
+
+    def _compare(self, meta: dict[str, str], identity: dict[str, str]) -> None:
+        if meta["mode"] != identity["mode"]:
+            raise self._refused(f"holds {meta['mode']} sales and may not be opened for {identity['mode']} ones",
+                                "give training its own file")
+        if meta["box"] != identity["box"]:
+            raise self._refused(f"belongs to box {meta['box']}, not to {identity['box']}", "check the box id")
+
+    def _read_ends(self) -> None:
+        self._page_bytes = self._db.execute("PRAGMA page_size").fetchone()[0]
+        first = self._db.execute("SELECT n FROM journal ORDER BY n LIMIT 1").fetchone()
+        last = self._db.execute("SELECT n, mark FROM journal ORDER BY n DESC LIMIT 1").fetchone()
+        self._first = first[0] if first else 1
+        self._n, self._mark = last or (0, 0)
+        self._durable_n, self._durable_mark = self._n, self._mark
+        self._fold_from = int(self._db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
+        self._acked: tuple[str, int, str] = tuple(self._db.execute("SELECT jid, upto, head FROM cursor").fetchone())
+
+    def _keep_reserve(self, row: Row) -> None:
+        if self.room_bytes() < row.size_bytes:
+            raise JournalFull(f"The journal {self._path.name} has no room left beside its reserve.", which="journal",
+                              hint="connect the box so that it can send, or make room on the card", again=False)
+
+    def _walk(self, first: int) -> Iterator[tuple[int, int, bytes]]:
+        while page := self._db.execute("SELECT n, mark, facts FROM journal WHERE n >= ? ORDER BY n LIMIT ?",
+                                       (first, PAGE_ROWS)).fetchall():
+            for n, mark, facts in page:
+                yield n, mark, bytes(facts)
+            first = page[-1][0] + 1
+
+    def _place(self, after_seq: int) -> int:
+        """Number of the first durable row whose mark is above `after_seq`; the last row is known to be."""
+        low, high = self._first, self._durable_n
+        while low < high:
+            middle = (low + high) // 2
+            if self._db.execute("SELECT mark FROM journal WHERE n = ?", (middle,)).fetchone()[0] > after_seq:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _free_on_card(self) -> int:
+        card = os.statvfs(self._path.parent)
+        return card.f_bavail * card.f_frsize
+
+    def _refused(self, why: str, hint: str) -> Outside:
+        return Outside(f"The journal {self._path} {why}.", which="journal", hint=hint, again=False)
