@@ -180,6 +180,11 @@ def test_every_default_is_a_value_its_own_key_takes() -> None:
                 assert schema._value(key, raw, key.name, faults) == key.default and not faults
 
 
+def test_the_example_in_docs_is_a_configuration() -> None:
+    config = parse_toml((Path(__file__).parent.parent / "docs" / "box.example.toml").read_text("utf-8"))
+    assert config.channels[0].name == "gateway" and len(config.templates) == 2
+
+
 def test_the_page_in_docs_is_current() -> None:
     page = Path(__file__).parent.parent / "docs" / "config.md"
     assert page.read_text("utf-8") == docs_page(), "run: python -m device.config > docs/config.md"

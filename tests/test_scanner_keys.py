@@ -96,6 +96,12 @@ def test_a_kernel_overrun_breaks_this_symbol_and_not_the_next() -> None:
     assert reads[1] == Read(COLA)
 
 
+def test_an_enter_lost_in_an_overrun_does_not_make_a_symbol_of_the_second_half() -> None:
+    lost = [Event(EV_SYN, 3, 0, 1050), Event(EV_KEY, 28, 1, 1050), Event(EV_SYN, 0, 0, 1050)]
+    reads = reads_of([*events_of(TEA[:6]), *lost, *events_of(TEA[6:] + "\r", 1058)])
+    assert [read.symbol for read in reads] == [""]
+
+
 def test_shift_held_over_an_overrun_does_not_shift_what_follows() -> None:
     held = [Event(EV_KEY, LEFTSHIFT, 1, 0), Event(EV_SYN, 3, 0, 0), Event(EV_SYN, 0, 0, 0)]
     reads = reads_of([*held, *events_of("\r", 8), *events_of(TEA + "\r", 20)])

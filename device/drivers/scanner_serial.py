@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -80,8 +81,6 @@ class SerialScanner:
 
 
 def _open_port(path: str, baud: int) -> tuple[Any, InputLine]:
-    import os
-
     import serial
 
     try:
@@ -91,6 +90,6 @@ def _open_port(path: str, baud: int) -> tuple[Any, InputLine]:
         if fault.errno in (errno.EAGAIN, errno.EBUSY) or "lock" in str(fault):
             raise DriverBusy(f"another program holds {path}", which="scanner", hint="stop it") from fault
         raise DriverGone(f"{path} cannot be opened: {fault}", which="scanner", hint="is it plugged in?") from fault
-    port.reset_input_buffer()             # what was scanned while nobody listened is nobody's
+    # Opening also empties the input: what was scanned while nobody listened is nobody's.
     # pyserial keeps the lock; reading goes through a second descriptor, for it has no asyncio half
     return port, InputLine(os.dup(port.fileno()))
