@@ -20,7 +20,7 @@ from device.txn.effects import CloseOrder, Intent, PlaceOrder, QueryOrder, Query
 from device.txn.inputs import ChannelSaid, DeviceSaid, QrReady, RefundWord, Said
 from device.types import Account
 from sim.channels.keys import key_pair, platform, seal
-from sim.channels.wechat import DAY_MS, HOUR_MS, WechatRules
+from sim.channels.wechat import DAY_MS, HOUR_MS, REASONS, WechatRules
 from sim.channels.wechat_server import FAULTS, WechatServer
 
 START_S = int(datetime.datetime.fromisoformat("2026-11-18T10:26:40+08:00").timestamp())
@@ -440,6 +440,10 @@ def test_an_order_that_nobody_paid_is_closed_after_a_week():
     assert rules.orders()[0]["state"] == "open"
     clock.now += 1
     assert rules.orders()[0]["state"] == "closed"
+
+
+def test_each_reason_has_its_own_message():
+    assert len({reason.message for reason in REASONS.values()}) == len(REASONS)
 
 
 def refund_body(number, fen):
