@@ -32,8 +32,8 @@ Answer = tuple[int, Body | None]
 class Reason(NamedTuple):
     """One way to say no: HTTP status, code, message, numeric tail of Request-ID.
 
-    Tails are the published ones and 0 where none is known.  Not published either, and a guess: the status of ORDERPAID
-    and ORDER_CLOSED, and the wording of every message.
+    Tails are the published ones and 0 where none is known.  Guesses: the status that
+    goes with ORDERPAID, the code of a refund that breaks a rule, and the wording of every message.
     """
 
     status: int
