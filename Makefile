@@ -49,7 +49,7 @@ world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)
 
 docs: setup
-	@$(PY) docs/draw.py
+	@$(PY) -m docs.draw
 
 # pip-tools lives in its own environment: it is no part of the box, nor of its tests.
 lock:

@@ -1,0 +1,83 @@
+"""The house plan as one literal table: which file stands on which floor, and what it may lean on.
+
+Knows names only.  `docs/arrows.py` holds the source against it, `tests/test_floors.py` fails on a breach, and
+`docs/draw.py` draws it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Floor(NamedTuple):
+    """`files` are patterns below the repository; `may` the rooms its arrows may reach besides its own; `never` top-level
+    modules and built-ins its source may not name; `third` what it may take from outside the standard library (None: anything).
+    """
+
+    number: int
+    room: str
+    says: str
+    files: tuple[str, ...]
+    may: frozenset[str]
+    never: frozenset[str] = frozenset()
+    third: frozenset[str] | None = None
+
+
+# Whatever reads a clock, a die, a file or a wire, or depends on which thread ran first.
+IMPURE = frozenset({
+    "asyncio", "concurrent", "fcntl", "glob", "http", "logging", "multiprocessing", "open", "os", "pathlib", "print", "random",
+    "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver", "sqlite3", "ssl", "subprocess", "sys",
+    "tempfile", "termios", "threading", "time", "tty", "urllib.request", "uuid",
+})
+MSGSPEC = frozenset({"msgspec"})
+BELOW_BOX = frozenset({"ground", "vocabulary", "core", "stores", "outside"})
+
+# The first floor whose pattern fits a file is its floor.
+FLOORS: tuple[Floor, ...] = (
+    Floor(0, "ground", "words, codecs and pure halves; bytes in, values out",
+          ("device/__init__.py", "device/*/__init__.py", "device/types.py", "device/errors.py", "device/config.py",
+           "device/clock.py", "device/goods.py", "device/price_file.py", "device/store_forward/token.py",
+           "device/store_forward/es256.py", "device/mqtt/topics.py", "device/mqtt/wire.py", "device/drivers/*_keys.py", "device/drivers/*_bytes.py"),
+          may=frozenset(), never=IMPURE, third=MSGSPEC),
+    Floor(1, "vocabulary", "what the outside reports, what it should do, what the screen shows",
+          ("device/txn/inputs.py", "device/txn/effects.py", "device/txn/screen.py"),
+          may=frozenset({"ground"}), never=IMPURE, third=MSGSPEC),
+    Floor(1, "core", "decide, evolve, wants, render: the rules of money",
+          ("device/txn/*.py",),
+          may=frozenset({"ground", "vocabulary"}), never=IMPURE, third=MSGSPEC),
+    Floor(2, "stores", "journal, second copy, forwarder: bytes, not money",
+          ("device/store_forward/*.py",),
+          may=frozenset({"ground"})),
+    Floor(3, "outside", "drivers, channels, signer, broker, console: slow, rude and sometimes gone",
+          ("device/drivers/*.py", "device/mqtt/*.py", "device/console/*.py"),
+          may=frozenset({"ground", "vocabulary"})),
+    Floor(4, "box", "the one writer, and what makes what runs equal what is wanted",
+          ("device/box.py",),
+          may=BELOW_BOX, never=frozenset({"asyncio", "threading", "time", "random"})),
+    Floor(4, "runner", "pace, retries, time-outs",
+          ("device/runner.py", "device/pace.py"),
+          may=BELOW_BOX | {"box"}),
+    Floor(5, "daemon", "real clock, files, wiring, signals, watchdog, commands",
+          ("device/*.py",),
+          may=BELOW_BOX | {"box", "runner"}),
+    Floor(6, "fleet", "the cloud end",
+          ("fleet/*.py",),
+          may=frozenset({"ground"})),
+    Floor(7, "sim", "the outside, played by programs",
+          ("sim/*.py", "sim/*/*.py", "sim/*/*/*.py"),
+          may=BELOW_BOX | {"box", "runner", "daemon", "fleet"}),
+)
+
+# Inside a folder arrows may point sideways, but no driver leans on another: these are the neighbours each may share.
+# A family (the first word of the name: printer_tcp, printer_driver) may also lean on itself.
+DRIVERS_SHARED = frozenset({"device/drivers/contract.py", "device/drivers/input_line.py", "device/drivers/qr_bits.py"})
+DRIVERS_SEEING_ALL = frozenset({"device/drivers/registry.py"})
+
+# Each arrow or name here breaks the table and is let through, with its
+# reason; one that no source needs any more fails the test too.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("device/store_forward/es256.py", "cryptography"): "checking a signature is a function of bytes; the cloud checks with the box's own",
+}
+
+# Imports that a start would feel: in device/ only inside functions.  Not ssl: asyncio has taken it by then.
+HEAVY = frozenset({"PIL", "cryptography", "escpos", "evdev", "http", "paho", "sqlite_utils", "urllib.request"})
