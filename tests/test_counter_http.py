@@ -1,4 +1,4 @@
-"""The counter's calls over real HTTP, against a counter that only remembers: shapes, statuses, one sentence for bad input."""
+"""The counter's calls over real HTTP, against a counter that only remembers: shapes and plain refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripted days: what is read, what is refused, and how a step waits for what it expects.  The clock is moved by hand."""
+"""Scripted days: what is read, what is refused, and how a step waits.  The clock is moved by hand."""
 
 from __future__ import annotations
 

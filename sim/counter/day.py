@@ -1,7 +1,7 @@
 """Scripted days: read one, play it, say what happened.
 
-Knows the TOML of a day and how to wait for what a step expects.  Knows no counter: calls go through a function, and time
-through a clock that tests move by hand.
+Knows the TOML of a day and how to wait for what a step expects.  Knows no counter: calls go through a function, and
+time through a clock that tests move by hand.
 
 A day is a list of `[[step]]`:
 
@@ -14,8 +14,9 @@ A day is a list of `[[step]]`:
               A list of such tables expects them one after the other.
     within_s  may stand beside `expect` in the step or inside it
 
-In a body the text "$qr" is the QR that the display shows, and "$order_no:N" the order number of the N-th receipt (-1 the
-last).  A /phone/scan without `qr` means the QR shown.  A customer waits for either for `within_s`.
+In a body the text "$qr" is the QR that the display shows, "$parked:N" that of the N-th parked payment (-1 the last)
+and "$order_no:N" the order number of the N-th receipt that has one.  A /phone/scan without `qr` means the QR shown.
+All of them are waited for, for `within_s`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,9 +93,10 @@ def parse_day(text: str, name: str = "day") -> list[Step]:
     if len(rows) > STEPS_MAX:
         raise DayError(f"{name}: has {len(rows)} steps; a day has at most {STEPS_MAX}.")
     steps = [_step(row, n, f"{name}, step {n}") for n, row in enumerate(rows, 1)]
-    for before, after in zip(steps, steps[1:]):
+    for before, after in pairwise(steps):
         if after.at_s and after.at_s < before.at_s:
-            raise DayError(f"{name}, step {after.n}: at_s {after.at_s:g} lies before the step above it ({before.at_s:g}).")
+            raise DayError(f"{name}, step {after.n}: at_s {after.at_s:g} lies before the step above it "
+                           f"({before.at_s:g}).")
     return steps
 
 
@@ -154,7 +157,7 @@ def dig(tree: Any, path: str) -> Any:
 
 
 def play(steps: list[Step], ask: Call, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Play the steps through `ask`, one result each: `{"step", "call", "ok", "answer"}` and, where it expects, `expect`.
+    """Play the steps through `ask`; one result each, `{"step", "call", "ok", "answer"}` and, where it expects, `expect`.
 
     `ok` is true when the call was taken (2xx) and everything expected came; a step that expects something of its own
     answer ("answer.error") is ok when that came, whatever the status.
@@ -167,8 +170,9 @@ def play(steps: list[Step], ask: Call, clock: Clock) -> Iterator[dict[str, Any]]
         status, answer = _call(step, ask, clock)
         held = [_held(step, wish, status, answer, ask, clock) for wish in step.expects]
         about_answer = any(wish.path.split(".")[0] == "answer" for wish in step.expects)
-        result = {"step": step.n, "call": step.call, "ok": (status < 400 or about_answer) and all(h["held"] for h in held),
-                  "status": status, "answer": answer, "at_s": round(clock.now_s() - start_s, 2)}
+        taken = status < 400 or about_answer
+        result = {"step": step.n, "call": step.call, "ok": taken and all(h["held"] for h in held), "status": status,
+                  "answer": answer, "at_s": round(clock.now_s() - start_s, 2)}
         yield result | ({"expect": held[0] if len(held) == 1 else held} if held else {})
 
 
@@ -198,13 +202,17 @@ def _lookup(name: str, ask: Call) -> str:
     if name == "$qr":
         shown = ask("GET", "/display.json", None)[1]
         return str(shown.get("qr") or "") if isinstance(shown, dict) else ""
-    receipt = re.fullmatch(r"\$order_no:(-?\d+)", name)
-    if receipt:
+    numbered = re.fullmatch(r"\$(order_no|parked):(-?\d+)", name)
+    if not numbered:
+        return ""
+    if numbered[1] == "order_no":
         listed = ask("GET", "/receipts", None)[1]
-        nos = [row["order_no"] for row in listed if row.get("order_no")] if isinstance(listed, list) else []
-        index = int(receipt[1]) - (int(receipt[1]) > 0)
-        return str(nos[index]) if -len(nos) <= index < len(nos) else ""
-    return ""
+        found = [row["order_no"] for row in listed if row.get("order_no")] if isinstance(listed, list) else []
+    else:
+        state = ask("GET", "/state", None)[1]
+        found = [row["qr"] for row in state.get("parked", ()) if row.get("qr")] if isinstance(state, dict) else []
+    index = int(numbered[2]) - (int(numbered[2]) > 0)
+    return str(found[index]) if -len(found) <= index < len(found) else ""
 
 
 def _held(step: Step, wish: Expect, status: int, answer: Any, ask: Call, clock: Clock) -> dict[str, Any]:

@@ -97,5 +97,6 @@ class Kept:
         if self.pid is not None or self._ends:
             return
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env)
+            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                             env=self._env)
         self.starts += 1

@@ -1,4 +1,4 @@
-"""The line between the box and the broker, so that a fault can cut it.  Knows bytes in both directions and no protocol."""
+"""The line between the box and the broker, so that a fault can cut it.  Knows bytes, and no protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 class Line:
-    """Passes connections on to 127.0.0.1:`far_port`.  `port` is where the box connects; it stays the same over a cut."""
+    """Passes connections on to 127.0.0.1:`far_port`.  `port` is where the box connects, the same after a cut."""
 
     def __init__(self, far_port: int) -> None:
         self._far_port = far_port

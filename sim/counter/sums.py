@@ -25,10 +25,10 @@ NOT_WALLETS = frozenset({"cash", "rounding"})
 
 def summary(state: Mapping[str, Any], journal: Mapping[str, int], tokens: Sequence[str], verified: bool,
             orders: Iterable[Mapping[str, Any]], papers: Iterable[str]) -> dict[str, Any]:
-    """The last line of a day: `{"sales", "channel_fen", "journal_fen", "cloud_fen", "paper_fen", "undecided", "agree"}`.
+    """A day's last line: `{"sales", "channel_fen", "journal_fen", "cloud_fen", "paper_fen", "undecided", "agree"}`.
 
-    `agree`: journal, cloud and paper are equal, the channel is equal to the wallet money of both books, the cloud has every
-    record of the journal with a good signature, and nothing is undecided.  `cash_fen` and `wallet_fen` follow.
+    `agree`: journal, cloud and paper are equal, the channel is equal to the wallet money of both books, the cloud has
+    every record of the journal with a good signature, and nothing is undecided.  `cash_fen` and `wallet_fen` follow.
     """
     cloud, channel = cloud_sums(tokens), channel_fen(orders)
     journal_fen = journal["sales_fen"] - journal["refunds_fen"]
@@ -104,7 +104,7 @@ def paper_fen(papers: Iterable[str]) -> int:
         if is_copy(paper):
             copies[number] = fen
         else:
-            originals += fen                         # twice the same original is counted twice: that is the mistake to find
+            originals += fen                         # the same original twice counts twice: that must be seen
             seen.add(number)
     return originals + sum(fen for number, fen in copies.items() if number not in seen)
 

@@ -1,0 +1,44 @@
+"""One question to the daemon over its socket.  Knows JSON lines, refuses to know what the verbs mean."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+
+
+class DaemonAway(Exception):
+    """Nobody answers at the socket, or not in time."""
+
+
+def ask(path: Path, verb: str, *, timeout_s: float = 3.0, **more: object) -> dict[str, Any]:
+    """The daemon's answer to one verb, `{"ok": bool, ...}`.  DaemonAway when there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(timeout_s)
+            line.connect(_short(path))
+            line.sendall(json.dumps({"verb": verb, **more}).encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                part = line.recv(1 << 20)
+                if not part or len(answer) > ANSWER_BYTES_MAX:
+                    raise DaemonAway(f"the daemon broke off while answering {verb}")
+                answer += part
+    except OSError as away:
+        raise DaemonAway(f"the daemon does not answer: {away}") from away
+    try:
+        return json.loads(answer)
+    except ValueError as wrong:
+        raise DaemonAway(f"the daemon's answer to {verb} is no JSON") from wrong
+
+
+def _short(path: Path) -> str:
+    # A socket's address holds 107 bytes; a path relative to here may fit where the whole one does not.
+    whole = str(path)
+    if len(whole.encode()) <= 107:
+        return whole
+    import os
+    return os.path.relpath(whole)

@@ -1,0 +1,390 @@
+"""The whole counter on one machine: the real daemon on device models, a real broker, channel servers and a collector.
+
+Knows how the parts are wired and switched; refuses to know what they say to each other.  The daemon is reached through
+FIFOs, TCP, files and its own socket only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import random
+import struct
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fleet.store_sqlite import Store, defects, records
+from sim.broker import Broker
+from sim.channels.wechat_server import WechatServer
+from sim.counter import wiring
+from sim.counter.ask import DaemonAway, ask
+from sim.counter.calls import Refusal
+from sim.counter.kept import Kept
+from sim.counter.line import Line
+from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
+from sim.devices.display import DisplayModel
+from sim.devices.keypad import KeypadModel
+from sim.devices.printer import PrinterModel, TcpPort
+from sim.devices.scanner import ScannerModel
+
+READY_S_MAX = 20.0
+SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a second is busy or gone; the call returns
+SLOW_CHANNEL_S = 6.0
+SLOW_WALLET_S = 8.0
+POWER_CUT_S = 3.0
+LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all
+ELSEWHERE = {"alipay": "Alipay", "unionpay": "UnionPay", "ecny": "e-CNY"}
+CODE_FORMS = {"wechat": ("13", 18), "alipay": ("28", 18), "unionpay": ("62", 19), "ecny": ("01", 19)}
+POWER_GONE = Refusal("The box has no power just now.", 409)
+
+
+class Counter:
+    """One counter in `folder`, made if needed; what an earlier run left there goes on.
+
+    `start()` returns when the daemon takes input; `stop()` ends everything that was started.  Implements the calls of
+    `sim.counter.calls`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._on: dict[str, str | None] = {}         # fault kind to its channel
+        self._timers: dict[str, threading.Timer] = {}
+        self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
+        self._frame = (0.0, "")
+        self._cloud: tuple[tuple[int, str], dict[str, Any]] | None = None
+        self._seen: tuple[float, dict[str, Any]] = (0.0, {})
+        self._state: dict[str, Any] = {}
+        self._screen: dict[str, Any] = {}
+        self._random = random.SystemRandom()
+
+    # Starting and ending
+
+    def start(self) -> None:
+        """Start every part.  Raises what the part raises, after ending those already started."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        self.broker = Broker(self.folder / "broker")
+        self.broker.start()
+        self._ends.append(self.broker.stop)
+        self.line = Line(self.broker.port)
+        self._ends.append(self.line.cut)
+        self.shop = wiring.Shop(self.folder)
+        self.rules = wiring.channel_rules(self.folder)
+        self.channel = WechatServer(self.rules, merchant_public_pem=self.shop.merchant.public_pem,
+                                    merchant_serial=self.shop.merchant.serial_no, platform=self.shop.platform)
+        self.channel.start()
+        self._ends.append(self._end_channel)
+        devices = self.folder / "dev"
+        devices.mkdir(exist_ok=True)
+        self.scanner, self.keypad = ScannerModel(devices / "scanner"), KeypadModel(devices / "keypad")
+        self._ends += [self.scanner.unplug, self.keypad.unplug]
+        self.printer = PrinterModel()
+        wiring.printed_before(self.folder, self.printer)
+        self.printer_port = TcpPort(self.printer)
+        self._ends.append(self._end_printer)
+        self.display = DisplayModel(self.folder / "dev" / "frame")
+        wiring.write_box(self.folder, self.shop, broker_port=self.line.port, channel_url=self.channel.url,
+                         printer_port=self.printer_port.port)
+        self.collector = Kept(wiring.collector_argv(self.folder, self.broker.port), self.folder / "collector.log")
+        self.collector.start()
+        self._ends.append(self.collector.close)
+        self.store = Store(self.folder / "cloud.db", self.shop.record_keys())
+        self._ends.append(self.store.close)
+        self.daemon = Kept([sys.executable, "-m", "device", "run", "--config", str(self.folder / "box.toml")],
+                           self.folder / "daemon.log")
+        self.daemon.start()
+        self._ends.append(self.daemon.close)
+        self._await_ready()
+
+    def stop(self) -> None:
+        """End timers, processes, servers and threads.  Harmless when called twice."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        while self._ends:
+            self._ends.pop()()
+
+    def _await_ready(self) -> None:
+        until_s = time.monotonic() + READY_S_MAX
+        while time.monotonic() < until_s:
+            with contextlib.suppress(DaemonAway):
+                self._ask("state")
+                return
+            if self.daemon.starts > 5:
+                break
+            time.sleep(0.05)
+        tail = (self.folder / "daemon.log").read_text("utf-8", "replace")[-1500:]
+        raise RuntimeError(f"the daemon did not come up; the end of its log:\n{tail}")
+
+    def _end_channel(self) -> None:
+        if "channel_down" not in self._on:
+            self.channel.stop()
+        wiring.keep_channel(self.folder, self.rules)
+
+    def _end_printer(self) -> None:
+        self.printer_port.close()
+        wiring.keep_paper(self.folder, self.printer)
+
+    # Hands
+
+    def scan(self, code: str) -> None:
+        """The scanner reads `code`; returns when the daemon took it."""
+        self._need_power()
+        try:
+            self.scanner.scan(code)
+        except ValueError as cannot:
+            raise Refusal(f"This scanner cannot read that: {cannot}.") from None
+        except RuntimeError as gone:
+            raise Refusal(f"Nothing was scanned: {gone}.", 409) from None
+        self._settle(self.scanner)
+
+    def key(self, key: str) -> None:
+        """One key; returns when the daemon took it."""
+        self._need_power()
+        try:
+            self.keypad.press(key)
+        except RuntimeError as gone:
+            raise Refusal(f"The key reached nobody: {gone}.", 409) from None
+        self._settle(self.keypad)
+
+    def _need_power(self) -> None:
+        """Nothing is typed into a box that is off; one that is just starting is waited for."""
+        until_s = time.monotonic() + READY_S_MAX / 4
+        while True:
+            if not self.daemon.powered:
+                raise POWER_GONE
+            with contextlib.suppress(DaemonAway):
+                self._ask("state")
+                return
+            if time.monotonic() > until_s:
+                raise Refusal("The box is not up: see its log.", 409)
+            time.sleep(0.05)
+
+    def _settle(self, device: ScannerModel | KeypadModel) -> None:
+        # Two devices are two wires: without this a key could overtake the scan that was called before it.
+        until_s = time.monotonic() + SETTLE_S_MAX
+        while time.monotonic() < until_s and _unread(device):
+            time.sleep(0.002)
+        with contextlib.suppress(DaemonAway):
+            self._ask("state")
+
+    def phone_scan(self, wallet: str, qr: str | None, outcome: str) -> dict[str, Any]:
+        """A wallet scans `qr`, None what the display shows.  Refusal in the wallet's own words when it cannot."""
+        if qr is None:
+            qr = self.display_json().get("qr") or ""
+            if not qr:
+                raise Refusal("No QR is shown, so the phone has nothing to scan.", 409)
+        if wallet in ELSEWHERE:
+            raise Refusal(f"The QR shown is WeChat's and {ELSEWHERE[wallet]} cannot pay it; its own channel comes with "
+                          "a later release.", 409)
+        with self.channel.locked():
+            said = self.rules.scan(qr, outcome, slow_s=SLOW_WALLET_S)
+        poor = outcome == "insufficient" and said["why"] == "the wallet has not enough money"
+        if not said["ok"] and not poor:
+            raise Refusal(f"The wallet refuses: {said['why']}.", 409)
+        return {"order_no": said["order_no"], "paid": outcome == "pay"}
+
+    def phone_code(self, wallet: str) -> str:
+        """A fresh payment code of the wallet's own form."""
+        head, length = CODE_FORMS[wallet]
+        return head + "".join(self._random.choice("0123456789") for _ in range(length - len(head)))
+
+    # Eyes
+
+    def display_png(self) -> bytes:
+        shown = self.display.png()
+        if shown is None:
+            raise Refusal("Nothing has been drawn yet.", 404)
+        return shown
+
+    def display_json(self) -> dict[str, Any]:
+        return self._asked("screen")["screen"]
+
+    def state(self) -> dict[str, Any]:
+        return self._asked("state")["state"]
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """What stands on paper, oldest first.  `state` is the daemon's word for the job, or `torn` for half a paper."""
+        words: dict[tuple[str, bool], list[str]] = {}
+        for job in self._jobs():
+            words.setdefault((job["order_no"], bool(job["copy"])), []).append(job["state"])
+        rows = []
+        for paper in self.printer.receipts():
+            order_no, copy = order_no_of(paper.text), is_copy(paper.text)
+            said = words.get((order_no, copy))
+            state = said.pop(0) if said else "printed"
+            rows.append({"n": paper.n, "order_no": order_no, "copy": copy,
+                         "state": "torn" if paper.state == "torn" else state})
+        return rows
+
+    def receipt(self, n: int, form: str) -> bytes:
+        papers = self.printer.receipts()
+        if not 1 <= n <= len(papers):
+            raise Refusal(f"There is no receipt {n}: {len(papers)} were printed.", 404)
+        paper = papers[n - 1]
+        return {"txt": paper.text.encode(), "png": paper.png, "bin": paper.raw}[form]
+
+    def cloud_records(self) -> dict[str, Any]:
+        return records(self.store)
+
+    def channel_orders(self) -> list[dict[str, Any]]:
+        with self.channel.locked():
+            return self.rules.orders()
+
+    def overview(self) -> dict[str, Any]:
+        """Everything the page shows, at most five times a second whoever asks."""
+        with self._lock:
+            if time.monotonic() - self._seen[0] > 0.2:
+                self._seen = (time.monotonic(), self._looked())
+            return self._seen[1]
+
+    def _looked(self) -> dict[str, Any]:
+        up = False
+        with contextlib.suppress(DaemonAway):
+            self._state, self._screen, up = self._ask("state")["state"], self._ask("screen")["screen"], True
+        return {"state": self._state, "display": self._screen, "frame": self._frame_name(), "receipts": self.receipts(),
+                "orders": self.channel_orders(), "cloud": self._cloud_view(), "faults": dict.fromkeys(self._on, True),
+                "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
+
+    def _frame_name(self) -> str:
+        stamp = self.display.changed()
+        if stamp != self._frame[0]:
+            png = self.display.png()
+            self._frame = (stamp, hashlib.sha256(png).hexdigest()[:16] if png else "")
+        return self._frame[1]
+
+    def _cloud_view(self) -> dict[str, Any]:
+        guards = self.store.guards()
+        mark = (sum(upto for _, _, upto, _ in guards), guards[-1][3] if guards else "")
+        if self._cloud is None or self._cloud[0] != mark:
+            tokens, found = records(self.store)["tokens"], defects(self.store)
+            last = [payload_of(token) for token in tokens[-LAST_SHOWN:]]
+            sums = cloud_sums(tokens)
+            self._cloud = (mark, {
+                "count": len(tokens), "verified": not found, "defect": found[0][4] if found else "",
+                "sales_fen": sums["sales_fen"], "refunds_fen": sums["refunds_fen"],
+                "last": [{"seq": p["seq"], "kind": p["kind"], "at": p["at"], "amount_fen": p["body"].get("amount_fen")}
+                         for p in reversed(last)]})
+        return self._cloud[1]
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        """The daemon's jobs that put bytes on paper, in the order in which they did."""
+        with contextlib.suppress(DaemonAway):
+            return [job for job in self._ask("receipts")["receipts"] if job["state"] != "due"]
+        return []
+
+    def _ask(self, verb: str) -> dict[str, Any]:
+        answer = ask(self.folder / "run" / "daemon.sock", verb)
+        if not answer.get("ok"):
+            raise DaemonAway(f"the daemon refused {verb}: {answer.get('error')}")
+        return answer
+
+    def _asked(self, verb: str) -> dict[str, Any]:
+        try:
+            return self._ask(verb)
+        except DaemonAway as away:
+            raise Refusal(f"The box is off: {away}.", 503) from None
+
+    # Faults
+
+    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]:
+        """Switch a fault; with `seconds` it ends by itself.  A power cut always does."""
+        if kind == "clock_jump":
+            raise Refusal("The clock cannot be moved on this counter yet: it comes with a later release.", 409)
+        if channel not in (None, "wechat"):
+            raise Refusal(f"Channel {channel} comes with a later release; this counter has wechat.", 409)
+        with self._lock:
+            timer = self._timers.pop(kind, None)
+            if timer is not None:
+                timer.cancel()
+            if on:
+                self._on[kind] = channel
+            else:
+                self._on.pop(kind, None)
+            if kind == "power_cut" and on:
+                seconds = seconds if seconds is not None else POWER_CUT_S
+                self.daemon.cut(seconds)
+            else:
+                self._switch(kind, on)
+            if on and seconds is not None:
+                timer = threading.Timer(seconds, self._over, (kind,))
+                timer.daemon = True
+                self._timers[kind] = timer
+                timer.start()
+        return {}
+
+    def _over(self, kind: str) -> None:
+        with self._lock:
+            if self._timers.pop(kind, None) is not None:
+                self._on.pop(kind, None)
+                if kind != "power_cut":
+                    self._switch(kind, False)
+
+    def _switch(self, kind: str, on: bool) -> None:
+        match kind:
+            case "link":
+                self.line.cut() if on else self.line.join()
+            case "broker":
+                if on == self.broker.runs:
+                    self.broker.stop() if on else self.broker.start()
+            case "collector":
+                self.collector.stop() if on else self.collector.start()
+            case "channel_slow" | "channel_lying":
+                self.channel.clear()
+                if "channel_slow" in self._on:
+                    self.channel.fault("slow", count=None, seconds=SLOW_CHANNEL_S)
+                if "channel_lying" in self._on:
+                    self.channel.fault("lying", count=None)
+            case "channel_down":
+                self._channel_down(on)
+            case "scanner":
+                self.scanner.unplug() if on else self.scanner.plug()
+            case "power_cut":
+                self.daemon.start()
+            case _:
+                wiring.switch_printer(self.printer, kind, on)
+
+    def _channel_down(self, on: bool) -> None:
+        listens = self.channel._http is not None
+        if on and listens:
+            self.channel.stop()
+        elif not on and not listens:
+            self.channel.start()
+
+    # The end of a day
+
+    def quiet(self) -> bool:
+        """True when nothing is on its way: every record acknowledged, every paper out, every payment decided."""
+        try:
+            state = self._ask("state")["state"]
+        except DaemonAway:
+            return False
+        return (state["unacked"] == 0 and undecided(state) == 0
+                and not any(paper["state"] in ("due", "started") for paper in state.get("papers", ())))
+
+    def summary(self) -> dict[str, Any]:
+        """The four tellings of the money, as `sim.counter.sums` defines them.  Refusal when the daemon is away."""
+        papers = [paper.text for paper in self.printer.receipts()]
+        return summary(self.state(), self._asked("sums")["sums"], records(self.store)["tokens"],
+                       not defects(self.store), self.channel_orders(), papers)
+
+
+def _unread(device: ScannerModel | KeypadModel) -> int:
+    """Bytes that a device has sent and nobody has read."""
+    try:
+        return struct.unpack("i", fcntl.ioctl(device._fd, termios.FIONREAD, b"\0\0\0\0"))[0]
+    except OSError:
+        return 0                                     # unplugged meanwhile
