@@ -9,13 +9,13 @@ loses its power.  Afterwards money is counted at the channel, in the journal, in
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import datetime
 import heapq
 import itertools
 import json
 import random
+import sqlite3
 import sys
 import tempfile
 import time
@@ -115,7 +115,7 @@ class World:
         self.boot, self.born_ms = f"b{self.boots}", self.now_ms
         self.running: dict[Effect, tuple[int, int]] = {}      # effect -> (began_ms, tries)
         self.dying = False
-        self.journal = Journal(str(self.folder / "journal.db"), identity={"box": TERMS.box, "mode": "real"})
+        self.journal = Journal(self.folder / "journal.db", connect=self._connect, identity={"box": TERMS.box, "mode": "real"})
         self.box = Box(self.journal)
         self.tell(Started(self.boot, "world", TERMS, base64.urlsafe_b64encode(b"%16d" % 7).rstrip(b"=").decode(), self.signer.kid))
         self.tell(LinkSaid(True, True))
@@ -126,8 +126,12 @@ class World:
 
     def kill(self) -> None:
         """SIGKILL or the power cord: rows that were not synced are gone, everything in flight is void."""
-        self.journal.abandon()
+        self._db.close()                              # what was not committed dies with the process
         self._boot()
+
+    def _connect(self, path: str) -> sqlite3.Connection:
+        self._db = sqlite3.connect(path)
+        return self._db
 
     def _tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
         return self.journal.tokens(after, limit, 64 * 1024, facts.tokens_of)
@@ -172,7 +176,7 @@ class World:
         self.running[effect] = (began, tries + 1)
         match effect:
             case SignRecord():
-                answer: Input = Signed(effect.seq, asyncio.run(self.signer.do(effect)).token)
+                answer: Input = Signed(effect.seq, self.signer.sign(effect.payload))
                 delay = 0.0
             case Recall():
                 answer, delay = Recalled(effect.order_no, tuple(self.journal.recall(effect.order_no))), 1

@@ -91,9 +91,9 @@ def _ruler(part: Any, columns: int) -> bytes:
 def _qr(part: Any, columns: int) -> bytes:
     data = "".join(map(_visible, part.text)).encode("utf-8", "replace")
     if not data or len(data) > QR_BYTES_MAX:
-        return _styled(wrapped(clean(part.text), columns), ALIGN["l"], 1, False)     # a symbol nobody can read helps nobody
+        return _styled(wrapped(clean(part.text), columns), ALIGN["l"], 1, False)     # unreadable as a symbol
     store = len(data) + 3
-    if store == 0x0410 or store == 0x0510:                                           # pL pH would read as DLE EOT, DLE ENQ
+    if store == 0x0410 or store == 0x0510:                       # pL pH would read as DLE EOT or ENQ
         data, store = data + b" ", store + 1
     return b"".join((
         ALIGN["c"],
@@ -162,8 +162,8 @@ def _two_ms(ms: int) -> int:
 def raster_strips(rows: bytes, row_bytes: int, strip_rows: int = 128) -> list[bytes]:
     """GS v 0 strips of a 1-bit image, 1 = black, `row_bytes` bytes a row, most significant bit left.
 
-    A pair of bytes that a printer could obey as a real-time command loses one dot.  Short strips, because cheap printers
-    overrun a buffer of about 4 kB and print the rest of the image as text.
+    A pair of bytes that a printer could obey as a real-time command loses one dot.  Short strips, because cheap
+    printers overrun a buffer of about 4 kB and print the rest of the image as text.
     """
     assert row_bytes > 0 and len(rows) % row_bytes == 0, (row_bytes, len(rows))
     assert 0 < strip_rows < 0x400, strip_rows
@@ -242,7 +242,7 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def paired(left: str, right: str, columns: int) -> list[str]:
-    """Clean `left` and `right` on one line; a left side too long is wrapped first, a right side without room goes below."""
+    """Clean `left` and `right` on one line; a long left side is wrapped first, a right side without room goes below."""
     lines = wrapped(left, columns)
     room = columns - width(lines[-1]) - width(right)
     if right and room >= 1:
@@ -266,7 +266,7 @@ def id_query(number: int) -> bytes:
 
 
 def id_digits(number: int) -> bytes:
-    """Four printable bytes of `number`; decimal digits, so a printer that does not know the command prints no more than them."""
+    """Four printable bytes of `number`: digits, so a printer that does not know the command prints nothing worse."""
     return b"%04d" % (number % 10_000)
 
 
@@ -362,7 +362,8 @@ COMPLAINTS: dict[int, tuple[tuple[int, str, str], ...]] = {
     1: ((0x08, "off", "The printer is off-line."),),
     2: ((0x04, "cover_open", "The printer's cover is open."), (0x20, "paper_out", "The printer has no paper."),
         (0x40, "error", "The printer reports an error.")),
-    3: ((0x08, "error", "The printer's cutter is jammed."), (0x20, "error", "The printer reports a fault it cannot clear."),
+    3: ((0x08, "error", "The printer's cutter is jammed."),
+        (0x20, "error", "The printer reports a fault it cannot clear."),
         (0x40, "error", "The printer's head is too hot."), (0x04, "error", "The printer waits after an error.")),
     4: ((0x60, "paper_out", "The printer has no paper."),),
 }

@@ -1,7 +1,7 @@
 """The receipt printer: one job out, one honest answer back.
 
-Knows when a printer may be given a job and what proves that it printed one.  Knows no cable (a line is handed in) and no
-receipt (paper parts are).  Never repeats a job: from its first byte on, whatever cannot be proved is said to be unsure.
+Knows when a printer may be given a job and what proves that it printed one.  Knows no cable (a line is handed in) and
+no receipt (paper parts are).  Never repeats a job: from its first byte on, what cannot be proved is said to be unsure.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Printer:
     """Driver of one ESC/POS printer behind `line`.
 
-    `columns` 48 or 32; `encode(paper, columns)` replaces our own encoder; `drawer_pin` 2 or 5; `level_max` caps the proof
-    asked for, for a printer that misbehaves when asked.  `sleep` paces the idle look and may be moved by hand.
+    `columns` 48 or 32; `encode(paper, columns)` replaces our own encoder; `drawer_pin` 2 or 5; `level_max` caps the
+    proof asked for, for a printer that misbehaves when asked.  `sleep` paces the idle look and may be moved by hand.
 
     `level` is the best proof this printer was ever seen to give: 0 none, 1 it answers DLE EOT, 2 also GS r, 3 also
     GS ( H.  It never falls, so a printer that once spoke and is silent now counts as gone, not as one-way.
@@ -94,9 +94,10 @@ class Printer:
             return await self._kick(effect)
 
     async def inputs(self) -> AsyncIterator[Input]:
-        """DeviceSaid("printer", `ok gone paper_out paper_low cover_open off error slow`, why) at each change, until closed.
+        """DeviceSaid("printer", word, why) at each change, until closed.
 
-        It outlives an unplugged printer, because only a look tells when the printer is back.
+        Words: `ok gone paper_out paper_low cover_open off error slow`.  It outlives an
+        unplugged printer, because only a look tells when the printer is back.
         """
         due = True
         while not self._closed:
@@ -146,7 +147,8 @@ class Printer:
         """How well the job is proved, see `level`.  PrintUnproven when a printer that can prove it does not."""
         if self.level == 0:
             return 0
-        patience_s = self._limits.proof_s + self._limits.line_s * escpos.lines_about(data) + self._line.byte_s * len(data)
+        paper_s = self._limits.line_s * escpos.lines_about(data)
+        patience_s = self._limits.proof_s + paper_s + self._line.byte_s * len(data)
         try:
             if self.level >= 3:
                 self._asked += 1
@@ -167,7 +169,7 @@ class Printer:
         return self.level
 
     async def _wait_for(self, kind: str, question: bytes, patience_s: float, data: bytes | None = None) -> escpos.Reply:
-        """The reply of `kind` to `question`; after `slow_s` ask at once what is wrong, after `patience_s` PrintUnproven."""
+        """The reply of `kind` to `question`; after `slow_s` ask what is wrong, after `patience_s` PrintUnproven."""
         reply = await self._ask(question, kind, min(self._limits.slow_s, patience_s), data)
         if reply is not None:
             return reply
@@ -188,7 +190,7 @@ class Printer:
         complaint = await self._open()
         if complaint is None:
             await self._line.write(escpos.drawer_bytes(self._pin))
-        else:                                          # a cash customer wants change also while the roll is being changed
+        else:                                          # change is due also while the roll is being changed
             await self._line.write(escpos.drawer_now_bytes(self._pin))
         return DrawerKicked(effect.kick)
 
@@ -263,8 +265,9 @@ class Printer:
     async def _complaint(self, questions: tuple[int, ...]) -> tuple[str, str] | None:
         return (await self._complaint_or("", None, questions))[0]
 
-    async def _complaint_or(self, kind: str, data: bytes | None,
-                            questions: tuple[int, ...] = (2, 4, 1)) -> tuple[tuple[str, str] | None, escpos.Reply | None]:
+    async def _complaint_or(
+            self, kind: str, data: bytes | None, questions: tuple[int, ...] = (2, 4, 1),
+    ) -> tuple[tuple[str, str] | None, escpos.Reply | None]:
         """The first complaint among `questions`, and a reply of `kind` that came in between."""
         for n in questions:
             await self._line.write(escpos.status_query(n))
@@ -290,7 +293,7 @@ class Printer:
 
     async def _hear(self, kind: str, wait_s: float, data: bytes | None,
                     also: tuple[str, bytes | None] = ("", None)) -> escpos.Reply | None:
-        """The next reply of `kind` (and with `data`, when given), or of `also`, within `wait_s` seconds; others are dropped."""
+        """The next reply of `kind` (with `data`, if given) or of `also` within `wait_s` seconds; others are dropped."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while heard := await self._line.read(max(0.0, until - loop.time())):

@@ -117,4 +117,4 @@ class FileLine:
             self._fd = -1
 
     def _gone(self, what: str, error: OSError) -> DriverGone:
-        return DriverGone(f"{what}: {error.strerror or error}", which="printer", hint="check the printer's power and cable")
+        return DriverGone(f"{what}: {error.strerror or error}", which="printer", hint="check its power and cable")

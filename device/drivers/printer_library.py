@@ -96,7 +96,7 @@ class LibraryEncoder:
 
 
 def library(pickle_dir: Path) -> Any:
-    """The imported `escpos` package, its profiles cached in `pickle_dir`.  ConfigError when that folder is not private."""
+    """The imported `escpos` package, its profiles cached in `pickle_dir`.  ConfigError when that is not private."""
     pickle_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_private(pickle_dir)
     with _importing, _no_root_handler(), _temporary_folders_in(pickle_dir):

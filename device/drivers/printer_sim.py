@@ -17,8 +17,8 @@ from device.txn.inputs import DeviceSaid, DrawerKicked, Input, Printed, PrintUns
 class PrinterSim:
     """`papers` holds (job, parts) of every job of which paper came out, also torn ones; `torn` names those jobs.
 
-    Faults: `paper_out` (DriverBusy), `off` (DriverGone), `dies_after` n: the next job stops after n parts and is answered
-    PrintUnsure, and the printer is off from then on.
+    Faults: `paper_out` (DriverBusy), `off` (DriverGone), `dies_after` n: the next job stops after n parts and is
+    answered PrintUnsure, and the printer is off from then on.
     """
 
     does: ClassVar[frozenset[type[Effect]]] = frozenset({Print, KickDrawer})

@@ -16,7 +16,7 @@ STALL_S = 8.0                # a printer that takes no byte for so long is stuck
 
 
 class TcpLine:
-    """One connection, kept open: many printers take one at a time.  `reads` True, `byte_s` 0 (back-pressure paces it)."""
+    """One connection, kept open: many printers take one at a time.  `reads` True; `byte_s` 0: back-pressure paces."""
 
     reads = True
     byte_s = 0.0
@@ -83,7 +83,7 @@ class TcpLine:
             loop.remove_writer(sock)
 
     async def read(self, wait_s: float) -> bytes:
-        """What the printer said within `wait_s` seconds, b"" when nothing.  DriverGone when the connection has ended."""
+        """What the printer said within `wait_s` seconds, b"" when nothing.  DriverGone when the line has ended."""
         if self._sock is None:
             raise self._gone(f"{self.name} is not connected")
         try:

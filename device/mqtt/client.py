@@ -22,6 +22,7 @@ CONNECT_MAX_S = 10.0
 RECEIVE_MAX = 32
 PACKET_IN_MAX_BYTES = 128 * 1024
 QUEUED_MAX = 64                          # messages handed to the library and not confirmed by the broker
+NOBODY_LISTENS = 0x10                    # the broker's reason code for "no matching subscribers"
 STEADY_S = 30.0                          # a connection that lasted so long starts the pauses afresh
 
 
@@ -48,6 +49,7 @@ class Link:
         self.session = ""
         self.why_down = "not connected yet"
         self.connects = connect_from
+        self.unheard = 0                 # messages that the broker took though nobody listened
         self._on_message, self._on_state, self._hello, self._wall = on_message, on_state, hello, wall
         self._context, self._username, self._password = context, username, password
         self._keepalive_s = keepalive_s
@@ -171,8 +173,9 @@ class Link:
             _failed(ready, ConnectionError(f"the connection ended: {code}"))
             gone.set()
 
-        def confirmed(_c: Client, _u: Any, _mid: int, _code: Any, _p: Any) -> None:
+        def confirmed(_c: Client, _u: Any, _mid: int, code: Any, _p: Any) -> None:
             self._unconfirmed = max(0, self._unconfirmed - 1)
+            self.unheard += code.value == NOBODY_LISTENS
 
         def came(_c: Client, _u: Any, message: Any) -> None:
             self._came(message.topic, bytes(message.payload))
@@ -193,9 +196,10 @@ class Link:
         client.connect(self.host, self.port, keepalive=self._keepalive_s, clean_start=True, properties=properties)
 
     def _attach(self, loop: asyncio.AbstractEventLoop, client: Client) -> None:
-        sock: Any = client.socket()
-        if sock is None:
+        opened = client.socket()
+        if opened is None:
             raise ConnectionError("the connection ended at once")
+        sock: Any = opened
 
         def read() -> None:
             client.loop_read()

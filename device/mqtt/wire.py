@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -22,7 +22,7 @@ PACKET_MAX_BYTES = BODY_MAX_BYTES + HEADER_MAX_BYTES + 1024
 TOKEN_MAX_BYTES = 16 * 1024
 HOLD_MAX_MS = 600_000
 WANT_MAX = 64
-ACK_TYP = "till-ack+jws"
+ACK_TYP: Final = "till-ack+jws"
 ACK_MAX_BYTES = 8 * 1024
 HELLO_MAX_BYTES = 64 * 1024
 
@@ -255,7 +255,7 @@ def open_decoded(raw: bytes) -> tuple[OpenOrder, ...]:
     return _decoded(raw, OpenOrders, "OPEN")
 
 
-def _decoded(raw: bytes, kind: object, name: str) -> object:
+def _decoded(raw: bytes, kind: Any, name: str) -> Any:
     if len(raw) > HELLO_MAX_BYTES:
         raise WireError(name, f"the message has more than {HELLO_MAX_BYTES} bytes")
     try:

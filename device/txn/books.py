@@ -94,8 +94,9 @@ class Sale(msgspec.Struct):
 
 class Refund(msgspec.Struct):
     intent: RefundIntent
-    cause: str                     # "customer", "late", "cancelling", "parked", "replaced"
+    cause: str                     # "customer", "late", "cancelling", "parked"
     accepted: bool = False
+    sale_no: str = ""              # the sale it takes back, empty for money that no sale waited for
 
 
 class Paper(msgspec.Struct):
@@ -341,7 +342,7 @@ def _sale_recalled(b: Books, f, at: Stamp) -> None:
 
 def _refund_intended(b: Books, f, at: Stamp) -> None:
     b.orders_made += 1
-    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause)
+    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no)
     sale = b.sales.get(f.sale_no)
     if sale is not None:
         sale.refunded_fen += f.intent.amount_fen

@@ -411,7 +411,7 @@ def _report(b: Books, d: Desk, letter: str, number: int, at: Stamp) -> Verdict:
     body = record.due(f"{letter.lower()}_report", no=number, day=day.day or business_day(at, d.terms.cutoff_hour),
                       sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
                       voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
-                      methods_fen=dict(sorted(day.methods.items())), grand_fen=day.grand_fen)
+                      methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())], grand_fen=day.grand_fen)
     counted: Fact = XTaken(number) if letter == "X" else DayClosed(number)
     return Verdict([body, paper_due(b, letter.lower(), "", paper), counted], say(f"{letter.lower()}_report", n=number))
 

@@ -179,8 +179,7 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
         return Verdict()                              # asked again under the same number
     if e.word is RefundWord.PROCESSING:
         return Verdict([] if refund.accepted else [RefundAccepted(e.refund_no)])
-    sale_no = next((s.order_no for s in b.sales.values() if refund.intent.order_no in s.returned), "")
-    amount = refund.intent.amount_fen
+    sale_no, amount = refund.sale_no, refund.intent.amount_fen
     if e.word is RefundWord.DONE:
         facts: list[Fact] = [RefundConfirmed(e.refund_no, e.channel_no, refund.intent.order_no, amount)]
         if refund.cause == "customer":

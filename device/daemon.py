@@ -1,0 +1,357 @@
+"""The daemon: real clock, files, wiring, signals, watchdog.  Everything is put together here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from device import __version__
+from device.box import Box
+from device.config import Config, parse_toml, show, to_terms
+from device.drivers.registry import display_of, drivers_of
+from device.drivers.signer_file import FileSigner
+from device.errors import ConfigError, Outside
+from device.goods import PriceList
+from device.mqtt import wire
+from device.price_file import read_prices
+from device.runner import Runner
+from device.store_forward.forwarder import Forwarder, Refused
+from device.store_forward.journal import Journal
+from device.txn import facts
+from device.txn import show as screens
+from device.txn.inputs import Asked, LinkSaid, Started
+from device.types import Stamp
+
+log = logging.getLogger("tillbox")
+
+CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
+IDLE_TICK_S = 1.0
+SOCKET_LINE_MAX = 64 * 1024
+
+
+class RealClock:
+    """Monotonic milliseconds since this process began, and the wall with what is known of its quality."""
+
+    def __init__(self, boot: str) -> None:
+        self._boot, self._born = boot, time.monotonic()
+
+    def now_ms(self) -> int:
+        return int((time.monotonic() - self._born) * 1000)
+
+    def stamp(self) -> Stamp:
+        wall = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+        return Stamp(self._boot, self.now_ms(), wall, _quality())
+
+
+def _quality() -> str:
+    """`ntp` when systemd's time service says it is synchronised, else `unset`: a claim is never better than its proof."""
+    return "ntp" if os.path.exists("/run/systemd/timesync/synchronized") else "unset"
+
+
+class Daemon:
+    """One box: config in, until it is told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.terms = to_terms(config)
+        state = Path(config.state_dir) / ("training" if config.training else "")
+        state.mkdir(parents=True, exist_ok=True)
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+        self.boot = secrets.token_hex(8)
+        self.clock = RealClock(self.boot)
+        self.signer = FileSigner(config.record_key_file if not config.training else str(state / "training.key"))
+        self.journal = Journal(str(state / "journal.db"),
+                               identity={"box": config.box, "mode": "training" if config.training else "real"})
+        self.box = Box(self.journal)
+        self.prices, self.prices_fault = _prices(config)
+        drivers = {"signer": self.signer, **drivers_of(config, self.look_up)}
+        self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
+        self.forwarder: Forwarder | None = None
+        self.link = None
+        self._forward_timer: asyncio.TimerHandle | None = None
+
+    def look_up(self, symbol: str):
+        return self.prices.look_up(symbol, self.config.templates)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.  An error of our own ends the process: systemd starts it again, boot folds."""
+        loop = asyncio.get_running_loop()
+        stop: asyncio.Future[None] = loop.create_future()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, lambda: stop.done() or stop.set_result(None))
+        loop.set_exception_handler(lambda _loop, context: _fatal(stop, context))
+        first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid)
+        work = [asyncio.create_task(self.runner.run(first), name="runner")]
+        server = await asyncio.start_unix_server(self._serve, path=_socket_path(self.config), limit=SOCKET_LINE_MAX)
+        await asyncio.sleep(0)
+        self._forward_from()
+        if self.config.mqtt.host and not self.config.training:
+            self.link = self._link()
+            work.append(asyncio.create_task(self.link.run(), name="link"))
+        notify("READY=1", f"STATUS=selling as {self.config.box}")
+        log.info("tillbox %s boot=%s box=%s journal=%s", __version__, self.boot, self.config.box, self.box.books.chain.jid)
+        work.append(asyncio.create_task(self._watchdog(), name="watchdog"))
+        try:
+            await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
+            for task in work:
+                if task.done() and not task.cancelled() and task.exception() is not None:
+                    raise task.exception()
+            if stop.done():
+                stop.result()
+        finally:
+            notify("STOPPING=1")
+            server.close()
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            self.journal.close()
+
+    async def _watchdog(self) -> None:
+        """The loop itself feeds the watchdog: a thread would prove only that the thread lives."""
+        spell_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 / 3 or 10.0
+        while True:
+            await asyncio.sleep(spell_s)
+            notify("WATCHDOG=1")
+
+    # The line to the cloud -------------------------------------------------------------------------------------------
+
+    def _forward_from(self) -> None:
+        _, upto, head = self.journal.acked()
+        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self._tokens, seed=secrets.randbits(32))
+
+    def _tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
+        return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+
+    def _link(self):
+        from device.mqtt.client import Link
+        self._ack_keys = _ack_verifiers(self.config)
+        c = self.config.mqtt
+        context = _tls(self.config)
+        return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._line,
+                    hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
+                    wall=lambda: self.clock.stamp().wall, context=context, username=c.user or None,
+                    password=c.password or None, keepalive_s=c.keepalive_s, pause_max_ms=30_000)
+
+    def _hello(self, session: str) -> bytes:
+        _, upto, head = self.journal.acked()
+        chain = self.box.books.chain
+        return wire.encoded(wire.Hello((wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else ""),),
+                                       session, software=__version__, boot=self.boot, clk=self.clock.stamp().clk,
+                                       free_bytes=_free(self.config.state_dir), oldest_unacked_s=self._oldest_s()))
+
+    def _line(self, up: bool, collector: bool) -> None:
+        self.runner.post(LinkSaid(up, collector))
+        self.forwarder.on_link(up, collector, self.clock.now_ms())
+        self._forward()
+
+    def _came(self, name: str, payload: bytes) -> None:
+        if name != "ack":
+            log.warning("a message on %s is not understood by this release", name)
+            return
+        try:
+            ack = wire.ack_decoded(payload, self._ack_keys)
+        except wire.WireError as why:
+            log.warning("an acknowledgement was refused: %s", why.sentence)
+            return
+        released = self.forwarder.on_ack(ack, self.clock.now_ms())
+        if isinstance(released, Refused):
+            log.debug("ack: %s", released)
+        else:
+            self.journal.ack(ack.jid, released.upto, released.head)
+        self._forward()
+
+    def _rows_durable(self) -> None:
+        if self.forwarder is not None:
+            self._forward()
+
+    def _forward(self) -> None:
+        """Send what is due now; come back when the clock alone makes something due."""
+        if self.link is None:
+            return
+        now_ms = self.clock.now_ms()
+        for batch in self.forwarder.due(now_ms):
+            if not self.link.publish_up(wire.batch_encoded(batch, "zlib")):
+                self.forwarder.unsent(batch, now_ms)
+                break
+        if self._forward_timer is not None:
+            self._forward_timer.cancel()
+            self._forward_timer = None
+        due_ms = self.forwarder.next_due_ms()
+        if due_ms is not None:
+            wait_s = max(0.05, (due_ms - self.clock.now_ms()) / 1000)
+            self._forward_timer = asyncio.get_running_loop().call_later(wait_s, self._forward)
+
+    def _oldest_s(self) -> int:
+        """Age of the oldest record that the cloud has not confirmed, by the wall; 0 when none waits."""
+        _, upto, _ = self.journal.acked()
+        oldest = self._tokens(upto, 1)
+        wall = _at_of(oldest[0][1]) if oldest else (self.box.books.due[0].at.wall if self.box.books.due else "")
+        if not wall:
+            return 0
+        now = datetime.datetime.now().astimezone()
+        return max(0, int((now - datetime.datetime.fromisoformat(wall)).total_seconds()))
+
+    # The local socket ------------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """JSON lines: one question, one answer.  Questions never reach the core; nothing here moves money."""
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(self._answer(line), ensure_ascii=False).encode() + b"\n")
+                await writer.drain()
+        except (ValueError, ConnectionError):         # a line too long, or a caller that hung up
+            pass
+        finally:
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict:
+        try:
+            verb = msgspec.json.decode(line, type=dict).get("verb")
+        except msgspec.DecodeError:
+            return {"ok": False, "error": "A request is one line of JSON, an object with a verb."}
+        answers: dict[str, Callable[[], dict]] = {
+            "state": lambda: {"state": self.state()},
+            "screen": lambda: {"screen": msgspec.to_builtins(self.runner.now_screen())},
+            "receipts": lambda: {"receipts": self.receipts()},
+            "sums": lambda: {"sums": self.sums()},
+        }
+        if verb not in answers:
+            return {"ok": False, "error": f"The verb is one of {', '.join(sorted(answers))}."}
+        return {"ok": True, **answers[verb]()}
+
+    def state(self) -> dict:
+        books = self.box.books
+        _, upto, _ = self.journal.acked()
+        state = screens.state(books, self.box.desk, self.clock.now_ms())
+        state["unacked"] = books.chain.seq - upto + len(books.due)
+        state["oldest_unacked_s"] = self._oldest_s()
+        if self.forwarder is not None and (self.forwarder.halted or self.forwarder.trouble):
+            state["health"]["collector"] = self.forwarder.halted or "unreadable"
+        if self.prices_fault:
+            state["health"]["prices"] = "refused"
+            state["notice"] = state["notice"] or self.prices_fault
+        return state
+
+    def receipts(self) -> list[dict]:
+        return [{"job": p.job, "order_no": p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
+                for p in self.box.books.papers.values()]
+
+    def sums(self) -> dict:
+        chain = self.box.books.chain
+        return {"sales_fen": chain.sales_fen, "refunds_fen": chain.refunds_fen, "count": chain.count,
+                "wallet_fen": self.box.books.wallet_fen, "jid": chain.jid, "seq": chain.seq, "kid": self.signer.kid}
+
+
+def notify(*lines: str) -> None:
+    """Tell systemd, when it listens.  One datagram, never an error of ours."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+        line.connect("\0" + address[1:] if address.startswith("@") else address)
+        line.sendall("\n".join(lines).encode())
+
+
+def _fatal(stop: asyncio.Future, context: dict) -> None:
+    error = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+    if not stop.done():
+        stop.set_exception(error)
+
+
+def _prices(config: Config) -> tuple[PriceList, str]:
+    """The price list, or an empty one and the sentence that says why: cash by amount still sells."""
+    try:
+        return read_prices(Path(config.prices_file).read_bytes(), which=config.prices_file), ""
+    except (OSError, Outside) as why:
+        log.error("no price list: %s", why)
+        return PriceList(), f"no price list: {why}"
+
+
+def _ack_verifiers(config: Config) -> dict:
+    from device.store_forward.es256 import public_verifier
+    from device.store_forward.token import thumbprint
+    try:
+        jwk = json.loads(Path(config.ack_key_file).read_text())
+    except (OSError, ValueError) as why:
+        log.error("no key to check acknowledgements with, so none will be believed: %s", why)
+        return {}
+    return {thumbprint(jwk): public_verifier(jwk)}
+
+
+def _tls(config: Config):
+    if not config.mqtt.ca_file:
+        return None
+    import ssl
+    context = ssl.create_default_context(cafile=config.mqtt.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if config.mqtt.cert_file:
+        context.load_cert_chain(config.mqtt.cert_file, config.mqtt.key_file)
+    return context
+
+
+def _socket_path(config: Config) -> str:
+    path = Path(config.run_dir) / "daemon.sock"
+    path.unlink(missing_ok=True)
+    short = os.path.relpath(path)                    # an address holds 107 bytes
+    return short if len(str(path)) > 100 and len(short) < len(str(path)) else str(path)
+
+
+def _free(folder: str) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def _at_of(token: str) -> str:
+    from device.store_forward.token import parse
+    return parse(token).payload.at
+
+
+def _loaded(argv: list[str], prog: str) -> Config | None:
+    """The configuration named on the command line; None after saying what is wrong with it."""
+    parser = argparse.ArgumentParser(prog=prog)
+    parser.add_argument("--config", default="/etc/tillbox/box.toml")
+    args = parser.parse_args(argv)
+    try:
+        return parse_toml(Path(args.config).read_text(encoding="utf-8"), which=args.config)
+    except (OSError, UnicodeDecodeError) as why:
+        print(f"{args.config} cannot be read: {why}", file=sys.stderr)
+    except ConfigError as why:
+        print(f"{args.config} is refused, nothing of it is used:", *(f"  {reason}" for reason in why.reasons), sep="\n",
+              file=sys.stderr)
+    return None
+
+
+def show_config(argv: list[str]) -> int:
+    config = _loaded(["--config", *argv] if argv and not argv[0].startswith("-") else argv, "tillbox config")
+    if config is None:
+        return 2
+    for path, value in show(config):
+        print(f"{path} = {value}")
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    config = _loaded(argv, "tillbox run")
+    if config is None:
+        return 2
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        daemon = Daemon(config)
+    except Outside as why:
+        print(f"tillbox cannot start: {why}", file=sys.stderr)
+        return 1
+    asyncio.run(daemon.run())
+    return 0
