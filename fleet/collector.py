@@ -7,12 +7,14 @@ connection: one network thread, one thread that works.  Any number of collectors
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +27,7 @@ log = logging.getLogger("tillfleet.collect")
 RECEIVE_MAX = 64                         # batches that the broker may have handed over and we have not confirmed
 TOGETHER_MAX = 32                        # messages that share one commit
 UNREADABLE_HOLD_MS = 60_000
-SAVED_COUNT_BITS = 20
+CONNECT_BITS = 20                        # connections of one start
 
 Message = tuple[str, bytes]              # topic, payload
 
@@ -128,9 +130,16 @@ class Clerk:
             return
         for journal in hello.journals:
             upto, head = self.store.guard(box, journal.jid)
-            back = journal.next - 1 < upto
-            why_back = f"record {upto} is committed, the box ends at {journal.next - 1}" if back else ""
-            replies.append(wire.Ack(box, journal.jid, upto, head, (), 0, "rollback" if back else "ok", why_back, at))
+            last = journal.next - 1
+            same = last != upto or not journal.head or journal.head in self.store.digests(box, journal.jid, upto)
+            ack = wire.Ack(box, journal.jid, upto, head, at=at)
+            if last < upto:
+                ack = msgspec.structs.replace(ack, verdict="rollback",
+                                              why=f"record {upto} is committed, the box ends at {last}")
+            elif not same:
+                ack = msgspec.structs.replace(ack, verdict="fork",
+                                              why=f"record {upto} is committed with another content than the box has")
+            replies.append(ack)
 
     def _open(self, box: str, payload: bytes, at: str) -> None:
         try:
@@ -144,7 +153,7 @@ class Clerk:
 class Collector:
     """A clerk on the line.  `id` names its retained state; boxes send while some collector's state is `up`.
 
-    `start()` returns at once, broker there or not; `ended` is set when it gave up, `failure` says why.
+    `start()` returns at once, broker there or not; `ended` is set when it gave up, and then `failure` says why.
     """
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: AckKey, *, id: str = "c1",
@@ -156,7 +165,7 @@ class Collector:
         self._host, self._port, self._tenant, self._id = host, port, tenant, id
         self._retry_max_s = retry_max_s
         self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
-        self._connect = int(datetime.now(UTC).timestamp()) << SAVED_COUNT_BITS
+        self._connect = int(datetime.now(UTC).timestamp()) << CONNECT_BITS
         self._client = self._made()
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
 
@@ -191,7 +200,7 @@ class Collector:
     def _topic(self) -> str:
         return topics.collector_state(self._tenant, self._id)
 
-    def _state(self, state: str) -> bytes:
+    def _state(self, state: Literal["up", "down"]) -> bytes:
         return wire.encoded(wire.Status(state, self._connect, self._wall()))
 
     def _made(self) -> Any:
@@ -231,6 +240,19 @@ class Collector:
         return client
 
     def _work(self) -> None:
+        """Serve until told to end; whatever else ends it, ends the collector: boxes send again what was not committed."""
+        self.failure = RuntimeError("the worker died of an error of its own")
+        try:
+            self._serve()
+            self.failure = None
+        except (sqlite3.Error, OSError) as why:
+            log.critical("the store failed, nothing more is taken: %s", why)
+            self.failure = why
+        finally:
+            self._client.disconnect()
+            self.ended.set()
+
+    def _serve(self) -> None:
         while (first := self._came.get()) is not None:
             together = [first]
             while len(together) < TOGETHER_MAX:
@@ -242,14 +264,7 @@ class Collector:
                     self._came.put(None)
                     break
                 together.append(more)
-            try:
-                replies = self._clerk.handle([(topic, payload) for *_, topic, payload in together])
-            except Exception as why:                         # a commit that failed is not tried again: end, boxes send again
-                log.critical("ending: %s", why)
-                self.failure = why
-                self._client.disconnect()
-                self.ended.set()
-                return
+            replies = self._clerk.handle([(topic, payload) for *_, topic, payload in together])
             for topic, payload in replies:
                 self._client.publish(topic, payload, qos=1)
             for connect, mid, qos, *_ in together:
@@ -258,8 +273,6 @@ class Collector:
 
 
 def _private(path: str, flags: int) -> int:
-    import os
-
     return os.open(path, flags, 0o600)
 
 

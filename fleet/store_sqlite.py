@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
     upto: int
     head: str
     want: tuple[tuple[int, int], ...] = ()
-    verdict: str = "ok"
+    verdict: Literal["ok", "fork"] = "ok"
     why: str = ""
     kept: int = 0
 
@@ -78,7 +78,8 @@ class Store:
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, 1):
             raise ValueError(f"{path} was written by a newer release (version {found}); this one reads version 1")
-        self._db.executescript(_SCHEMA)
+        if found == 0:                               # a reader beside a writer writes nothing
+            self._db.executescript(_SCHEMA)
         self.keys: list[dict[str, Any]] = [dict(k) for k in keys]
         self._verifiers: dict[tuple[str, str], Callable[[bytes, bytes], bool]] = {}
 
@@ -143,7 +144,7 @@ class Store:
                 continue
             if known is not None:
                 forked = f"record {seq} has another content than the one committed"
-            elif seq == upto + 1 and record.payload.prev not in self._digests(box, jid, upto, head):
+            elif seq == upto + 1 and record.payload.prev not in self.digests(box, jid, upto) | {head}:
                 forked = f"record {seq} does not follow the record {upto} that is committed"
             if forked:
                 self._alarm(at, box, jid, seq, "Fork", forked, token)
@@ -165,7 +166,7 @@ class Store:
     def _absorbed(self, box: str, jid: str, upto: int, head: str, at: str) -> tuple[int, str, str]:
         """Go on over records that were kept above a gap; (upto, head, "" or how they fail to follow)."""
         while (token := self._token(box, jid, upto + 1)) is not None:
-            if parse(token).payload.prev not in self._digests(box, jid, upto, head):
+            if parse(token).payload.prev not in self.digests(box, jid, upto) | {head}:
                 sentence = f"record {upto + 1}, kept above a gap, does not follow the record {upto} that came later"
                 self._alarm(at, box, jid, upto + 1, "Fork", sentence, token)
                 return upto, head, sentence
@@ -225,12 +226,12 @@ class Store:
                                (box, jid, seq)).fetchone()
         return row[0] if row else None
 
-    def _digests(self, box: str, jid: str, seq: int, head: str) -> set[str]:
+    def digests(self, box: str, jid: str, seq: int) -> set[str]:
         """The digests by which the next record may name record `seq`: one for each valid signature seen on it."""
         twins = {d for (d,) in self._db.execute("SELECT digest FROM twin WHERE box = ? AND jid = ? AND seq = ?",
                                                 (box, jid, seq))}
         known = self._token(box, jid, seq)
-        return twins | {head} | ({digest(known)} if known else set())
+        return twins | {digest(known) if known else self.guard(box, jid)[1]}
 
     def _alarm(self, at: str, box: str, jid: str, seq: int, name: str, sentence: str, token: str) -> None:
         self._db.execute("INSERT OR IGNORE INTO alarm (at, box, jid, seq, name, sentence, digest, token) "
@@ -347,8 +348,8 @@ def _added(running: dict[str, int], record: Parsed) -> dict[str, int]:
     field = {"sale": "sales_fen", "refund": "refunds_fen"}.get(record.payload.kind)
     if field is None:
         return running
-    body = msgspec.json.decode(record.payload.body)
-    return {**running, field: running[field] + body["amount_fen"], "count": running["count"] + 1}
+    amount_fen = msgspec.json.decode(record.payload.body).get("amount_fen", 0)
+    return {**running, field: running[field] + amount_fen, "count": running["count"] + 1}
 
 
 def _parsed(box: str, batch: Batch) -> list[Parsed]:

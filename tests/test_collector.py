@@ -227,6 +227,8 @@ def test_hello_is_answered_with_where_the_cloud_stands() -> None:
         return desk.say(("hello", wire.encoded(wire.Hello(journals, "nonce"))))[0]
     assert (hello(6).upto, hello(6).verdict) == (6, "ok")
     assert (hello(4).upto, hello(4).verdict) == (6, "rollback")
+    chain.tokens[5] = digest("cloned").ljust(60, "x")
+    assert hello(6).verdict == "fork"
     assert desk.say(("hello", b"{")) == [] and desk.store.quarantined()[0][1] == "HELLO"
 
 
