@@ -122,13 +122,13 @@ def test_paired_lines_fit_and_end_with_the_right_side(left, right, columns):
 
 
 @pytest.mark.parametrize(("text", "shown"), [
-    ("¥9", "￥9"), ("A–B", "A-B"), ("“引”‘号’", "“引”‘号’"), ("等…", "等…"), ("茶🍵", "茶?"), ("naïve Ştr", "na?ve ?tr"),
-    ("a\u200bb\u202ec", "abc"), ("\x1bp\x002", "p2"), ("a\tb", "a b"), ("㎏", "㎏"), ("€5", "EUR5"), ("Ⅷ㊣", "Ⅷ?"),
+    ("¥9", "￥9"), ("A–B", "A-B"), ("“引”‘号’", "“引”‘号’"), ("等…", "等…"), ("茶🍵", "茶?"),
+    ("naïve Ştr", "naive Str"),
+    ("a\u200bb\u202ec", "abc"), ("\x1bp\x002", "p2"), ("a\tb", "a b"), ("㎏", "㎏"), ("€5", "EUR5"), ("Ⅷ㊣", "Ⅷ㊣"),
     ("\ufb01n", "fin"), ("가", "?"), ("\U00020000", "?"),
 ])
 def test_what_gbk_cannot_carry(text, shown):
-    got = escpos.clean(text)
-    assert got == shown.replace("na?ve ?tr", "naive Str").replace("Ⅷ?", "Ⅷ㊣" if "㊣" in got else "Ⅷ?")
+    assert escpos.clean(text) == shown
 
 
 def test_a_wide_character_never_straddles_the_edge():

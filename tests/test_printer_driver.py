@@ -117,7 +117,14 @@ def test_a_refill_while_we_wait_is_still_a_proof():
 def test_printer_dies_in_the_middle_of_a_receipt():
     with tcp() as (model, port):
         model.die_after(120)
-        answers = run(told(driver(port, level_max=1), Print(1, PAPER), Print(2, PAPER)))
+        async def story():
+            printer = driver(port)
+            unsure = await printer.do(Print(1, PAPER))
+            assert port.settle()
+            gone = await answer(printer, Print(2, PAPER))
+            await printer.close()
+            return unsure, gone
+        answers = run(story())
         assert isinstance(answers[0], PrintUnsure) and answers[0].job == 1
         assert isinstance(answers[1], DriverGone)
         assert [r.state for r in model.receipts()] == ["torn"]
@@ -129,7 +136,9 @@ def test_printer_back_from_the_dead_prints_the_next_job_only():
             printer = driver(port)
             model.die_after(150)
             first = await printer.do(Print(1, PAPER))
+            assert port.settle()
             model.power(True)
+            assert port.settle()
             second = await printer.do(Print(2, (Text("second"), Cut())))
             await printer.close()
             return first, second, [(r.state, r.text.endswith("second")) for r in model.receipts()]
@@ -174,12 +183,10 @@ def test_off_is_gone_and_back_is_fine():
         with tcp() as (model, port):
             printer = driver(port)
             model.power(False)
-            while port._listener is not None:
-                await asyncio.sleep(0)
+            assert port.settle()
             first = await answer(printer, Print(1, PAPER))
             model.power(True)
-            while port._listener is None:
-                await asyncio.sleep(0)
+            assert port.settle()
             second = await printer.do(Print(1, PAPER))
             await printer.close()
             return first, second, len(model.receipts())
@@ -261,7 +268,8 @@ def test_a_tty_answers_like_any_printer(tmp_path, kind):
     port = PtyPort(model, tmp_path / "printer")
     try:
         line = SerialLine(str(port.path), 115_200) if kind == "serial" else FileLine(str(port.path))
-        assert run(told(Printer(line, limits=QUICK), Print(3, PAPER), KickDrawer(1))) == [Printed(3, 3), DrawerKicked(1)]
+        printer = Printer(line, limits=QUICK)
+        assert run(told(printer, Print(3, PAPER), KickDrawer(1))) == [Printed(3, 3), DrawerKicked(1)]
         assert "可乐 9" in model.receipts()[0].text
     finally:
         port.close()
@@ -323,7 +331,8 @@ def test_the_twin_keeps_papers_and_fails_as_the_printer_does():
         words += [said async for said in says]
         return twin, words, answers
     twin, words, answers = run(story())
-    assert answers[0] == Printed(1, 3) and isinstance(answers[1], PrintUnsure) and answers[2:] == [DriverGone, DriverBusy]
+    assert answers[0] == Printed(1, 3) and isinstance(answers[1], PrintUnsure)
+    assert answers[2:] == [DriverGone, DriverBusy]
     assert twin.papers == [(1, PAPER), (2, PAPER[:2])] and twin.torn == {2}
     assert [said.word for said in words] == ["ok", "ok", "gone", "paper_out"]
     assert words[0] == DeviceSaid("printer", "ok")

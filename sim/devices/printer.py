@@ -1,8 +1,8 @@
-"""A receipt printer without hardware: takes ESC/POS bytes over TCP or a pty, and draws what a printer would put on paper.
+"""A receipt printer without hardware: takes ESC/POS bytes over TCP or a pty, and draws what would stand on paper.
 
-It obeys commands as printers do, also those it would be better not to obey: real-time codes inside image data, commands
-inside a product name.  It answers for itself only: no proof without paper, no answer when mute or off.  It knows nothing
-of the box's own encoder and shares no code with it.
+It obeys commands as printers do, also those it would be better not to obey: real-time codes inside image data,
+commands inside a product name.  It answers for itself only: no proof without paper, no answer when mute or off.  It
+knows nothing of the box's own encoder and shares no code with it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ LEVELS = {0x30: 1, 0x31: 0, 0x32: 3, 0x33: 2}          # GS ( k level to qrcode'
 @dataclass(frozen=True)
 class Receipt:
     """One piece of paper.  `raw` the bytes that made it, `text` its lines as they were sent, symbols as `[QR] ...` and
-    `[CODE128] ...`; `png` its picture at 8 dots a millimetre; `drawer_kicks` since the piece before; `state` `whole`, or
-    `torn` when the printer died on it."""
+    `[CODE128] ...`; `png` its picture at 8 dots a millimetre; `drawer_kicks` since the piece before; `state` `whole`,
+    or `torn` when the printer died on it.
+    """
 
     n: int
     raw: bytes
@@ -105,7 +106,7 @@ class PrinterModel:
         self._tell()
 
     def die_after(self, bytes_n: int | None) -> None:
-        """The power goes `bytes_n` bytes of job from now, real-time questions not counted; None takes the fault back."""
+        """The power goes `bytes_n` bytes of job from now, real-time questions not counted; None takes it back."""
         with self._lock:
             self._bytes_left = bytes_n
 
@@ -480,7 +481,8 @@ SIZES: dict[bytes, int] = {
         "c": 4, "B": 4, "$": 4, "{": 3, "V": 3, " ": 3, "=": 3, "\\": 4}.items()},
     **{b"\x1c" + c.encode(): n for c, n in {"&": 2, ".": 2, "!": 3, "W": 3, "-": 3, "S": 4, "C": 3}.items()},
     **{b"\x1d" + c.encode(): n for c, n in {
-        "!": 3, "h": 3, "w": 3, "f": 3, "H": 3, "r": 3, "I": 3, "a": 3, "B": 3, "L": 4, "W": 4, "P": 4, "b": 3}.items()},
+        "!": 3, "h": 3, "w": 3, "f": 3, "H": 3, "r": 3, "I": 3, "a": 3, "B": 3, "L": 4, "W": 4, "P": 4,
+        "b": 3}.items()},
 }
 
 
@@ -586,13 +588,17 @@ def _png(strips: list[Image.Image], dots: int, *, torn: bool) -> bytes:
 # --- cables -----------------------------------------------------------------------------------------------------------
 
 class TcpPort:
-    """The model behind TCP.  One connection at a time, a second one waits; off, the port refuses.  `port` 0 takes a free one."""
+    """The model behind TCP.  One connection at a time, a second one waits; off, the port refuses.
+
+    `port` 0 takes a free one, which it keeps through every switch off and on.
+    """
 
     def __init__(self, model: PrinterModel, port: int = 0, host: str = "127.0.0.1") -> None:
         self.model, self.host = model, host
         self._listener: socket.socket | None = None
         self._link: socket.socket | None = None
         self._stop = False
+        self._turned = threading.Condition()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
         self.port = port
@@ -608,6 +614,11 @@ class TcpPort:
         if link is not None:
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
+
+    def settle(self, wait_s: float = 5.0) -> bool:
+        """Wait until the port refuses or listens as the power switch says; False after `wait_s` seconds."""
+        with self._turned:
+            return self._turned.wait_for(lambda: (self._listener is not None) == self.model.powered, wait_s)
 
     def close(self) -> None:
         """Stop serving and wait for the thread."""
@@ -632,6 +643,8 @@ class TcpPort:
                 self._hang_up(reset=True)
             elif self._listener is None:
                 self._listen()
+            with self._turned:
+                self._turned.notify_all()
             self._step()
         self._hang_up(reset=False)
 
@@ -691,7 +704,7 @@ class PtyPort:
 
     def __init__(self, model: PrinterModel, path: str | Path) -> None:
         self.model, self.path = model, Path(path)
-        self._master, self._slave = pty.openpty()      # the slave stays open here: a reader that leaves is not a hang-up
+        self._master, self._slave = pty.openpty()      # we keep the slave: a reader that leaves is no hang-up
         tty.setraw(self._slave)
         self.path.unlink(missing_ok=True)
         self.path.symlink_to(os.ttyname(self._slave))
