@@ -76,7 +76,7 @@ class TcpLine:
     async def _writable(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         ready = loop.create_future()
-        loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
+        loop.add_writer(sock, _settle, ready)
         try:
             await ready
         finally:
@@ -111,6 +111,11 @@ class TcpLine:
     def _gone(self, what: str, error: BaseException | None = None) -> DriverGone:
         why = f": {_said(error)}" if error is not None else ""
         return DriverGone(what + why, which="printer", hint="check the printer's power and network cable")
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _said(error: BaseException) -> str:

@@ -93,7 +93,11 @@ class PrinterModel:
         self._receipts: list[Receipt] = []
         self._lines_left: int | None = None
         self._bytes_left: int | None = None
-        self._forget()
+        self._queue, self._dle = bytearray(), bytearray()
+        self._cells: list[tuple[str, int, int, int, bool, bool]] = []
+        self._style, self._sheet = _Style(), _Sheet()
+        self._symbol_pending = False
+        self._qr_dots, self._qr_level, self._qr_data = 3, 0x30, b""
 
     # --- switches ---
 
@@ -464,7 +468,7 @@ class PrinterModel:
 
     def _forget(self) -> None:
         self._queue, self._dle = bytearray(), bytearray()
-        self._cells: list[tuple[str, int, int, int, bool, bool]] = []
+        self._cells = []
         self._style, self._sheet = _Style(), _Sheet()
         self._symbol_pending = False
         self._qr_dots, self._qr_level, self._qr_data = 3, 0x30, b""
@@ -521,7 +525,8 @@ def code128_bars(data: bytes) -> tuple[str, str] | None:
     from barcode.charsets import code128
 
     sets = {ord("A"): 103, ord("B"): 104, ord("C"): 105}
-    values, text, chosen = [], "", 0
+    values: list[int] = []
+    text, chosen = "", 0
     i = 0
     while i < len(data):
         if data[i] == 0x7B:
