@@ -20,7 +20,7 @@ def drivers_of(config: Config, look_up: LookUp) -> dict[str, Driver]:
     drivers: dict[str, Driver] = {}
     for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
                              ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
-                             ("printer", config.printer.kind, lambda: _printer(config.printer))):
+                             ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir))):
         if kind != "none":
             drivers[part] = made()
     for channel in config.channels:
@@ -65,12 +65,12 @@ def _line_file(c: PrinterConfig):
     return FileLine(c.path, create=c.kind == "file")
 
 
-def _printer(c: PrinterConfig) -> Driver:
+def _printer(c: PrinterConfig, state_dir: str) -> Driver:
     from device.drivers.printer_driver import Limits, Printer
     more = {}
     if c.backend == "escpos":
-        from device.drivers.printer_library import library_encoder
-        more["encode"] = library_encoder()
+        from device.drivers.printer_library import LibraryEncoder
+        more["encode"] = LibraryEncoder("default", Path(state_dir) / "escpos")
     return Printer(LINES[c.kind](c), c.columns, drawer_pin=c.drawer_pin, limits=Limits(proof_s=c.timeout_s), **more)
 
 
@@ -82,7 +82,7 @@ def _display_fb(config: Config):
 def _display_file(config: Config):
     from device.drivers.display_file import FileDisplay
     c = config.display
-    return FileDisplay(c.path, width=c.width, height=c.height, rotation=c.rotation)
+    return FileDisplay(c.path, width=c.width, height=c.height)
 
 
 def _wechat(c: ChannelConfig) -> Driver:
