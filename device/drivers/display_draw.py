@@ -222,8 +222,9 @@ class _Sheet:
         left = {"r": right - wide, "m": right - wide / 2, "l": right}[anchor]
         top, bottom = big.getbbox("0", anchor="ls")[1::2]
         base = middle - (top + bottom) / 2
-        self.draw.text((left, base), sign, font=small, fill=colour, anchor="ls")
-        self.draw.text((left + small.getlength(sign), base), digits, font=big, fill=colour, anchor="ls")
+        bold = size // 60                            # the font has one weight; a stroke is the other
+        self.draw.text((left, base), sign, font=small, fill=colour, anchor="ls", stroke_width=bold // 2)
+        self.draw.text((left + small.getlength(sign), base), digits, font=big, fill=colour, anchor="ls", stroke_width=bold)
         return wide, bottom - top
 
 
@@ -300,10 +301,10 @@ def _paint_total(s: _Sheet, big: str, count: int, lang: str, mark: bool) -> None
     # The band is 0.235 of the frame high; the digits are to be TOTAL_SHARE of the frame.
     wide, _ = s.money(big, s.w - s.pad, s.h * 0.52, ink=s.h / 0.235 * (TOTAL_SHARE + 0.02), width=s.w * 0.69, colour=INK)
     left = s.w - wide - 2.5 * s.pad
-    used = s.text(first, s.pad, s.h * 0.34, size=s.h * 0.30, width=left, colour=INK)
+    used = s.text(first, s.pad, s.h * 0.34, size=s.h * 0.30, width=left, colour=INK, shrink=0.45)
     if left - used - s.pad / 2 > s.h * 0.3:
         s.text(second, s.pad * 1.4 + used, s.h * 0.37, size=s.h * 0.18, width=left - used - s.pad * 0.4, colour=MUTED)
-    s.text(CAPTIONS["count"][_at(lang)].format(n=count), s.pad, s.h * 0.72, size=s.h * 0.20, width=left, colour=MUTED)
+    s.text(CAPTIONS["count"][_at(lang)].format(n=count), s.pad, s.h * 0.72, size=s.h * 0.20, width=left, colour=MUTED, shrink=0.5)
 
 
 def _paint_strip(s: _Sheet, notice: str, tone: str, mark: bool) -> None:
@@ -394,8 +395,8 @@ def _paint_statement(s: _Sheet, title: str, big: str, notice: str, tone: str, cl
     wide, middle, pale = s.w - 4 * s.pad, s.w / 2, TONES[tone][0]
     # With nothing below, the group of sign, sentence and amount stands in the middle.
     drop = 0 if notice or clock else s.h * 0.09
-    r = min(s.h * (0.14 if notice else 0.16), s.w * 0.2)
-    _sign(s, tone, middle, s.h * 0.18 + drop, r)
+    r = min(s.h * 0.14, s.w * 0.2)
+    _sign(s, tone, middle, s.h * 0.175 + drop, r)
     s.lines(title, middle, s.h * 0.43 + drop, size=s.h * 0.125, width=wide, height=s.h * 0.17, colour=CARD)
     if big:
         s.money(big, middle, s.h * 0.625 + drop, ink=s.h * 0.155, width=wide, colour=CARD, anchor="m")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,8 @@ from device.errors import DriverGone
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
 from device.txn.screen import Screen
+
+log = logging.getLogger("tillbox")
 
 SAID_MAX = 16                  # words about itself that wait for a listener; older ones are worth nothing
 
@@ -95,7 +98,11 @@ class Show:
             # Making a symbol may take a tenth of a second on a small board.  Until then the new sentence and amount
             # stand without a QR: an old QR beside a new amount is the one thing this panel must never show.
             self._bring(_without_qr(screen), now_ms)
-            await asyncio.to_thread(qr_bits.matrix, screen.qr)
+            try:
+                await asyncio.to_thread(qr_bits.matrix, screen.qr)
+            except qr_bits.QrRefused as fault:
+                log.error("display: %s", fault)       # the sale goes on by cash; the frame without a QR stands
+                return
             if self._next is not None:
                 return
         self._bring(screen, now_ms)

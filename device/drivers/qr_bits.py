@@ -19,6 +19,10 @@ _kept: dict[str, bytes] = {}
 _lock = threading.Lock()       # one thread draws while the loop may look
 
 
+class QrRefused(Outside):
+    """A text that no till can show as a QR."""
+
+
 def known(text: str) -> bool:
     """True when `matrix(text)` costs nothing."""
     return text in _kept
@@ -27,8 +31,8 @@ def known(text: str) -> bool:
 def matrix(text: str) -> bytes:
     """The symbol of `text` without its quiet zone: side * side bytes, row by row, 0 dark and 255 light.
 
-    The side is `side(matrix)`.  Takes some 10 CPU ms when not `known`: call it in a thread.  Outside when the text is
-    empty or longer than TEXT_BYTES_MAX bytes of UTF-8.
+    The side is `side(matrix)`.  Takes some 10 CPU ms when not `known`: call it in a thread.  QrRefused when the text
+    is empty or longer than TEXT_BYTES_MAX bytes of UTF-8.
     """
     with _lock:
         bits = _kept.pop(text, None)
@@ -52,7 +56,7 @@ def warm() -> None:
 
 def _made(text: str) -> bytes:
     if not 0 < len(text.encode()) <= TEXT_BYTES_MAX:
-        raise Outside(f"a QR of {len(text)} characters cannot be shown", which="display", again=False)
+        raise QrRefused(f"a QR of {len(text)} characters cannot be shown", which="display", again=False)
     from qrcode.constants import ERROR_CORRECT_M
     from qrcode.main import QRCode
 
