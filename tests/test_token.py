@@ -13,8 +13,22 @@ from device.drivers.signer_file import FileSigner
 from device.errors import DriverGone
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import (
-    EMPTY_DIGEST, TOKEN_BYTES_MAX, Payload, Sum, TokenError, b64, digest, encode_payload, header, parse, seal,
-    signing_input, thumbprint, tokens_found, unb64)
+    EMPTY_DIGEST,
+    TOKEN_BYTES_MAX,
+    Payload,
+    Sum,
+    TokenError,
+    b64,
+    digest,
+    encode_payload,
+    header,
+    parse,
+    seal,
+    signing_input,
+    thumbprint,
+    tokens_found,
+    unb64,
+)
 from device.txn.effects import SignRecord
 from device.txn.inputs import Signed
 

@@ -13,7 +13,16 @@ import pytest
 from device.drivers.signer_file import FileSigner
 from device.store_forward import verify as verifier
 from device.store_forward.es256 import public_verifier
-from device.store_forward.token import EMPTY_DIGEST, Payload, Sum, b64, digest, encode_payload, parse, seal, signing_input
+from device.store_forward.token import (
+    EMPTY_DIGEST,
+    Payload,
+    Sum,
+    b64,
+    digest,
+    encode_payload,
+    parse,
+    seal,
+)
 from device.store_forward.verify import DEFECTS, main, verify
 
 JID, JID2 = b64(bytes(16)), b64(bytes(15) + b"\1")

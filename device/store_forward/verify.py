@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from device.store_forward.es256 import VerifyFn, public_verifier
-from device.store_forward.token import EMPTY_DIGEST, TOKEN_BYTES_MAX, TOKEN_ERRORS, Parsed, Sum, TokenError, digest, parse, thumbprint, unb64
+from device.store_forward.token import (
+    EMPTY_DIGEST,
+    TOKEN_BYTES_MAX,
+    TOKEN_ERRORS,
+    Parsed,
+    Sum,
+    TokenError,
+    digest,
+    parse,
+    thumbprint,
+    unb64,
+)
 
 RECENT_MAX = 1024                        # records whose content is remembered, to tell a repeat from a fork
 KEYS_MAX = 1024                          # keys of one chain, those it introduces included
