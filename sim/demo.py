@@ -3,7 +3,7 @@
     python -m sim.demo [--port 8600] [--state DIR] [--day FILE] [--json]
 
 Without `--day` it serves the counter page until Ctrl-C.  With it, the steps go through the same HTTP calls on a free
-port; with `--json` every step is one JSON line `{"step", "call", "ok", "answer", ...}` and the last line is the summary,
+port; with `--json` every step is a JSON line `{"step", "call", "ok", "answer", ...}` and the last line is the summary,
 defined in `sim.counter.sums`.  Exit status: 0 when everything expected came and books, channel, cloud and paper agree;
 1 when not; 2 for arguments or a day that cannot be used.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 T = TypeVar("T")
+log = logging.getLogger("counter")
 
 KEYS = (*"0123456789", "00", "ENTER", "CLEAR", "QTY", "VOID", "PAY", "CODE", "CASH", "CHECK", "HOLD", "PARK", "CANCEL",
         "REFUND", "REPRINT", "DRAWER", "X", "Z")
@@ -101,11 +103,14 @@ class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def answer(counter: Counter, method: str, path: str, raw: bytes = b"") -> Answer:
-    """The answer to one call.  Never raises for bad input: that is a 4xx with one sentence."""
+    """The answer to one call.  Bad input is a 4xx with one sentence, a mistake of ours a 500; neither raises."""
     try:
         return _route(counter, method, path.partition("?")[0], raw)
     except Refusal as refusal:
         return as_json({"error": refusal.sentence}, refusal.status)
+    except Exception as mistake:                     # the page must go on showing the rest; the log has the trace
+        log.exception("%s %s", method, path)
+        return as_json({"error": f"The counter itself failed: {type(mistake).__name__}: {mistake}."}, 500)
 
 
 def known(method: str, path: str) -> str | None:

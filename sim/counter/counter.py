@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import random
 import struct
 import sys
@@ -28,7 +27,7 @@ from sim.counter.calls import Refusal
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
-from sim.devices.display import DisplayModel
+from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
 from sim.devices.printer import PrinterModel, TcpPort
 from sim.devices.scanner import ScannerModel
@@ -58,7 +57,6 @@ class Counter:
         self._on: dict[str, str | None] = {}         # fault kind to its channel
         self._timers: dict[str, threading.Timer] = {}
         self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
-        self._frame = (0.0, "")
         self._cloud: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._seen: tuple[float, dict[str, Any]] = (0.0, {})
         self._state: dict[str, Any] = {}
@@ -95,7 +93,6 @@ class Counter:
         wiring.printed_before(self.folder, self.printer)
         self.printer_port = TcpPort(self.printer)
         self._ends.append(self._end_printer)
-        self.display = DisplayModel(self.folder / "dev" / "frame")
         wiring.write_box(self.folder, self.shop, broker_port=self.line.port, channel_url=self.channel.url,
                          printer_port=self.printer_port.port)
         self.collector = Kept(wiring.collector_argv(self.folder, self.broker.port), self.folder / "collector.log")
@@ -190,8 +187,7 @@ class Counter:
         if wallet in ELSEWHERE:
             raise Refusal(f"The QR shown is WeChat's and {ELSEWHERE[wallet]} cannot pay it; its own channel comes with "
                           "a later release.", 409)
-        with self.channel.locked():
-            said = self.rules.scan(qr, outcome, slow_s=SLOW_WALLET_S)
+        said = self.channel.scan(qr, outcome, slow_s=SLOW_WALLET_S)
         poor = outcome == "insufficient" and said["why"] == "the wallet has not enough money"
         if not said["ok"] and not poor:
             raise Refusal(f"The wallet refuses: {said['why']}.", 409)
@@ -205,10 +201,17 @@ class Counter:
     # Eyes
 
     def display_png(self) -> bytes:
-        shown = self.display.png()
-        if shown is None:
+        path, tries = str(self.folder / "dev" / "frame"), 3
+        if not frame_no(path):
             raise Refusal("Nothing has been drawn yet.", 404)
-        return shown
+        while True:
+            try:
+                return frame_png(path)
+            except (ValueError, OSError):            # read while it was being replaced
+                tries -= 1
+                if not tries:
+                    raise Refusal("The frame cannot be read.", 409) from None
+                time.sleep(0.02)
 
     def display_json(self) -> dict[str, Any]:
         return self._asked("screen")["screen"]
@@ -241,8 +244,7 @@ class Counter:
         return records(self.store)
 
     def channel_orders(self) -> list[dict[str, Any]]:
-        with self.channel.locked():
-            return self.rules.orders()
+        return self.channel.orders()
 
     def overview(self) -> dict[str, Any]:
         """Everything the page shows, at most five times a second whoever asks."""
@@ -260,11 +262,10 @@ class Counter:
                 "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
 
     def _frame_name(self) -> str:
-        stamp = self.display.changed()
-        if stamp != self._frame[0]:
-            png = self.display.png()
-            self._frame = (stamp, hashlib.sha256(png).hexdigest()[:16] if png else "")
-        return self._frame[1]
+        try:
+            return str(frame_no(str(self.folder / "dev" / "frame")) or "")
+        except (ValueError, OSError):
+            return ""                                # read while it was being replaced: the next look finds it
 
     def _cloud_view(self) -> dict[str, Any]:
         guards = self.store.guards()

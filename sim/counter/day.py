@@ -157,7 +157,7 @@ def dig(tree: Any, path: str) -> Any:
 
 
 def play(steps: list[Step], ask: Call, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Play the steps through `ask`; one result each, `{"step", "call", "ok", "answer"}` and, where it expects, `expect`.
+    """Play the steps through `ask`; a result each, `{"step", "call", "ok", "answer"}` and, where it expects, `expect`.
 
     `ok` is true when the call was taken (2xx) and everything expected came; a step that expects something of its own
     answer ("answer.error") is ok when that came, whatever the status.

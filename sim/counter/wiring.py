@@ -37,7 +37,7 @@ state_dir = "{folder}/box"
 run_dir = "{folder}/run"
 prices_file = "{prices}"
 record_key_file = "{folder}/box/record.key"
-ack_key_file = "{folder}/ack.jwks"
+ack_key_file = "{folder}/ack.jwk"
 merchant_keys_on_box = true
 
 [scanner]
@@ -107,7 +107,7 @@ class Shop:
         # The acknowledgement key's maker writes what the record key's reader reads: a P-256 key in a PEM of mode 0600.
         record, ack = AckKey(folder / "box" / "record.key"), AckKey(folder / "ack.pem")
         self._record_jwk = {**record.jwk, "kid": thumbprint(record.jwk), "box": BOX}
-        _write(folder / "ack.jwks", json.dumps({"keys": [{**ack.jwk, "kid": ack.kid}]}).encode())
+        _write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
         _write(folder / "boxes.jwks", json.dumps({"keys": [self._record_jwk]}).encode())
 
     def record_keys(self) -> list[dict[str, Any]]:
@@ -138,6 +138,7 @@ def collector_argv(folder: Path, broker_port: int) -> list[str]:
 class _Channel(msgspec.Struct):
     orders: list[Order]
     codes: dict[str, str]
+    due: list[tuple[int, str]]
     count: int
 
 
@@ -149,13 +150,14 @@ def channel_rules(folder: Path) -> WechatRules:
     if file.exists():
         kept = msgspec.json.decode(file.read_bytes(), type=_Channel)
         rules._orders = {order.order_no: order for order in kept.orders}
-        rules._codes, rules._count = kept.codes, kept.count
+        rules._codes, rules._due, rules._count = kept.codes, kept.due, kept.count
+        rules._paid = {order.transaction_id: order for order in kept.orders if order.transaction_id}
         rules._refunds = {refund.refund_no: (order, refund) for order in kept.orders for refund in order.refunds}
     return rules
 
 
 def keep_channel(folder: Path, rules: WechatRules) -> None:
-    kept = _Channel(list(rules._orders.values()), rules._codes, rules._count)
+    kept = _Channel(list(rules._orders.values()), rules._codes, rules._due, rules._count)
     _write(folder / "channel.json", msgspec.json.encode(kept))
 
 
