@@ -209,7 +209,8 @@ class Journal:
             version = migrate(db, identity)
             db.execute("COMMIT")
             if version > SCHEMA_VERSION:
-                raise self._refused(f"has schema {version}, newer than this software's {SCHEMA_VERSION}", "install the newer software")
+                raise self._refused(f"has schema {version}, newer than this software's {SCHEMA_VERSION}",
+                                    "install the newer software")
             self._compare(dict(db.execute("SELECT key, value FROM meta").fetchall()), identity)
         except Outside:
             db.close()

@@ -19,7 +19,10 @@ HEAD_CHARS = 100
 
 
 def main(argv: list[str]) -> int:
-    """`tillbox journal FILE [list|show N|export|stats|schema] [--from N] [--json]`: 0, 1 when the file cannot be read, 2 arguments."""
+    """`tillbox journal FILE [list|show N|export|stats|schema] [--from N] [--json]`.
+
+    Exit status 0; 1 when the file cannot be read; 2 for arguments that do not serve.
+    """
     try:
         asked = _arguments(argv)
     except ValueError as error:

@@ -74,7 +74,10 @@ def verify(lines: Iterable[str], keys: dict[str, VerifyFn], start: tuple[int, st
 
 
 class Chain:
-    """The walk along a chain.  feed() takes a line and gives its defects; `seq`, `head`, `jid`, `sum` are of the last good record."""
+    """The walk along a chain.  feed() takes a line and gives its defects.
+
+    `seq head jid sum` are those of the last record walked over, whether or not it had a defect of its own.
+    """
 
     def __init__(self, keys: dict[str, VerifyFn], start: tuple[int, str] | None = None) -> None:
         self.lines = self.records = 0
@@ -207,7 +210,8 @@ def main(argv: list[str]) -> int:
         for found in _walk(chain, file):
             defects += 1
             print(json.dumps(found._asdict()) if asked.json else f"{found.name} line {found.line}: {found.sentence}")
-    summary = {"whole": not defects, "records": chain.records, "defects": defects, "jid": chain.jid, "seq": chain.seq, "head": chain.head}
+    summary = {"whole": not defects, "records": chain.records, "defects": defects, "jid": chain.jid, "seq": chain.seq,
+               "head": chain.head}
     if asked.json:
         print(json.dumps(summary))
     elif not defects:
