@@ -383,7 +383,8 @@ def _paint_words(s: _Sheet, wallets: tuple[str, ...], order_no: str, notice: str
     s.text(" · ".join(wallets), inset, s.h * 0.32, size=s.h * 0.30, width=wide, colour=BRAND, shrink=0.5)
     if order_no:
         short = " ".join((order_no[-8:-4], order_no[-4:])) if len(order_no) >= 8 else order_no
-        s.text(f"{CAPTIONS['order'][_at(lang)]} … {short}", inset, s.h * 0.72, size=s.h * 0.22, width=wide, colour=MUTED, shrink=0.6)
+        s.text(f"{CAPTIONS['order'][_at(lang)]} … {short}", inset, s.h * 0.72, size=s.h * 0.22, width=wide, colour=MUTED,
+               shrink=0.6)
 
 
 def _paint_statement(s: _Sheet, title: str, big: str, notice: str, tone: str, clock: str, lang: str, mark: bool) -> None:

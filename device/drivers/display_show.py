@@ -1,4 +1,4 @@
-"""How a screen reaches a panel, whatever the panel: the newest wins, what did not change is not drawn, a QR is made aside.
+"""How a screen reaches a panel, whatever the panel: the newest wins, what is unchanged is not drawn, a QR is made aside.
 
 Knows no pixel format and no device: `display_file` and `display_fb` say where pixels go.
 """
@@ -95,7 +95,7 @@ class Show:
 
     async def _paint(self, screen: Screen, now_ms: int) -> None:
         if screen.qr and not qr_bits.known(screen.qr):
-            # Making a symbol may take a tenth of a second on a small board.  Until then the new sentence and amount
+            # Making a symbol takes its time on a small board.  Until then the new sentence and amount
             # stand without a QR: an old QR beside a new amount is the one thing this panel must never show.
             self._bring(_without_qr(screen), now_ms)
             try:
@@ -121,6 +121,8 @@ class Show:
         self.frames += 1
         if opened:
             self._say("ok")
+            # The first customer must not wait for the library's import, which costs thirty symbols.
+            asyncio.get_running_loop().run_in_executor(None, qr_bits.warm)
 
     def _drop(self, fault: DriverGone) -> None:
         was_there, self._canvas = self._canvas is not None, None

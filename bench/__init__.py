@@ -1,0 +1,1 @@
+"""Speed, always beside the floor that the same work costs bare."""
