@@ -18,7 +18,7 @@ const FAULTS = [
   ["channel_slow", "渠道慢", "Channel slow"], ["channel_lying", "渠道乱答", "Channel lying"], ["channel_down", "渠道断", "Channel down"],
   ["printer_paper", "缺纸", "Out of paper"], ["printer_off", "打印机关", "Printer off"], ["printer_dies", "打到一半断电", "Printer dies mid-job"],
   ["scanner", "拔扫描枪", "Scanner unplugged"], ["power_cut", "整机断电 3 秒", "Power cut, 3 s"], ["clock_jump", "时钟跳变", "Clock jump"]];
-const PARTS = { printer: "打印机 Printer", scanner: "扫描枪 Scanner", keypad: "键盘 Keypad", display: "屏 Display", link: "云链路 Link", signer: "签名 Signer", journal: "账本 Journal", clock: "时钟 Clock" };
+const PARTS = { printer: "打印机 Printer", scanner: "扫描枪 Scanner", keypad: "键盘 Keypad", display: "屏 Display", link: "云链路 Link", collector: "云端 Collector", prices: "价目表 Prices", signer: "签名 Signer", journal: "账本 Journal", clock: "时钟 Clock" };
 
 let goods = [], chosen = null, wallet = "wechat", now = null, toastTimer = 0;
 
@@ -75,8 +75,8 @@ fetch("/products.json").then((r) => r.json()).then((rows) => { goods = rows; sho
 function showGoods(text) {
   const word = text.trim().toLowerCase();
   const hits = goods.filter((g) => !word || (g.gtin + g.name_zh + g.name_en).toLowerCase().includes(word));
-  const first = word ? hits : [...hits.filter((g) => g.unit === "piece").slice(0, 40), ...hits.filter((g) => g.unit !== "piece")];
-  $("goods").replaceChildren(...first.slice(0, 60).map((g) => {
+  const first = word ? hits : [...hits.filter((g) => g.unit === "piece").slice(0, 10), ...hits.filter((g) => g.unit === "kg").slice(0, 2), ...hits.filter((g) => g.unit === "piece").slice(10), ...hits.filter((g) => g.unit === "kg").slice(2)];
+  $("goods").replaceChildren(...first.slice(0, 200).map((g) => {
     const b = make("button", { type: "button", className: g.unit === "kg" ? "kg" : "", title: g.gtin + " " + g.name_zh + " " + g.name_en },
       make("b", { textContent: g.name_zh }), make("em", { textContent: g.name_en }), make("i", { textContent: yuan(g.price_fen) }));
     b.dataset.gtin = g.gtin;
@@ -116,7 +116,7 @@ function show(o) {
   $("phase").textContent = o.daemon.up ? s.phase || "…" : "DOWN"; $("phase").dataset.phase = o.daemon.up ? s.phase || "" : "DOWN";
   $("total").textContent = yuan(s.total_fen || 0); $("unacked").textContent = s.unacked ?? "—";
   $("held").textContent = (s.held || []).length; $("parked").textContent = (s.parked || []).length;
-  $("notice").hidden = !s.notice; $("notice").textContent = s.notice || ""; $("typed").textContent = d.typed || "";
+  $("notice").textContent = s.notice || ""; $("notice").dataset.tone = d.tone || "plain"; $("typed").textContent = d.typed || "";
   $("health").replaceChildren(...Object.entries(s.health || {}).map(([part, word]) =>
     make("span", { className: word === "ok" || word === "up" ? "" : "bad", title: part + ": " + word }, (PARTS[part] || part) + (word === "ok" || word === "up" ? "" : " · " + word))));
   document.querySelector(".screen").classList.toggle("dead", !o.daemon.up);

@@ -1,0 +1,87 @@
+"""Whole days through the real daemon, broker, channel server and collector: the books agree, every wish came true."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAYS = Path(__file__).parent / "days"
+ROOT = Path(__file__).parents[1]
+SECONDS_MAX = 300
+
+needs_broker = pytest.mark.skipif(
+    not (Path("/usr/sbin/mosquitto").exists() or shutil.which("mosquitto")), reason="Mosquitto is not installed")
+
+
+def demo(*args: str, stdin: str = "") -> tuple[int, list[dict[str, Any]], str]:
+    done = subprocess.run([sys.executable, "-m", "sim.demo", *args, "--json"], cwd=ROOT, capture_output=True, text=True,
+                          timeout=SECONDS_MAX, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+@needs_broker
+def test_an_ordinary_day_ends_with_books_channel_cloud_and_paper_agreeing():
+    status, lines, errors = demo("--day", str(DAYS / "ordinary.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and lines[-1]["undecided"] == 0
+    assert lines[-1]["sales"] >= 20 and lines[-1]["refunds"] == 2
+    assert lines[-1]["journal_fen"] == lines[-1]["cloud_fen"] == lines[-1]["paper_fen"]
+    assert lines[-1]["journal_fen"] == lines[-1]["channel_fen"] + lines[-1]["cash_fen"]
+
+
+@needs_broker
+def test_a_rough_day_loses_nothing_and_tells_nothing_twice():
+    status, lines, errors = demo("--day", str(DAYS / "rough.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and lines[-1]["sales"] == 9
+
+
+@needs_broker
+def test_a_wish_that_does_not_come_true_fails_the_day_and_the_state_goes_on(tmp_path: Path):
+    day = tmp_path / "day.toml"
+    day.write_text('[[step]]\ncall = "POST /scan"\nbody = {code = "4891028705949"}\n'
+                   '[[step]]\ncall = "POST /key"\nbody = {key = "CASH"}\n'
+                   'expect = {path = "phase", value = "AWAITING", within_s = 1}\n')
+    status, lines, _ = demo("--day", str(day), "--state", str(tmp_path / "state"))
+    assert status == 1 and lines[1]["expect"]["held"] is False and lines[1]["expect"]["seen"] == "PAID"
+    assert lines[-1]["agree"] is True and lines[-1]["sales"] == 1
+    day.write_text('[[step]]\ncall = "GET /receipts"\nexpect = {path = "#", value = 1}\n')
+    status, lines, errors = demo("--day", str(day), "--state", str(tmp_path / "state"))
+    assert (status, lines[-1]["sales"], lines[-1]["paper_fen"]) == (0, 1, 700), errors
+
+
+def test_a_day_that_cannot_be_played_is_refused_in_one_sentence(tmp_path: Path):
+    day = tmp_path / "day.toml"
+    day.write_text('[[step]]\ncall = "POST /fly"\n')
+    status, lines, errors = demo("--day", str(day))
+    assert (status, lines) == (2, [])
+    assert json.loads(errors)["error"] == f"{day}, step 1: There is no call POST /fly."
+
+
+@needs_broker
+def test_the_demo_serves_its_page_and_ends_everything_at_a_signal(tmp_path: Path):
+    served = subprocess.Popen([sys.executable, "-m", "sim.demo", "--port", "0", "--state", str(tmp_path)], cwd=ROOT,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert served.stdout is not None
+        url = served.stdout.readline().strip()
+        with urllib.request.urlopen(url + "overview.json", timeout=10) as reply:
+            pid = json.load(reply)["daemon"]["pid"]
+        os.kill(pid, 0)
+        served.send_signal(signal.SIGTERM)
+        assert served.wait(30) == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    finally:
+        if served.poll() is None:
+            served.kill()
+        served.communicate()
