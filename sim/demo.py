@@ -71,7 +71,7 @@ class Caller:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.demo", description="The whole counter on this machine.")
-    parser.add_argument("--port", type=int, default=8600, help="of the counter page (8600); a day takes a free one")
+    parser.add_argument("--port", type=_port, default=8600, help="of the counter page (8600); a day takes a free one")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep everything here; left out: start empty")
     parser.add_argument("--day", type=Path, metavar="FILE", help="play this day without a browser")
     parser.add_argument("--json", action="store_true", help="one JSON line a step, the summary last")
@@ -104,6 +104,12 @@ def main(argv: list[str] | None = None) -> int:
         counter.stop()
         if args.state is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: it is a number from 0 to 65535")
+    return int(text)
 
 
 def _play(counter: Counter, server: CounterServer, steps: list[Step], stopping: threading.Event, as_json: bool) -> int:

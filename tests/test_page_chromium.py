@@ -23,9 +23,9 @@ WAIT_S = 20
 
 selenium = pytest.importorskip("selenium.webdriver")
 zxingcpp = pytest.importorskip("zxingcpp")
-pytestmark = pytest.mark.skipif(
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(
     not (CHROMIUM and DRIVER and (Path("/usr/sbin/mosquitto").exists() or shutil.which("mosquitto"))),
-    reason="Chromium, its driver or Mosquitto is not installed")
+    reason="Chromium, its driver or Mosquitto is not installed")]
 
 
 @pytest.fixture

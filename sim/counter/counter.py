@@ -52,7 +52,6 @@ class Counter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._on: dict[str, str | None] = {}         # fault kind to its channel
         self._timers: dict[str, threading.Timer] = {}
@@ -74,6 +73,10 @@ class Counter:
             raise
 
     def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ends.append(wiring.taken(self.folder).close)
+        self.run_dir, forget = wiring.run_dir(self.folder)
+        self._ends.append(forget)
         self.broker = Broker(self.folder / "broker")
         self.broker.start()
         self._ends.append(self.broker.stop)
@@ -93,8 +96,8 @@ class Counter:
         wiring.printed_before(self.folder, self.printer)
         self.printer_port = TcpPort(self.printer)
         self._ends.append(self._end_printer)
-        wiring.write_box(self.folder, self.shop, broker_port=self.line.port, channel_url=self.channel.url,
-                         printer_port=self.printer_port.port)
+        wiring.write_box(self.folder, self.shop, run_dir=self.run_dir, broker_port=self.line.port,
+                         channel_url=self.channel.url, printer_port=self.printer_port.port)
         self.collector = Kept(wiring.collector_argv(self.folder, self.broker.port), self.folder / "collector.log")
         self.collector.start()
         self._ends.append(self.collector.close)
@@ -225,13 +228,13 @@ class Counter:
         for job in self._jobs():
             words.setdefault((job["order_no"], bool(job["copy"])), []).append(job["state"])
         rows = []
-        for paper in self.printer.receipts():
+        for paper in reversed(self.printer.receipts()):      # the daemon forgets old jobs: the newest match first
             order_no, copy = order_no_of(paper.text), is_copy(paper.text)
             said = words.get((order_no, copy))
-            state = said.pop(0) if said else "printed"
+            state = said.pop() if said else "printed"
             rows.append({"n": paper.n, "order_no": order_no, "copy": copy,
                          "state": "torn" if paper.state == "torn" else state})
-        return rows
+        return rows[::-1]
 
     def receipt(self, n: int, form: str) -> bytes:
         papers = self.printer.receipts()
@@ -288,7 +291,7 @@ class Counter:
         return []
 
     def _ask(self, verb: str) -> dict[str, Any]:
-        answer = ask(self.folder / "run" / "daemon.sock", verb)
+        answer = ask(self.run_dir / "daemon.sock", verb)
         if not answer.get("ok"):
             raise DaemonAway(f"the daemon refused {verb}: {answer.get('error')}")
         return answer

@@ -6,12 +6,16 @@ so that a journal can be checked as long as it exists.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -24,6 +28,7 @@ from sim.devices.printer import PrinterModel
 
 BOX, BOX_NO, TENANT = "box-1", "000001", "demo"
 FRAME_PX = (800, 480)
+RUN_DIR_BYTES_MAX = 90         # the name of the socket comes behind it
 REFUND_AFTER_MS = 1_000        # a real refund takes up to a minute; nobody watches a page that long
 DIES_AFTER_BYTES = 180         # in the middle of a receipt
 
@@ -34,7 +39,7 @@ tenant = "{tenant}"
 shop_zh = "街角便利店"
 shop_en = "Corner Shop"
 state_dir = "{folder}/box"
-run_dir = "{folder}/run"
+run_dir = "{run_dir}"
 prices_file = "{prices}"
 record_key_file = "{folder}/box/record.key"
 ack_key_file = "{folder}/ack.jwk"
@@ -115,11 +120,34 @@ class Shop:
         return [self._record_jwk]
 
 
-def write_box(folder: Path, shop: Shop, *, broker_port: int, channel_url: str, printer_port: int) -> None:
+def taken(folder: Path) -> IO[str]:
+    """The folder's lock, held until the file is closed.  RuntimeError when another counter runs in `folder`."""
+    lock = open(folder / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RuntimeError(f"Another counter runs in {folder}: stop it, or choose another folder with --state.") \
+            from None
+    return lock
+
+
+def run_dir(folder: Path) -> tuple[Path, Callable[[], None]]:
+    """Where the daemon's socket goes, and how to let go of it: its address holds 107 bytes, whatever `folder` is."""
+    own = folder / "run"
+    if len(os.fsencode(own)) <= RUN_DIR_BYTES_MAX:
+        return own, lambda: None
+    short = Path(tempfile.mkdtemp(prefix="tillbox-run-"))
+    return short, lambda: shutil.rmtree(short, ignore_errors=True)
+
+
+def write_box(folder: Path, shop: Shop, *, run_dir: Path, broker_port: int, channel_url: str,
+              printer_port: int) -> None:
     """Write `box.toml` for this run; ports change from run to run, the rest does not."""
     rules = WechatRules(lambda: 0)
     text = _BOX_TOML.format(
-        box=BOX, box_no=BOX_NO, tenant=TENANT, folder=folder, prices=PRODUCTS_CSV, width=FRAME_PX[0],
+        box=BOX, box_no=BOX_NO, tenant=TENANT, folder=_quoted(folder), run_dir=_quoted(run_dir),
+        prices=_quoted(PRODUCTS_CSV), width=FRAME_PX[0],
         height=FRAME_PX[1], printer_port=printer_port, broker_port=broker_port, channel_url=channel_url,
         appid=rules.appid, mchid=rules.mchid,
         serial_no=shop.merchant.serial_no, platform_key_id=shop.platform.key_id)
@@ -195,6 +223,11 @@ def switch_printer(printer: PrinterModel, kind: str, on: bool) -> None:
                 printer.power(True)
         case _:
             raise Refusal(f"This counter cannot switch {kind} yet.", 409)
+
+
+def _quoted(path: Path) -> str:
+    # TOML's basic strings take JSON's escapes.
+    return json.dumps(str(path), ensure_ascii=False)[1:-1]
 
 
 def _write(file: Path, data: bytes) -> None:
