@@ -12,6 +12,7 @@ import argparse
 import base64
 import datetime
 import heapq
+import importlib
 import itertools
 import json
 import random
@@ -52,10 +53,10 @@ GOODS = (Item("6902538004045", "脉动青柠味600ml", "Mizone lime 600ml", 500)
          Item("4891028705949", "维他柠檬茶500ml", "Vita lemon tea 500ml", 700))
 APPLES = Item("2100001000000", "苹果", "Apples", 1280, "kg")
 FAULT_SETS = {"none": {}, "ci": {"lost_answer": .06, "lost_request": .06, "lying": .02, "twice": .05, "kill": .004,
-                                 "paper": .01, "link": .15}}
+                                 "paper": .01, "link": .15, "late": .1, "kill_paid": .08}}
 TERMS = Terms(
     accounts=(Account("wechat", f"wechat:{MCHID}", (("appid", APPID), ("mchid", MCHID), ("notify_url", "https://shop.example/n"))),),
-    rules=(("wechat", Rules(dead_after_ms=7_500_000)),), cash_round_fen=10)
+    rules=(("wechat", Rules(dead_after_ms=600_000)),), cash_round_fen=10)
 
 
 class World:
@@ -281,12 +282,19 @@ class World:
         if self.random.random() < .2:
             self.tell(Scanned(APPLES.gtin, Found(APPLES, self.random.randint(50, 3_000))))
 
-    def wallet(self, outcome: str = "pay", after_s: float = 3) -> None:
-        """A phone scans what stands on the screen, if a QR does."""
+    def wallet(self, after_s: float) -> None:
+        """A phone scans what stands on the screen, if a QR does, and pays `after_s` later; the cord may go in that moment."""
         order = self.box.books.orders.get(self.box.books.basket.order_no)
         if order is not None and order.qr:
             qr = order.qr
-            self.at(after_s * 1000, lambda: self.channel.scan(qr, outcome, openid=f"o{self.random.random()}"))
+            self.at(after_s * 1000, lambda: self._paid(qr))
+
+    def _paid(self, qr: str) -> None:
+        said = self.channel.scan(qr, "pay", openid=f"o{self.random.random()}")
+        if said["ok"] and self._chance("kill_paid"):
+            self.kill()
+        if said["why"] == "the order is closed" and self._chance("late"):
+            self.channel.pay_after_close(said["order_no"])
 
     def customer(self) -> None:
         kind = self.random.choice(("qr", "qr", "qr", "cash", "cash", "cancel", "race", "abandon", "replace", "park_given",
@@ -310,18 +318,18 @@ class World:
         self.press("PAY")
         self.run_until(lambda: self.phase != "PLACING", 20_000)
         if kind in ("qr", "refund", "split"):
-            self.wallet("pay")
+            self.wallet(self.random.uniform(.1, 6))
         elif kind == "race":
-            self.wallet("pay", self.random.uniform(0, .4))
+            self.wallet(self.random.uniform(0, .4))
             self.press("CANCEL")
         elif kind == "cancel":
             self.settle(self.random.uniform(1, 20))
             self.press("CANCEL")
         elif kind in ("park_given", "park_kept"):
-            self.wallet("pay", self.random.uniform(0, 60))
+            self.wallet(self.random.uniform(0, 60))
             self.press("PARK", "ENTER" if kind == "park_given" else "CANCEL")
         elif kind == "replace":
-            self.wallet("pay", self.random.uniform(0, 5))
+            self.wallet(self.random.uniform(0, 5))
             self.press("CASH")
         self.run_until(lambda: self.phase in ("PAID", "IDLE", "BASKET"), 40_000)
         order = self.box.books.orders.get(self.box.books.basket.order_no)
@@ -336,7 +344,9 @@ class World:
         return None
 
     def run(self) -> dict[str, object]:
-        for _ in range(self.sales):
+        for _ in range(self.sales * 4):               # some customers buy nothing
+            if self.box.books.chain.count >= self.sales:
+                break
             if self._chance("paper"):
                 self.paper_out = True
                 self.at(60_000, self._new_roll)
@@ -349,7 +359,7 @@ class World:
         if self.paper_out:
             self._new_roll()
         self.clear_counter()
-        done = self.run_until(self._at_rest, 24 * 3_600_000)
+        done = self.run_until(self._at_rest, 2 * 3_600_000)
         return self.count(done)
 
     def _new_roll(self) -> None:
@@ -441,8 +451,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sales", type=int, default=1_000)
     parser.add_argument("--faults", choices=sorted(FAULT_SETS), default="ci")
+    parser.add_argument("--plant", metavar="NAME", help="break the box on purpose, by tests/planted/NAME.py: must exit 1")
     parser.add_argument("--json", action="store_true", help="one object a line, the summary last")
     args = parser.parse_args(argv)
+    if args.plant:
+        importlib.import_module(f"tests.planted.{args.plant}").plant(setattr)
     began = time.monotonic()
     root = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=root) as folder:

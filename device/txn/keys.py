@@ -39,7 +39,7 @@ def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
     return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
 
 
-def refuse(key: str, **values: object) -> Verdict:
+def refuse(key: str, /, **values: object) -> Verdict:
     return Verdict(words=say(key, **values), tone="bad", refused=True, desk={"typed": ""})
 
 

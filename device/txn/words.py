@@ -88,7 +88,7 @@ WALLETS = {"wechat": ("微信", "WeChat"), "alipay": ("支付宝", "Alipay"), "u
            "gateway": ("任意钱包", "any wallet"), "cash": ("现金", "Cash"), "rounding": ("抹零", "Rounding")}
 
 
-def say(key: str, **values: object) -> tuple[str, str]:
+def say(key: str, /, **values: object) -> tuple[str, str]:
     """The sentence `key` in Chinese and English.  KeyError for a sentence nobody wrote."""
     zh, en = WORDS[key]
     return zh.format(**values), en.format(**values)

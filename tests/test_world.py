@@ -1,0 +1,50 @@
+"""The world comes to agree from any seed, and each planted fault is caught: a simulator that has caught nothing proves nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import tests.planted
+from sim.world import FAULT_SETS, World
+
+PLANTED = sorted(m.name for m in pkgutil.iter_modules(tests.planted.__path__))
+
+
+@pytest.mark.parametrize("seed", range(11, 15))
+def test_money_agrees_in_four_places_whatever_fails(seed, tmp_path):
+    summary = World(seed, 80, FAULT_SETS["ci"], tmp_path).run()
+    assert summary["breaches"] == [] and summary["boots"] > 20
+
+
+def test_a_seed_is_the_same_run_twice(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (one, two) = (World(5, 30, FAULT_SETS["ci"], tmp_path / name).run() for name in "ab")
+    assert one == two
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_caught(name, tmp_path, monkeypatch):
+    importlib.import_module(f"tests.planted.{name}").plant(monkeypatch.setattr)
+    for seed in range(1, 9):
+        (tmp_path / str(seed)).mkdir()
+        try:
+            if World(seed, 60, FAULT_SETS["ci"], tmp_path / str(seed)).run()["breaches"]:
+                return
+        except (AssertionError, KeyError):            # the box itself refused to go on
+            return
+    pytest.fail(f"{name} was never seen")
+
+
+def test_the_command_prints_its_summary_and_says_no_to_a_planted_fault():
+    command = [sys.executable, "-m", "sim.world", "--seed", "1", "--sales", "40", "--json"]
+    whole = subprocess.run(command, capture_output=True, text=True)
+    assert whole.returncode == 0 and json.loads(whole.stdout.splitlines()[-1])["agree"] is True
+    broken = subprocess.run([*command, "--plant", "late_money_ignored"], capture_output=True, text=True)
+    assert broken.returncode == 1
