@@ -5,7 +5,16 @@ from __future__ import annotations
 from device.box import Box
 from device.txn.effects import Effect, Print
 from device.txn.inputs import (
-    ChannelSaid, DrawerKicked, Input, Pressed, Printed, QrReady, Said, Scanned, Signed, Started,
+    ChannelSaid,
+    DrawerKicked,
+    Input,
+    Pressed,
+    Printed,
+    QrReady,
+    Said,
+    Scanned,
+    Signed,
+    Started,
 )
 from device.txn.show import phase
 from device.types import Account, Found, Item, Stamp, Terms

@@ -42,7 +42,7 @@ def test_rows_come_back_in_order(tmp_path):
 
 def test_a_synced_row_takes_the_waiting_ones_along_in_one_commit(tmp_path):
     journal = journal_at(tmp_path)
-    for i in range(3):
+    for _ in range(3):
         journal.append(Row(b"scan", 0), sync=False)
     assert (journal.waiting, journal.commits, journal.durable_last) == (3, 0, 0)
     journal.append(Row(b"intent", 0), sync=True)
@@ -151,7 +151,9 @@ def test_the_reserve_on_the_card_is_not_touched(tmp_path):
     journal.close()
 
 
-@pytest.mark.parametrize("identity, word", [({"box": "box-1", "mode": "training"}, "training"), ({"box": "box-2", "mode": "real"}, "box-2")])
+@pytest.mark.parametrize("identity, word", [
+    ({"box": "box-1", "mode": "training"}, "training"), ({"box": "box-2", "mode": "real"}, "box-2"),
+])
 def test_another_identity_is_refused(tmp_path, identity, word):
     journal_at(tmp_path).close()
     with pytest.raises(Outside, match=word):
@@ -205,7 +207,8 @@ def test_a_failed_commit_ends_the_journal(tmp_path):
 
 def test_the_settings_that_power_cuts_decided(tmp_path):
     journal = journal_at(tmp_path)
-    settings = [journal._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "auto_vacuum", "locking_mode")]
+    settings = [journal._db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous", "auto_vacuum", "locking_mode")]
     assert settings == ["wal", 2, 2, "exclusive"]
     journal.close()
 
@@ -235,7 +238,8 @@ def test_a_newer_journal_is_refused_and_left_as_it_is(tmp_path):
 def test_the_tail_of_a_long_journal_is_reached_without_a_scan(tmp_path):
     journal = journal_at(tmp_path)
     journal._db.execute("BEGIN")
-    journal._db.executemany("INSERT INTO journal VALUES (?, ?, ?)", ((i, i // 10, b"%d" % (i // 10) if i % 10 == 0 else b"-") for i in range(1, 100_001)))
+    journal._db.executemany("INSERT INTO journal VALUES (?, ?, ?)",
+                            ((i, i // 10, b"%d" % (i // 10) if i % 10 == 0 else b"-") for i in range(1, 100_001)))
     journal._db.execute("COMMIT")
     crash(journal)
     asked = []

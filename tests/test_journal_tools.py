@@ -22,7 +22,8 @@ def left(tmp_path):
     signer, prev, tokens = FileSigner(tmp_path / "key"), EMPTY_DIGEST, []
     journal = Journal(tmp_path / "held.db", reserve_bytes=0, identity=REAL)
     for seq in (1, 2, 3):
-        payload = Payload(1, "box-1", b64(bytes(16)), seq, prev, "2026-03-01T08:00:00Z", "ntp", "b1", seq, "drawer", Sum(), msgspec.Raw(b"{}"))
+        payload = Payload(1, "box-1", b64(bytes(16)), seq, prev, "2026-03-01T08:00:00Z", "ntp", "b1", seq, "drawer", Sum(),
+                          msgspec.Raw(b"{}"))
         tokens.append(signer.sign(encode_payload(payload)))
         prev = digest(tokens[-1])
         journal.append(Row(json.dumps(["开箱 scan"], ensure_ascii=False).encode(), seq - 1), sync=False)

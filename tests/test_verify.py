@@ -52,8 +52,8 @@ class Made:
         self.sum = Sum(self.sum.sales_fen + amount * (kind == "sale"), self.sum.refunds_fen + amount * (kind == "refund"),
                        self.sum.count + (kind in ("sale", "refund")))
         self.seq += 1
-        fields = {"v": 1, "box": "box-1", "jid": JID, "seq": self.seq, "prev": self.prev, "at": "2026-03-01T08:00:00+08:00", "clk": "ntp",
-                  "boot": f"b-{given.get('jid', JID)}", "mono_ms": 1000 * self.seq, "kind": kind, "sum": self.sum,
+        fields = {"v": 1, "box": "box-1", "jid": JID, "seq": self.seq, "prev": self.prev, "at": "2026-03-01T08:00:00+08:00",
+                  "clk": "ntp", "boot": f"b-{given.get('jid', JID)}", "mono_ms": 1000 * self.seq, "kind": kind, "sum": self.sum,
                   "body": msgspec.Raw(json.dumps(body).encode()), **given}
         payload = encode_payload(Payload(**fields))
         token = (signer or self.signer).sign(spoil(payload) if spoil else payload)
@@ -155,11 +155,13 @@ def test_a_new_journal_that_names_the_old_head_is_sound(signers):
 def test_a_defect_does_not_stop_the_run_nor_breed_others(signers):
     one, _ = signers
     lines = sound(one).add("sale", {"amount_fen": 5}).add().add(mono_ms=1).add().tokens
-    assert [(d.name, d.line) for d in verify(lines, {one.kid: public_verifier(one.jwk)})] == [("BAD_BODY", 5), ("TIME_BACKWARDS_IN_BOOT", 7)]
+    found = [(d.name, d.line) for d in verify(lines, {one.kid: public_verifier(one.jwk)})]
+    assert found == [("BAD_BODY", 5), ("TIME_BACKWARDS_IN_BOOT", 7)]
 
 
 def test_a_late_record_may_be_older_within_its_boot(signers):
-    assert names(sound(signers[0]).add("signer_gap", {"count": 1}).add("drawer", {"late": True}, mono_ms=10).tokens, signers[0]) == []
+    chain = sound(signers[0]).add("signer_gap", {"count": 1}).add("drawer", {"late": True}, mono_ms=10)
+    assert names(chain.tokens, signers[0]) == []
 
 
 def test_changing_any_one_byte_is_noticed(signers):
@@ -209,8 +211,10 @@ def test_the_command_reads_standard_input_and_goes_on_from_a_head(files, capsys,
     assert capsys.readouterr().out.startswith("whole: 3 records, the last is 4:")
 
 
-@pytest.mark.parametrize("spoil", [["missing", "--keys", "KEYS"], ["CHAIN", "--keys", "CHAIN"], ["CHAIN"], ["CHAIN", "--keys", "KEYS", "--from", "x"],
-                                   ["CHAIN", "--keys", "KEYS", "--from", "0:" + EMPTY_DIGEST], ["CHAIN", "--keys", "nowhere"]])
+@pytest.mark.parametrize("spoil", [
+    ["missing", "--keys", "KEYS"], ["CHAIN", "--keys", "CHAIN"], ["CHAIN"], ["CHAIN", "--keys", "KEYS", "--from", "x"],
+    ["CHAIN", "--keys", "KEYS", "--from", "0:" + EMPTY_DIGEST], ["CHAIN", "--keys", "nowhere"],
+])
 def test_arguments_that_do_not_serve_get_one_sentence(files, capsys, spoil):
     words = {"CHAIN": str(files[0]), "KEYS": str(files[1])}
     assert main([words.get(word, word) for word in spoil]) == 2
