@@ -5,6 +5,7 @@ from __future__ import annotations
 from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 from device.types import Terms
 
+WATCH_FIRST_MS, WATCH_MS = 5_000, 60_000      # a closed order: late money is rare, and the channel counts our calls
 RETRY_MS = (1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 
 
@@ -15,6 +16,8 @@ def wait_ms(effect: Effect, tries: int, running_ms: int, terms: Terms) -> int | 
     """
     rules = terms.rules_of(effect.intent.channel) if hasattr(effect, "intent") else None
     match effect:
+        case QueryOrder(watch=True):
+            return WATCH_FIRST_MS if tries == 0 else WATCH_MS
         case QueryOrder():
             return next((every for until, every in rules.pace_ms if running_ms < until), 60_000)
         case CloseOrder():

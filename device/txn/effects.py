@@ -56,9 +56,10 @@ class PlaceOrder(Effect, frozen=True):
 
 
 class QueryOrder(Effect, frozen=True):
-    """Ask what became of an order.  Answers ChannelSaid."""
+    """Ask what became of an order.  Answers ChannelSaid.  `watch`: it is closed and only watched, at a slow pace."""
 
     intent: Intent
+    watch: bool = False
 
 
 class CloseOrder(Effect, frozen=True):

@@ -61,7 +61,7 @@ def _order(no: str, books: Books) -> set[Effect]:
         case Phase.ASKING:
             return {alarm}
         case Phase.CLOSED:
-            return {QueryOrder(intent), alarm}
+            return {QueryOrder(intent, watch=True), alarm}
         case Phase.RETURNING:
             return set()                              # its refund is wanted under its own key
     raise AssertionError(order.phase)
