@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from record_chain import Chain, Key
 
 from device.mqtt import topics, wire
 from device.mqtt.wire import Ack, Batch
@@ -13,6 +12,7 @@ from device.store_forward.token import EMPTY_DIGEST, digest
 from fleet.__main__ import main
 from fleet.collector import AckKey, Clerk
 from fleet.store_sqlite import AHEAD_MAX, QUARANTINE_MAX, Store, defects, records, sums
+from tests.record_chain import Chain, Key
 
 KEY, ACK_KEY = Key(), Key()
 AT = "2026-07-14T09:26:53+08:00"

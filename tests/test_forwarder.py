@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from record_chain import Chain, Key
 
 from device.mqtt.wire import BODY_MAX_BYTES, Ack, Batch
 from device.store_forward.forwarder import Forwarder, Refused, Released
 from device.store_forward.token import EMPTY_DIGEST, digest
+from tests.record_chain import Chain, Key
 
 JID = "j" * 22
 LONG = [f"t.{n}.{'x' * 100}" for n in range(1, 1001)]

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from record_chain import Chain, Key
 
 from device.mqtt import topics, wire
 from device.mqtt.client import Link
@@ -26,6 +25,7 @@ from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.token import EMPTY_DIGEST, digest
 from fleet.store_sqlite import Store, defects, records
 from sim.broker import MOSQUITTO, Broker, BrokerFailed
+from tests.record_chain import Chain, Key
 
 pytestmark = pytest.mark.skipif(not (Path(MOSQUITTO).exists() or shutil.which("mosquitto")), reason="needs Mosquitto")
 

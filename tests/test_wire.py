@@ -4,11 +4,11 @@ import json
 import zlib
 
 import pytest
-from record_chain import Chain, Key
 
 from device.mqtt import topics, wire
 from device.mqtt.wire import Ack, WireError
 from device.store_forward.es256 import public_verifier
+from tests.record_chain import Chain, Key
 
 KEY = Key()
 CHAIN = Chain(KEY).grow(60)
