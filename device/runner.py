@@ -99,6 +99,7 @@ class Runner:
         if self.box.journal.waiting:
             self._flush_soon()
         else:
+            self._flush_never()
             self.on_rows()
         self._show()
         return verdict
@@ -112,6 +113,12 @@ class Runner:
     def _flush_soon(self) -> None:
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(GROUP_MS / 1000, self._flush_now)
+
+    def _flush_never(self) -> None:
+        # What the timer was set for is on the card: rows that come now have their own time, and share one commit.
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
 
     def _flush_now(self) -> None:
         self._flush = None
