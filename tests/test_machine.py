@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from device.txn import facts as wire
+from device.txn import show
 from device.txn.books import Books, Phase, evolve
-from device.txn.inputs import KEYS, PrintRefused, PrintUnsure, Rang, Recalled, RefundSaid, RefundWord, Said, Scanned
+from device.txn.inputs import (
+    KEYS, DeviceSaid, Printed, PrintRefused, PrintUnsure, Rang, Recalled, RefundSaid, RefundWord, Said, Scanned,
+)
 from device.txn.machine import IGNORED, MOVES
 from device.txn.numbers import ALPHABET, order_number, order_number_ok
 from device.txn.show import render
@@ -440,3 +443,134 @@ def test_order_numbers_find_every_wrong_character():
     for i in range(17):
         if no[i] != no[i + 1]:
             assert not order_number_ok(no[:i] + no[i + 1] + no[i] + no[i + 2:])
+
+
+@pytest.mark.parametrize("key", ["PAY", "VOID", "HOLD", "Z", "REFUND", "QTY"])
+def test_the_question_of_a_park_opens_no_way_round_the_running_payment(key):
+    counter, no = counter_paying(TEA, COLA)
+    counter.press("PARK")
+    assert counter.press(key).refused
+    assert list(counter.box.books.orders) == [no] and counter.box.books.basket.total_fen == 750
+    counter.press("ENTER")
+    assert counter.box.books.orders[no].park == "book"
+
+
+def test_a_refused_request_is_settled_by_close_and_query_for_an_earlier_try_may_be_paid():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("PAY")
+    no = counter.order_no
+    counter.say(no, Said.REFUSED)
+    assert counter.phase == "CANCELLING" and counter.wants("CloseOrder") == {no}
+    assert "refused" in counter.box.desk.words[1]
+    counter.say(no, Said.ABSENT)
+    assert counter.phase == "BASKET" and "refused" in counter.box.desk.words[1]
+
+
+def test_money_for_goods_that_were_given_is_booked_even_after_the_close():
+    counter, no = counter_paying()
+    counter.press("PARK ENTER")
+    counter.press("CHECK")
+    counter.mono_ms += 300_000
+    counter.tell(Rang(("order", no)))
+    counter.say(no, Said.ABSENT)
+    counter.say(no, Said.OPEN)                                # our request came after its close
+    counter.say(no, Said.CLOSED)
+    counter.cut_power()
+    counter.say(no, Said.PAID, 500)
+    assert no in counter.box.books.sales and not counter.box.books.refunds
+    assert [r["kind"] for r in records(counter)].count("payment_alert") == 1
+
+
+def test_part_payments_that_cover_the_basket_after_a_void_close_it():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.scan(COLA)
+    counter.press("500 CASH")
+    counter.press("VOID")
+    counter.press("CASH")
+    (sale,) = counter.box.books.sales.values()
+    assert (sale.amount_fen, sale.change_fen, [t.amount_fen for t in sale.tenders]) == (500, 0, [500])
+
+
+def test_training_never_asks_a_channel():
+    counter = Counter(msgspec.structs.replace(TERMS, training=True))
+    counter.scan(TEA)
+    assert counter.press("PAY").refused and not counter.box.books.orders
+    counter.press("CASH")
+    assert counter.phase == "PAID"
+
+
+def test_a_copy_settles_the_paper_that_nobody_was_sure_of():
+    counter = Counter(printer=False)
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.tell(PrintUnsure(1, "it went silent"))
+    counter.press("REPRINT")
+    counter.tell(Printed(2, 3))
+    assert show.state(counter.box.books, counter.box.desk, 0)["papers"] == []
+    assert [p.state for p in counter.box.books.papers.values()] == ["copied", "printed"]
+
+
+def test_cash_that_was_handed_back_stays_handed_back_after_a_cut():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("300 CASH")
+    counter.tell(DeviceSaid("printer", "gone"))
+    assert "3.00" in counter.press("CANCEL").words[1]
+    counter.cut_power()
+    assert not counter.box.books.basket.lines and not counter.box.books.basket.tenders
+
+
+def test_a_refund_that_failed_leaves_its_money_in_the_index():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.press("ENTER")
+    (refund,) = counter.wants("RefundOrder")
+    counter.tell(RefundSaid(refund, RefundWord.REFUSED))
+    counter.journal.sync()
+    counter.box.books.sales.clear()
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.tell(Recalled(no, tuple(counter.journal.recall(no))))
+    counter.press("ENTER")
+    assert len(counter.wants("RefundOrder")) == 1 and counter.wants("RefundOrder") != {refund}
+
+
+def test_an_abnormal_refund_keeps_its_number_and_bars_a_second_one():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.press("200 ENTER")
+    (refund,) = counter.wants("RefundOrder")
+    counter.tell(RefundSaid(refund, RefundWord.PROCESSING), RefundSaid(refund, RefundWord.ABNORMAL))
+    assert counter.wants("QueryRefund") == {refund}
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    assert counter.press("ENTER").refused and len(counter.box.books.refunds) == 1
+
+
+def test_a_sale_too_old_for_its_channel_is_refused_in_one_sentence():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.wall = "2027-09-03T10:00:00+08:00"
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    verdict = counter.press("ENTER")
+    assert verdict.refused and "365" in verdict.words[1] and not counter.box.books.refunds
+
+
+def test_change_is_said_when_cash_replaces_a_payment():
+    counter, _ = counter_paying()
+    assert "5.00" in counter.press("1000 CASH").words[1]
+
+
+def test_z_of_a_day_without_sales_names_the_business_day():
+    counter = Counter()
+    counter.wall = "2026-09-02T01:00:00+08:00"
+    counter.press("Z")
+    assert "2026-09-01" in str([p for p in counter.printed[-1].paper if "Business day" in str(p)])
+    assert [r["day"] for r in records(counter) if r["kind"] == "z_report"] == ["2026-09-01"]

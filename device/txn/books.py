@@ -77,6 +77,11 @@ class Order(msgspec.Struct):
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
 
+    @property
+    def given(self) -> bool:
+        """The goods left on the strength of this payment: whenever it comes, it is booked."""
+        return self.basket is not None and self.park != "give_back"
+
 
 class Sale(msgspec.Struct):
     order_no: str
@@ -107,9 +112,10 @@ class Paper(msgspec.Struct):
     ref: str
     paper: tuple[PaperPart, ...]
     copy: int = 0                  # 0 the receipt itself, n the n-th COPY
-    state: str = "due"             # due started printed unsure
+    state: str = "due"             # due started printed unsure; copied: unsure, and a COPY of it came out
     copies: int = 0
     at: str = ""
+    of: int = 0                    # the job a COPY repeats
 
 
 class Kick(msgspec.Struct):
@@ -273,7 +279,9 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
     order.phase, order.qr = Phase.CLOSED, ""
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
-    order.basket, order.park = None, ""
+    if order.park == "give_back":
+        order.basket = None                           # goods that were given away are still booked if money comes after all
+    order.park = ""
     if b.basket.order_no == f.order_no:
         b.basket.order_no = ""
 
@@ -338,6 +346,8 @@ def _sale_closed(b: Books, f, at: Stamp) -> None:
 
 def _sale_recalled(b: Books, f, at: Stamp) -> None:
     b.sales[f.sale.order_no] = msgspec.structs.replace(f.sale, returned=dict(f.sale.returned))
+    while len(b.sales) > SALES_MAX:
+        b.sales.pop(next(iter(b.sales)))
 
 
 def _refund_intended(b: Books, f, at: Stamp) -> None:
@@ -394,10 +404,10 @@ def _count_refund(b: Books, method: str, amount_fen: int) -> None:
 
 def _receipt_due(b: Books, f, at: Stamp) -> None:
     b.jobs_made = max(b.jobs_made, f.job)
-    b.papers[f.job] = Paper(f.job, f.kind, f.ref, f.paper, f.copy, at=at.wall)
+    b.papers[f.job] = Paper(f.job, f.kind, f.ref, f.paper, f.copy, at=at.wall, of=f.of)
     if f.copy and f.of in b.papers:
         b.papers[f.of].copies = f.copy
-    done = [j for j, p in b.papers.items() if p.state == "printed"]
+    done = [j for j, p in b.papers.items() if p.state in ("printed", "copied")]
     for job in done[:max(0, len(done) - PAPERS_MAX)]:
         del b.papers[job]
 
@@ -407,7 +417,11 @@ def _receipt_started(b: Books, f, at: Stamp) -> None:
 
 
 def _receipt_printed(b: Books, f, at: Stamp) -> None:
-    b.papers[f.job].state = "printed"
+    paper = b.papers[f.job]
+    paper.state = "printed"
+    for other in b.papers.values() if paper.of else ():
+        if other.state == "unsure" and paper.of in (other.job, other.of):
+            other.state = "copied"
 
 
 def _receipt_unsure(b: Books, f, at: Stamp) -> None:

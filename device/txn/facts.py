@@ -239,8 +239,8 @@ AnyFact = (
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
-SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, OrderParked,
-          DayClosed, LatePaymentFound, PaidWhileCancelling, Booted)
+SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
+          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, Booted)
 
 ORDER_REFS = (SaleClosed, RefundIntended, CashReturned, RefundFailed)
 

@@ -13,7 +13,7 @@ from device.txn.desk import Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
     BasketCleared, BasketHeld, BasketRecalled, CancelWished, CashReturned, DayClosed, DrawerDue, Fact, LineAdded, LineChanged,
-    LineVoided, OrderIntended, OrderParked, ReceiptDue, RefundIntended, SaleClosed,
+    LineVoided, OrderIntended, OrderParked, ReceiptDue, RefundFailed, RefundIntended, SaleClosed,
     SaleRecalled, ScreenCleared, TenderTaken, XTaken, decode,
 )
 from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
@@ -76,8 +76,9 @@ def _add(b: Books, d: Desk, found: Found) -> Verdict:
     amount = found.amount_fen * count if found.amount_fen is not None else money(item.price_fen, qty_milli)
     facts: list[Fact] = []
     same = next((i for i, x in enumerate(b.basket.lines) if x.gtin == item.gtin and x.price_fen == item.price_fen), None)
-    if same is not None and item.unit == "piece" and found.amount_fen is None:
-        old = b.basket.lines[same]
+    old = b.basket.lines[same] if same is not None else None
+    merges = old is not None and old.amount_fen == money(old.price_fen, old.qty_milli)   # not one that a price code fixed
+    if old is not None and merges and item.unit == "piece" and found.amount_fen is None:
         qty_milli += old.qty_milli
         line = msgspec.structs.replace(old, qty_milli=qty_milli, amount_fen=money(item.price_fen, qty_milli))
         facts, more = [LineChanged(same, line)], line.amount_fen - old.amount_fen
@@ -129,9 +130,10 @@ def _rounded(sale: Sale) -> int:
 
 def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     """The journal's index answered: the sale as its own rows tell it, refunds included."""
-    if e.order_no != d.looking:
-        return Verdict()
+    if e.order_no != d.looking or d.mode not in ("refund", "reprint"):
+        return Verdict(desk={"looking": ""} if e.order_no == d.looking else {})
     sale, paper = None, None
+    asked: dict[str, RefundIntent] = {}
     for row in e.facts:
         for fact in decode(row).facts:
             if isinstance(fact, SaleClosed) and sale is None:
@@ -139,7 +141,11 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
             elif isinstance(fact, ReceiptDue) and fact.kind == "sale" and not fact.copy and paper is None:
                 paper = fact
             elif sale is not None and isinstance(fact, RefundIntended) and fact.sale_no == sale.order_no:
+                asked[fact.intent.refund_no] = fact.intent
                 _returned(sale, fact.intent.order_no, fact.intent.amount_fen)
+            elif sale is not None and isinstance(fact, RefundFailed) and fact.refund_no in asked:
+                sale.refunded_fen -= asked[fact.refund_no].amount_fen
+                sale.returned[asked[fact.refund_no].order_no] -= asked[fact.refund_no].amount_fen
             elif sale is not None and isinstance(fact, CashReturned) and fact.sale_no == sale.order_no:
                 _returned(sale, "cash", fact.amount_fen)
     if sale is None or paper is None:
@@ -169,10 +175,10 @@ def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
         if len(typed) > DIGITS_MAX:
             return refuse("digits_full")
         return Verdict(desk={"typed": typed})
-    if live_order(b) is not None and e.key not in WHILE_PAYING and d.mode != "park":
-        return refuse("busy_paying")
     if d.mode == "park" and e.key in ("ENTER", "CANCEL"):
         return _park(b, d, "book" if e.key == "ENTER" else "give_back", at)
+    if live_order(b) is not None and e.key not in WHILE_PAYING:
+        return refuse("park_ask" if d.mode == "park" else "busy_paying")
     if d.mode == "pick" and e.key == "ENTER":
         return _refund(b, d, at)
     verdict = KEY_RULES[e.key](b, d, int(d.typed) if d.typed else None, at)
@@ -192,7 +198,8 @@ def _enter(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 def _clear(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if n is not None or d.qty or d.mode or live_order(b) is not None or b.shown is not None or not b.basket.lines:
-        return Verdict([ScreenCleared()] if b.shown else [], ("", ""), desk={"typed": "", "qty": 0, "mode": "", "pick": None})
+        return Verdict([ScreenCleared()] if b.shown else [], ("", ""), desk={"typed": "", "qty": 0, "mode": "", "pick": None,
+                                                                                   "looking": ""})
     return _drop_basket(b, d, "clear")
 
 
@@ -224,6 +231,8 @@ def _void(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _pay(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
+    if d.terms.training:                              # no order of a training box may ever reach a channel
+        return refuse("training_cash")
     if n is not None and str(n) not in CHANNEL_KEYS:
         return refuse("no_channel")
     channel = CHANNEL_KEYS[str(n)] if n is not None else next(iter(d.terms.route), "")
@@ -252,8 +261,8 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     step = d.terms.cash_round_fen
     due = basket.due_fen // step * step
     tendered = due if n is None else n
-    if basket.due_fen <= 0 or n == 0:
-        return refuse("nothing_due")
+    if n == 0 or basket.due_fen < 0 or (basket.due_fen == 0 and not basket.tenders):
+        return refuse("nothing_due")                  # a basket that its part payments cover by now is closed all the same
     facts: list[Fact] = []
     if order is not None:                             # cash replaces an undecided attempt; its late money goes back
         slip = b.slips_made + 1
@@ -271,7 +280,7 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     note = f"{order.intent.order_no} 已改收现金，迟到款将退回 / replaced by cash; late money goes back" if order is not None else ""
     facts += [SaleClosed(sale, business_day(at, d.terms.cutoff_hour), minted=True), *kick(b, d, "cash sale"),
               paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at, note)), record.sale_due(sale)]
-    words = say("cash_replaces") if order is not None else say("change", change=yuan(sale.change_fen))
+    words = say("cash_replaces", change=yuan(sale.change_fen)) if order is not None else say("change", change=yuan(sale.change_fen))
     return Verdict(facts, words, "good", desk={"qty": 0, "mode": ""})
 
 
@@ -360,6 +369,8 @@ def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
             return refuse("no_channel")
         if sale.parts >= rules.refund_parts_max:
             return refuse("refund_parts")
+        if _age_days(sale, at) > rules.refund_days_max:
+            return refuse("refund_old", days=rules.refund_days_max)
         facts.append(RefundIntended(RefundIntent(mint(b, len(facts)), tender.order_no, tender.method, account, part,
                                                  tender.amount_fen, "customer refund", at.wall), "customer", sale.order_no))
         amount -= part
@@ -371,6 +382,10 @@ def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
                   record.refund_due(sale.order_no, no, amount, "cash", "customer")]
         words = say("cash_back", cash=yuan(amount))
     return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": ""})
+
+
+def _age_days(sale: Sale, at: Stamp) -> int:
+    return (datetime.datetime.fromisoformat(at.wall) - datetime.datetime.fromisoformat(sale.at)).days
 
 
 def _ask_reprint(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -407,8 +422,9 @@ def _z(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 def _report(b: Books, d: Desk, letter: str, number: int, at: Stamp) -> Verdict:
     day, parked = b.day, sum(1 for o in b.orders.values() if o.park)
-    paper = report_paper(d.terms, letter, number, day, len(b.held), parked, at)
-    body = record.due(f"{letter.lower()}_report", no=number, day=day.day or business_day(at, d.terms.cutoff_hour),
+    date = day.day or business_day(at, d.terms.cutoff_hour)
+    paper = report_paper(d.terms, letter, number, date, day, len(b.held), parked, at)
+    body = record.due(f"{letter.lower()}_report", no=number, day=date,
                       sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
                       voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
                       methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())], grand_fen=day.grand_fen)

@@ -43,8 +43,8 @@ Move = Callable[[Books, Desk, Order, ChannelSaid, Stamp], Verdict]
 
 def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """Paid: the sale is closed, its receipt and its record fall due, all in one row."""
-    if order.park == "give_back":
-        return give_back(b, d, order, said, at)
+    if order.park == "give_back" or (order.basket is None and b.basket.order_no != order.intent.order_no):
+        return give_back(b, d, order, said, at)       # the basket on the counter is another customer's
     intent = order.intent
     parked = order.basket is not None
     basket = order.basket if order.basket is not None else b.basket
@@ -60,11 +60,16 @@ def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdi
 
 def ask_cashier(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """The phone beat the key: goods or money back.  Nobody can be asked about a parked order or one that timed out alone."""
-    if order.park == "book":
+    if order.given:
         return book(b, d, order, said, at)
     if order.park or b.basket.order_no != order.intent.order_no:
         return give_back(b, d, order, said, at)
     return Verdict([PaidWhileCancelling(order.intent.order_no, said.channel_no, ASK_MS)], say("asking"), "wait")
+
+
+def late(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """Paid after its close: booked when the goods were given away on its strength, given back otherwise."""
+    return book(b, d, order, said, at) if order.given else give_back(b, d, order, said, at)
 
 
 def give_back(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -84,8 +89,13 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
         return Verdict(facts, say("parked_lost", slip=order.slip), "bad")
     if b.basket.order_no != order.intent.order_no:
         return Verdict(facts)
-    return Verdict(facts, say("refused", why=said.detail) if said.said is Said.REFUSED else say("cancelled"),
-                   "bad" if said.said is Said.REFUSED else "plain")
+    return Verdict(facts, None if order.cause == "refused" else say("cancelled"))      # the refusal stays on the screen
+
+
+def settle(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """A try of ours was refused, and an earlier one may stand there and be paid: only close and query can tell."""
+    live = b.basket.order_no == order.intent.order_no
+    return Verdict([CancelWished(order.intent.order_no, "refused")], say("refused", why=said.detail) if live else None, "bad")
 
 
 def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -96,13 +106,13 @@ def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Ver
 MOVES: dict[tuple[Phase, Said], Move] = {
     (Phase.PLACING, Said.PAID): book,
     (Phase.PLACING, Said.CLOSED): close,
-    (Phase.PLACING, Said.REFUSED): close,
+    (Phase.PLACING, Said.REFUSED): settle,
     (Phase.AWAITING, Said.PAID): book,
     (Phase.AWAITING, Said.CLOSED): close,
     (Phase.CANCELLING, Said.PAID): ask_cashier,
     (Phase.CANCELLING, Said.CLOSED): close,
     (Phase.CANCELLING, Said.ABSENT): close,
-    (Phase.CLOSED, Said.PAID): give_back,
+    (Phase.CLOSED, Said.PAID): late,
     (Phase.CLOSED, Said.OPEN): reopen,
 }
 IGNORED: dict[tuple[Phase, Said], str] = {
@@ -161,7 +171,7 @@ def _give_back(b: Books, d: Desk, order: Order, channel_no: str, at: Stamp) -> l
     return [LatePaymentFound(intent.order_no, channel_no), RefundIntended(refund, cause),
             record.due("payment_alert", cause=cause, order_no=intent.order_no, channel_no=channel_no,
                        amount_fen=intent.amount_fen, channel=intent.channel, refund_no=refund.refund_no),
-            paper_due(b, "alert", intent.order_no, alert_paper(d.terms, "付款退回 / Payment given back", intent.order_no,
+            paper_due(b, "alert", intent.order_no, alert_paper(d.terms, "付款退回中 / Payment being given back", intent.order_no,
                                                                intent.amount_fen, at))]
 
 
@@ -190,8 +200,9 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
             facts.append(record.due("payment_alert", cause=f"{refund.cause}_given_back", order_no=refund.intent.order_no,
                                     refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel))
         return Verdict(facts, say("refunded", amount=yuan(amount)), "good")
-    if refund.cause != "customer":
-        # Money that is not ours stays owed: the intent stands and is asked again; a person is told.
+    if refund.cause != "customer" or e.word is RefundWord.ABNORMAL:
+        # Money that is not ours stays owed, and an abnormal refund may still be paid out by hand at the channel, where a
+        # second number could pay it twice: the intent stands and is asked again; a person is told.
         return Verdict(words=say("refund_failed", why=e.detail or e.word), tone="bad")
     return Verdict([RefundFailed(e.refund_no, e.detail or str(e.word), sale_no)],
                    say("refund_failed", why=e.detail or e.word), "bad")
@@ -278,7 +289,7 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
             return answer_asking(b, d, order, False, at)
         if order.phase is Phase.CLOSED:
             return Verdict([OrderForgotten(no)])
-    if what == "shown" and b.shown is not None:
+    if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
         return Verdict([ScreenCleared()], ("", ""))
     return Verdict()
 

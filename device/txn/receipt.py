@@ -72,9 +72,9 @@ def alert_paper(terms: Terms, title: str, order_no: str, amount_fen: int, at: St
             *_tail(terms, at))
 
 
-def report_paper(terms: Terms, letter: str, number: int, totals: Totals, held: int, parked: int, at: Stamp) -> Paper:
+def report_paper(terms: Terms, letter: str, number: int, day: str, totals: Totals, held: int, parked: int, at: Stamp) -> Paper:
     parts = [*_head(terms, f"{letter} 报表 / {letter} report  No. {number}"), Ruler(),
-             Pair("营业日 / Business day", totals.day or at.wall[:10]),
+             Pair("营业日 / Business day", day),
              Pair(f"销售 / Sales  {totals.sales}", yuan(totals.sales_fen)),
              Pair(f"退款 / Refunds  {totals.refunds}", yuan(-totals.refunds_fen)),
              Pair(f"删除 / Voids  {totals.voids}", yuan(totals.voids_fen)),

@@ -109,7 +109,7 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
         "refunds": [{"refund_no": no, "order_no": r.intent.order_no, "amount_fen": r.intent.amount_fen, "cause": r.cause,
                      "accepted": r.accepted} for no, r in books.refunds.items()],
         "papers": [{"job": p.job, "kind": p.kind, "state": p.state, "since": p.at} for p in books.papers.values()
-                   if p.state != "printed"],
+                   if p.state not in ("printed", "copied")],
         "health": health,
         "notice": " / ".join(w for w in dict.fromkeys(desk.words) if w),
         "training": desk.terms.training,
