@@ -8,12 +8,14 @@ from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
 from device.txn.effects import Effect, KickDrawer, Print
 from device.txn.facts import BooksStood, DrawerStarted, Entry, Fact, ReceiptStarted, refs_of
-from device.txn.inputs import Input
+from device.txn.inputs import Input, Pressed, Scanned
 from device.txn.machine import decide
 from device.txn.wants import ALWAYS, Key, keys, wants_of
+from device.txn.words import say
 from device.types import Stamp
 
 RESTATE_ROWS = 2_000          # rows after which the books are said again, so that a boot folds no more than this
+RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
 
 
 class Box:
@@ -37,6 +39,8 @@ class Box:
         out exactly once: that they started stands in the same row.
         """
         verdict = decide(self.books, self.desk, event, at)
+        if isinstance(event, (Pressed, Scanned)) and self._full_for(verdict.facts):
+            verdict = Verdict(words=say("journal_full"), tone="bad", refused=True, desk={"typed": ""})
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
         booted = any(isinstance(f, wire.Booted) for f in facts)
@@ -61,10 +65,16 @@ class Box:
         self._rows = 0
 
     def _append(self, facts: list[Fact], at: Stamp, sync: bool) -> None:
-        self.journal.append(Row(wire.encode(Entry(at, tuple(facts))), self.books.chain.seq, refs_of(facts)), sync=sync)
+        # Nothing new began without room, so whatever is kept here closes something and may use the reserve.
+        self.journal.append(Row(wire.encode(Entry(at, tuple(facts))), self.books.chain.seq, refs_of(facts)), sync=sync,
+                            from_reserve=True)
         self._rows += 1
-        if self._rows >= RESTATE_ROWS and not self.books.basket.lines:
+        if self._rows >= RESTATE_ROWS and not self.books.basket.lines and self.journal.room_bytes() >= RESTATE_BYTES:
             self.restate(at)
+
+    def _full_for(self, facts: list[Fact]) -> bool:
+        """True when `facts` begin something that the card has no room to carry to its end."""
+        return any(isinstance(f, wire.BEGINS) for f in facts) and self.journal.room_bytes() <= 0
 
     def _delta(self, touched: set[Key]) -> tuple[list[Effect], list[Effect]]:
         start, stop = [], []

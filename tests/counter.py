@@ -33,8 +33,13 @@ class MemoryJournal:
         self.waiting_rows: list = []
         self.from_n = 0
         self.commits = 0
+        self.room = 1 << 30
 
-    def append(self, row, *, sync: bool, restates: bool = False) -> None:
+    def room_bytes(self) -> int:
+        return self.room
+
+    def append(self, row, *, sync: bool, restates: bool = False, from_reserve: bool = False) -> None:
+        assert from_reserve or self.room > 0
         self.waiting_rows.append((row, restates))
         if sync:
             self.sync()

@@ -574,3 +574,24 @@ def test_z_of_a_day_without_sales_names_the_business_day():
     counter.press("Z")
     assert "2026-09-01" in str([p for p in counter.printed[-1].paper if "Business day" in str(p)])
     assert [r["day"] for r in records(counter) if r["kind"] == "z_report"] == ["2026-09-01"]
+
+
+def test_a_full_card_begins_nothing_and_ends_what_was_begun():
+    counter, no = counter_paying()
+    counter.journal.room = 0
+    counter.say(no, Said.PAID, 500)
+    assert counter.phase == "PAID" and [r["kind"] for r in records(counter)][-1] == "sale"
+    counter.scan(COLA)
+    assert not counter.box.books.basket.lines and "full" in counter.box.desk.words[1]
+    counter.cut_power()                                       # boots on a full card, and says the same
+    counter.scan(COLA)
+    assert not counter.box.books.basket.lines and "full" in counter.box.desk.words[1]
+
+
+def test_a_card_that_fills_up_under_a_basket_charges_no_wallet_and_lets_it_go_for_cash():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.journal.room = 0
+    assert counter.press("PAY").refused and not counter.box.books.orders
+    counter.press("CASH")
+    assert len(counter.box.books.sales) == 1

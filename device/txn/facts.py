@@ -242,6 +242,9 @@ AnyFact = (
 SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
           OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, Booted)
 
+# What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
+BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)
+
 ORDER_REFS = (SaleClosed, RefundIntended, CashReturned, RefundFailed)
 
 
