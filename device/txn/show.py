@@ -64,6 +64,8 @@ def render(books: Books, desk: Desk) -> Screen:
         if now == "IDLE" and not notice:
             screen["notice"] = say("welcome")[lang]
             screen["tone"] = "plain"
+    if screen["notice"] == screen["title"]:
+        screen["notice"] = ""                          # said once, large
     return Screen(**screen)
 
 
