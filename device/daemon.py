@@ -77,7 +77,7 @@ class Daemon:
                                identity={"box": config.box, "mode": "training" if config.training else "real"})
         self.box = Box(self.journal)
         self.prices, self.prices_fault = _prices(config)
-        drivers = {"signer": self.signer, **drivers_of(config, self.look_up)}
+        drivers = {"signer": self.signer, **drivers_of(to_driven(config), self.look_up)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
         self.forwarder: Forwarder | None = None
         self.link = None
@@ -219,8 +219,8 @@ class Daemon:
 
     def _answer(self, line: bytes) -> dict:
         try:
-            verb = msgspec.json.decode(line, type=dict).get("verb")
-        except msgspec.DecodeError:
+            verb = str(msgspec.json.decode(line, type=dict).get("verb"))
+        except (msgspec.DecodeError, RecursionError):
             return {"ok": False, "error": "A request is one line of JSON, an object with a verb."}
         answers: dict[str, Callable[[], dict]] = {
             "state": lambda: {"state": self.state()},
@@ -269,6 +269,11 @@ def _fatal(stop: asyncio.Future, context: dict) -> None:
     error = context.get("exception") or RuntimeError(context.get("message", "unknown"))
     if not stop.done():
         stop.set_exception(error)
+
+
+def to_driven(config: Config) -> Config:
+    """The configuration as the drivers see it: a training box has no channel, so that none of its orders can leave."""
+    return msgspec.structs.replace(config, channels=()) if config.training else config
 
 
 def _prices(config: Config) -> tuple[PriceList, str]:

@@ -7,6 +7,8 @@ import json
 import msgspec
 import pytest
 
+from device.config import parse
+from device.daemon import to_driven
 from device.txn import facts as wire
 from device.txn import show
 from device.txn.books import Books, Phase, evolve
@@ -595,3 +597,12 @@ def test_a_card_that_fills_up_under_a_basket_charges_no_wallet_and_lets_it_go_fo
     assert counter.press("PAY").refused and not counter.box.books.orders
     counter.press("CASH")
     assert len(counter.box.books.sales) == 1
+
+
+def test_a_training_box_has_no_driver_for_any_channel():
+    real = parse({"box": "box-7", "box_no": "00000A", "tenant": "corner", "merchant_keys_on_box": True, "channel": {"wechat": {
+        "base_url": "http://127.0.0.1:8700/", "appid": "wx0000000000000001", "mchid": "1900000001", "serial_no": "5157",
+        "notify_url": "https://example.com/n", "private_key_file": "wechat.key", "platform_key_id": "PUB_KEY_ID_01",
+        "platform_key_file": "platform.pub"}}})
+    assert to_driven(real).channels
+    assert not to_driven(msgspec.structs.replace(real, training=True)).channels
