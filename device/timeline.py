@@ -1,4 +1,7 @@
-"""`tillbox timeline FILE ORDER`: everything the journal says of one order, oldest first, while the daemon runs or is dead."""
+"""`tillbox timeline FILE ORDER`: everything the journal says of one order, oldest first.
+
+Reads only, and while no daemon holds the file: a running one locks it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def main(argv: list[str]) -> int:
         db = sqlite3.connect(f"file:{args.file}?mode=ro", uri=True)
         rows = db.execute("SELECT n, facts FROM journal WHERE instr(facts, ?) ORDER BY n", (args.order.encode(),)).fetchall()
     except sqlite3.Error as why:
-        print(f"{args.file} cannot be read: {why}; give the journal.db of a box", file=sys.stderr)
+        hint = "stop the daemon that holds it, or copy it with its -wal" if "locked" in str(why) else "give the journal.db of a box"
+        print(f"tillbox timeline: {args.file} cannot be read: {why}; {hint}", file=sys.stderr)
         return 2
     found = 0
     for n, row in rows:

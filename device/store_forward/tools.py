@@ -55,7 +55,7 @@ def opened(path: str | Path) -> Any:
     except sqlite3.Error as error:
         conn.close()
         if "locked" in str(error):
-            raise _refused(path, "is held by the running daemon", "stop it first, or read the second copy") from None
+            raise _refused(path, "is held by the running daemon", "stop it first") from None
         raise _refused(path, f"cannot be read: {error}", "see docs/recovery.md") from None
     if not 1 <= found <= SCHEMA_VERSION:
         conn.close()
