@@ -38,6 +38,7 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).parents[1]
 SEED = 20_260_901
 KILLS_MIN, KILLS_MAX = 50, 60
+BOOT_TOO = 0.2                 # of the kills are followed by one of the boot that comes next
 SALE_S_MAX = 40.0
 MISSED_S = 3.0                 # a moment that did not come so long after its sale will not come
 TEA, COFFEE = "4891028705949", "6901715291209"
@@ -56,22 +57,33 @@ class Moment(NamedTuple):
     nth: int
 
 
+class Kill(NamedTuple):
+    """A daemon killed at `moment`, when `rows` of the sale had been written, at least one, and its end was still to come."""
+
+    moment: Moment
+    rows: int
+
+
 class Killer:
     """Sees every row and first byte of a sale; kills the daemon the moment that the armed one comes."""
 
     def __init__(self, counter: Counter) -> None:
-        self.counter, self.kills = counter, []
+        self.counter = counter
+        self.kills: list[Kill] = []
+        self.again, self.boots_killed = False, 0     # whether the next boot dies as well, as soon as it has said so
         self._lock = threading.RLock()
         self._armed: Moment | None = None
         self._seen: Tally[str] | None = None         # None: no sale is under way
         self._order: list[Moment] = []
-        self._kind, self._before = "", ""
+        self._kind, self._part, self._before = "", "", ""
+        self._rows = 0                               # of the sale under way
+        self._old: set[str] = set()                  # orders of earlier sales, which are still asked about
         self._ends = threading.Event()
         self._log = open(counter.folder / "daemon.log", encoding="utf-8")
         self._log.seek(0, os.SEEK_END)
+        self._hook()
         self._tail = threading.Thread(target=self._follow, name="tail", daemon=True)
         self._tail.start()
-        self._hook()
 
     def _hook(self) -> None:
         server, printer = self.counter.channel, self.counter.printer
@@ -79,53 +91,74 @@ class Killer:
 
         def answered(call: str, *request: Any) -> Any:
             done = answer(call, *request)
-            self.happened(f"channel {call}")
+            if call != "query" or not any(no in request[1] for no in self._old):
+                self._reached(f"channel {call}")
             return done
 
         def received(data: bytes) -> None:
             if data.startswith(drawer_bytes(2)):
-                self.happened("drawer")
+                self._reached("drawer")
             elif len(data) > 64:
-                self.happened("paper")
+                self._reached("paper")
             receive(data)
 
         server._answer, printer.receive = answered, received  # type: ignore[method-assign]
 
     def _follow(self) -> None:
-        part = ""
-        while not self._ends.is_set():
-            more = self._log.readline()
-            if not more:
-                self._ends.wait(0.001)
-                continue
-            part += more
-            if part.endswith("\n"):
-                fact = FACT_LINE.match(part)
-                part = ""
-                if fact is not None:
-                    before, self._before = self._before, fact[1]
-                    if fact[1] not in FOLLOWERS and (before, fact[1]) not in FOLLOWS:
-                        self.happened(fact[1])
+        while not self._ends.wait(0.001):
+            self._read_on()
 
-    def happened(self, event: str) -> None:
+    def _read_on(self) -> None:
+        """Every line that the daemon has logged by now."""
         with self._lock:
-            if self._seen is None:
-                return
-            self._seen[event] += 1
-            moment = Moment(self._kind, event, self._seen[event])
-            self._order.append(moment)
-            if moment == self._armed:
-                self._armed = None
-                pid = self.counter.daemon.pid
-                if pid is not None:
-                    os.kill(pid, signal.SIGKILL)
-                    self.kills.append(moment)
+            while more := self._log.readline():
+                self._part += more
+                if self._part.endswith("\n"):
+                    fact, self._part = FACT_LINE.match(self._part), ""
+                    if fact is not None:
+                        self._logged(fact[1])
+
+    def _logged(self, name: str) -> None:
+        if name == "Booted" and self.again:
+            self.again = False
+            self.boots_killed += self._kill()
+        if name in FOLLOWERS:
+            return
+        before, self._before = self._before, name
+        if (before, name) not in FOLLOWS:
+            self._rows += 1
+            self._happened(name)
+
+    def _reached(self, event: str) -> None:
+        """A first byte is outside; the rows it rests upon were logged before, so they are counted before."""
+        with self._lock:
+            self._read_on()
+            self._happened(event)
+
+    def _happened(self, event: str) -> None:
+        if self._seen is None:
+            return
+        self._seen[event] += 1
+        moment = Moment(self._kind, event, self._seen[event])
+        self._order.append(moment)
+        if moment == self._armed:
+            self._armed = None
+            if self._kill():
+                self.kills.append(Kill(moment, self._rows))
+
+    def _kill(self) -> bool:
+        pid = self.counter.daemon.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
 
     @contextlib.contextmanager
     def sale(self, kind: str, at: Moment | None = None) -> Iterator[list[Moment]]:
         """One sale of `kind`, killed at `at`; yields what happens in it."""
         with self._lock:
-            self._kind, self._armed, self._seen, self._order = kind, at, Tally(), []
+            self._read_on()                           # what was logged before belongs to no sale
+            self._kind, self._armed, self._seen, self._order, self._rows = kind, at, Tally(), [], 0
+            self._old = {order["order_no"] for order in self.counter.channel_orders()}
         try:
             yield self._order
         finally:
@@ -375,12 +408,15 @@ def test_a_daemon_killed_at_any_moment_of_a_sale_goes_on_from_what_is_on_disk(
             assert len(moments) >= KILLS_MIN, moments
             for moment in moments:
                 if len(killer.kills) < KILLS_MAX:
+                    killer.again = choice.random() < BOOT_TOO
                     one(till, killer, moment.kind, moment)
         finally:
             killer.end()
-        assert len(set(killer.kills)) == len(killer.kills) >= KILLS_MIN, set(moments) - set(killer.kills)
-        assert {m.kind for m in killer.kills} == set(KINDS)
-        assert counter.daemon.starts == 1 + len(killer.kills)
+        killed = {kill.moment for kill in killer.kills}
+        assert len(killed) == len(killer.kills) >= KILLS_MIN, set(moments) - killed
+        assert {moment.kind for moment in killed} == set(KINDS)
+        assert [kill for kill in killer.kills if kill.rows < 1] == []      # none while idle
+        assert killer.boots_killed >= 3 and counter.daemon.starts == 1 + len(killer.kills) + killer.boots_killed
         till.until(lambda state, papers: counter.quiet(), "the day")
         summary = counter.summary()
         assert summary["agree"] is True, summary
