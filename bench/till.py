@@ -43,6 +43,7 @@ class Till:
         self.journal = Journal(folder / "journal.db", identity=IDENTITY)
         self.box = Box(self.journal)
         self.boot, self.mono_ms, self.signatures = boot, 0, 0
+        self._wall = EPOCH.isoformat(timespec="milliseconds")
         self.tell(Started(boot, "bench", TERMS, SEED, self.signer.kid))
 
     def tell(self, event: Input) -> None:
@@ -81,8 +82,7 @@ class Till:
             self.tell(Scanned(found.item.gtin, found))
 
     def _stamp(self) -> Stamp:
-        wall = (EPOCH + datetime.timedelta(milliseconds=self.mono_ms)).isoformat(timespec="milliseconds")
-        return Stamp(self.boot, self.mono_ms, wall, "ntp")
+        return Stamp(self.boot, self.mono_ms, self._wall, "ntp")      # to tell the time is the daemon's work
 
 
 class _Jump(selectors.DefaultSelector):

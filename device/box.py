@@ -7,15 +7,19 @@ from device.txn import facts as wire
 from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
 from device.txn.effects import Effect, KickDrawer, Print
-from device.txn.facts import BooksStood, DrawerStarted, Entry, Fact, ReceiptStarted, refs_of
+from device.txn.facts import (
+    BooksStood, DrawerDone, DrawerDue, DrawerStarted, Entry, Fact, ReceiptDue, ReceiptPrinted, ReceiptStarted,
+    ReceiptUnstarted, ReceiptUnsure, refs_of,
+)
 from device.txn.inputs import Input, Pressed, Scanned
 from device.txn.machine import decide
-from device.txn.wants import ALWAYS, Key, keys, wants_of
+from device.txn.wants import Key, keys, wants_of
 from device.txn.words import say
 from device.types import Stamp
 
 RESTATE_ROWS = 2_000          # rows after which the books are said again, so that a boot folds no more than this
 RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
+PAPER_FACTS = (ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted, DrawerDone)
 
 
 class Box:
@@ -25,6 +29,7 @@ class Box:
         self.journal = journal
         self.desk = Desk()
         self._wanted: dict[Key, set[Effect]] = {}
+        self._seen: dict[Key, object] = {}            # what the wants of a key without a number stood upon
         self.books, self._rows = _folded(journal)
 
     @staticmethod
@@ -44,9 +49,10 @@ class Box:
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
         booted = any(isinstance(f, wire.Booted) for f in facts)
-        touched = {*ALWAYS, *keys_touched(facts)}
+        touched = keys_touched(facts)
         for fact in facts:
             evolve(self.books, fact, at)              # a fact that cannot be folded is a KeyError: die, fold again
+        touched |= self._moved()
         start, stop = self._delta(keys(self.books) if booted else touched)
         begun = [_started(e) for e in start if e.kind != "repeatable"]
         for fact in begun:
@@ -75,6 +81,20 @@ class Box:
     def _full_for(self, facts: list[Fact]) -> bool:
         """True when `facts` begin something that the card has no room to carry to its end."""
         return any(isinstance(f, wire.BEGINS) for f in facts) and self.journal.room_bytes() <= 0
+
+    def _moved(self) -> set[Key]:
+        """Keys without a number whose ground moved since they were last looked at.
+
+        By what they stand upon and not by the input: a desk that was emptied in between moves it as well.
+        """
+        books, desk = self.books, self.desk
+        grounds: tuple[tuple[Key, object], ...] = (
+            (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due))), (("recall",), desk.looking),
+            (("shown",), (books.shown, books.boot)))
+        moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
+        if moved:
+            self._seen = dict(grounds)
+        return moved
 
     def _delta(self, touched: set[Key]) -> tuple[list[Effect], list[Effect]]:
         start, stop = [], []
@@ -106,6 +126,9 @@ def keys_touched(facts: list[Fact]) -> set[Key]:
     """Keys whose wants these facts can change."""
     touched: set[Key] = set()
     for fact in facts:
+        if isinstance(fact, PAPER_FACTS):
+            touched.add(("printer",))
+            continue
         intent = getattr(fact, "intent", None)
         for name in ("order_no", "refund_no"):
             no = getattr(fact, name, None) or getattr(intent, name, None)
