@@ -191,8 +191,8 @@ class Runner:
             return DeviceSaid(part, "gone", why.what)
 
     async def _alarm(self, effect: Alarm) -> None:
-        while effect.boot == self.box.books.boot and (left_ms := effect.at_ms - self.clock.now_ms()) > 0:
-            await asyncio.sleep(left_ms / 1000)       # it rings once: a ring that came early would be lost
+        if effect.boot == self.box.books.boot:        # it rings once, and a ring that came early would be lost: 1 ms more
+            await asyncio.sleep(max(0, effect.at_ms + 1 - self.clock.now_ms()) / 1000)
         await self._inbox.put(Rang(effect.key))
 
     async def _listen(self, part: str, driver: Driver) -> None:
