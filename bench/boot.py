@@ -1,0 +1,201 @@
+"""What it costs to start and to stand still: processor time to ready, memory, idling, and a journal of a million rows.
+
+The floor of a start is a bare interpreter that imports the given packages at once.  Daemons are real processes on device
+models; processor time is the kernel's own, over all threads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.till import IDENTITY, Till
+from device.box import RESTATE_ROWS, Box
+from device.store_forward.journal import Journal
+from sim.counter import wiring
+from sim.counter.ask import ask
+from sim.counter.counter import Counter
+from sim.devices.keypad import KeypadModel
+from sim.devices.scanner import ScannerModel
+
+PACKAGES = ("asyncio, sqlite3, serial, evdev, paho.mqtt.client, escpos.printer, sqlite_utils, cryptography.x509, PIL.Image, "
+            "PIL.ImageDraw, PIL.ImageFont")
+STARTS = 8
+READY_RATIO_MAX = 0.5
+RSS_MB_MAX = 60.0
+IDLE_S, IDLE_PERCENT_MAX = 10.0, 0.5
+ROWS_FEW, ROWS_MANY = 1_000, 1_000_000
+BOOTS, BOOT_RATIO_MAX = 30, 1.2
+WAIT_S = 20.0
+CODE = "4891028705949"
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """Rows `{"name","value","unit","floor","ratio","goal","holds"}`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield _start_row(folder)
+        yield from _sold_rows(folder)
+        yield _rows_row(folder)
+
+
+# To ready ----------------------------------------------------------------------------------------------------------------
+
+def _start_row(folder: Path) -> dict[str, Any]:
+    there = folder / "start"
+    there.mkdir()
+    shop = wiring.Shop(there)
+    wiring.write_box(there, shop, run_dir=there / "run", broker_port=1, channel_url="http://127.0.0.1:1", printer_port=1)
+    devices = ScannerModel(there / "dev" / "scanner"), KeypadModel(there / "dev" / "keypad")
+    ours, bare = [], []
+    for n in range(STARTS + 1):                      # the first pair warms the page cache and is not counted
+        for side in (0, 1) if n % 2 else (1, 0):
+            spent = _bare_ms() if side else _started_ms(there, devices[0])
+            if n:
+                (bare if side else ours).append(spent)
+    for device in devices:
+        device.unplug()
+    value, floor = statistics.median(ours), statistics.median(bare)
+    ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    return _row("boot.ready_cpu", value, "ms", floor, ratio, READY_RATIO_MAX, ratio)
+
+
+def _started_ms(there: Path, scanner: ScannerModel) -> float:
+    """Processor milliseconds until READY=1 was said and a scan stood in the basket."""
+    address = there / "notify"
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(str(address))
+        line.settimeout(WAIT_S)
+        daemon = subprocess.Popen([sys.executable, "-m", "device", "run", "--config", str(there / "box.toml")],
+                                  env={**os.environ, "NOTIFY_SOCKET": str(address)}, stderr=subprocess.DEVNULL)
+        try:
+            while b"READY=1" not in line.recv(4096):
+                pass
+            lines = _lines(there)
+            until_s = time.monotonic() + WAIT_S
+            while _lines(there) == lines:
+                assert time.monotonic() < until_s, "no scan was accepted"
+                try:
+                    scanner.scan(CODE)
+                except RuntimeError:                 # its reader is not there yet
+                    continue
+                finally:
+                    time.sleep(0.02)
+            return _cpu_ms(daemon.pid)
+        finally:
+            daemon.kill()
+            daemon.wait()
+
+
+def _lines(there: Path) -> int:
+    return ask(there / "run" / "daemon.sock", "screen")["screen"]["lines_total"]
+
+
+def _bare_ms() -> float:
+    code = f"import time, {PACKAGES}\nprint(time.process_time() * 1000)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+
+
+def _cpu_ms(pid: int) -> float:
+    """Of every thread that lives; a thread that ended is in the process's own ticks only, which are too coarse."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
+
+
+# After a sale ------------------------------------------------------------------------------------------------------------
+
+def _sold_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    counter = Counter(folder / "counter")
+    counter.start()
+    try:
+        counter.scan(CODE)
+        counter.key("PAY")
+        _until(lambda: counter.state()["phase"] == "AWAITING")
+        counter.phone_scan("wechat", None, "pay")
+        _until(lambda: counter.receipts() and counter.quiet() and counter.cloud_records()["tokens"])
+        pid = counter.daemon.pid
+        assert pid is not None
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        value = int(status["VmRSS"].split()[0]) / 1000
+        yield _row("boot.rss_after_a_sale", value, "MB", None, None, RSS_MB_MAX, value)
+        time.sleep(2)
+        before, start = _cpu_ms(pid), time.monotonic()
+        time.sleep(IDLE_S)
+        percent = (_cpu_ms(pid) - before) / 10 / (time.monotonic() - start)
+        yield _row("boot.idle_cpu", percent, "%", None, None, IDLE_PERCENT_MAX, percent)
+    finally:
+        counter.stop()
+
+
+def _until(done: Any) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not done():
+        if time.monotonic() > until_s:
+            raise RuntimeError("the counter never got so far")
+        time.sleep(0.05)
+
+
+# A million rows ----------------------------------------------------------------------------------------------------------
+
+def _rows_row(folder: Path) -> dict[str, Any]:
+    """Journal opened and books folded.  The long journal stands just before it would say its books again: the worst moment."""
+    few, many = folder / "few", folder / "many"
+    for there, last in ((few, ROWS_FEW), (many, RESTATE_ROWS * 2)):
+        there.mkdir()
+        till = Till(there)
+        while till.journal.last < last - 10:
+            till.qr_sale()
+        till.close()
+    _lengthen(many / "journal.db", ROWS_MANY)
+    ours, floor = [], []
+    for n in range(BOOTS):
+        for side in (0, 1) if n % 2 else (1, 0):
+            (floor if side else ours).append(_boot_ms(few if side else many))
+    shutil.rmtree(many)
+    ratio = statistics.median(a / b for a, b in zip(ours, floor, strict=True))
+    return _row("boot.fold_1000000_rows", statistics.median(ours), "ms", statistics.median(floor), ratio, BOOT_RATIO_MAX, ratio)
+
+
+def _lengthen(path: Path, rows_wanted: int) -> None:
+    """Put copies of a journal's rows before them, until it has as many as wanted."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous = OFF")
+    kept = db.execute("SELECT n, mark, facts FROM journal ORDER BY n").fetchall()
+    refs = db.execute("SELECT ref, n FROM refs").fetchall()
+    more = rows_wanted - kept[-1][0]
+    short = [facts for _, _, facts in kept if len(facts) < 300]
+    db.execute("BEGIN")
+    db.execute("DELETE FROM journal")
+    db.execute("DELETE FROM refs")
+    db.executemany("INSERT INTO journal VALUES (?, 0, ?)", ((n + 1, short[n % len(short)]) for n in range(more)))
+    db.executemany("INSERT INTO journal VALUES (?, ?, ?)", ((n + more, mark, facts) for n, mark, facts in kept))
+    db.executemany("INSERT INTO refs VALUES (?, ?)", ((ref, n + more) for ref, n in refs))
+    db.execute("UPDATE meta SET value = value + ? WHERE key = 'fold_from'", (more,))
+    db.execute("COMMIT")
+    db.close()
+
+
+def _boot_ms(there: Path) -> float:
+    start = time.perf_counter()
+    journal = Journal(there / "journal.db", identity=IDENTITY)
+    box = Box(journal)
+    spent = (time.perf_counter() - start) * 1e3
+    assert box.books.chain.seq
+    journal.close()
+    return spent
+
+
+def _row(name: str, value: float, unit: str, floor: float | None, ratio: float | None, goal: float, judged: float) -> dict[str, Any]:
+    return {"name": name, "value": round(value, 2), "unit": unit, "floor": floor and round(floor, 2),
+            "ratio": ratio and round(ratio, 3), "goal": goal, "holds": judged <= goal}
