@@ -19,7 +19,7 @@ from device.errors import DriverBusy, DriverGone
 from device.pace import wait_ms
 from device.txn import show
 from device.txn.desk import Verdict
-from device.txn.effects import Alarm, Effect, KickDrawer, Print, Recall
+from device.txn.effects import Alarm, Effect, Print, Recall
 from device.txn.facts import Fact, OrderIntended, RecordSigned
 from device.txn.inputs import DeviceSaid, DrawerKicked, Input, PrintRefused, PrintUnsure, Rang, Recalled
 from device.txn.screen import Screen

@@ -606,3 +606,13 @@ def test_a_training_box_has_no_driver_for_any_channel():
         "platform_key_file": "platform.pub"}}})
     assert to_driven(real).channels
     assert not to_driven(msgspec.structs.replace(real, training=True)).channels
+
+
+def test_cash_taken_for_goods_that_were_never_paid_in_full_stands_in_the_alert():
+    counter = Counter()
+    counter.scan(TEA, 2)
+    counter.press("300 CASH")
+    no = counter.pay()
+    counter.press("PARK ENTER")
+    counter.say(no, Said.CLOSED)
+    assert [(r["amount_fen"], r["cash_fen"]) for r in records(counter) if r["kind"] == "payment_alert"] == [(700, 300)]

@@ -81,8 +81,9 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
     """Definitely unpaid.  The number stays as a tombstone, queried until its shelf life is over."""
     facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail)]
     if order.park == "book":
+        cash_fen = sum(t.amount_fen for t in order.basket.tenders)    # lies in the drawer, and no sale will name it
         facts += [record.due("payment_alert", cause="goods_given_unpaid", order_no=order.intent.order_no,
-                             amount_fen=order.intent.amount_fen, channel=order.intent.channel),
+                             amount_fen=order.intent.amount_fen, channel=order.intent.channel, cash_fen=cash_fen),
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, f"转挂未付 / Parked, never paid  {order.slip}", order.intent.order_no,
                       order.intent.amount_fen, at))]
