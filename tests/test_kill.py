@@ -102,7 +102,7 @@ class Killer:
                 self._reached("paper")
             receive(data)
 
-        server._answer, printer.receive = answered, received  # type: ignore[method-assign]
+        server._answer, printer.receive = answered, received  # type: ignore[assignment,method-assign]
 
     def _follow(self) -> None:
         while not self._ends.wait(0.001):
