@@ -240,6 +240,8 @@ class Daemon:
         state["oldest_unacked_s"] = self._oldest_s()
         if self.forwarder is not None and (self.forwarder.halted or self.forwarder.trouble):
             state["health"]["collector"] = self.forwarder.halted or "unreadable"
+        if self.journal.room_bytes() <= 0:
+            state["health"]["journal"] = "full"
         if self.prices_fault:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault

@@ -166,6 +166,7 @@ def test_paid_while_cancelling_goes_back_at_a_boot():
     counter.say(no, Said.PAID, 500)
     counter.cut_power()
     assert len(counter.wants("RefundOrder")) == 1 and counter.phase == "BASKET"
+    assert no in counter.box.desk.words[1]
 
 
 def test_paid_after_close_gives_the_money_back():
@@ -616,3 +617,10 @@ def test_cash_taken_for_goods_that_were_never_paid_in_full_stands_in_the_alert()
     counter.press("PARK ENTER")
     counter.say(no, Said.CLOSED)
     assert [(r["amount_fen"], r["cash_fen"]) for r in records(counter) if r["kind"] == "payment_alert"] == [(700, 300)]
+
+
+def test_x_reports_are_numbered_on_over_a_z():
+    counter = Counter()
+    counter.press("X Z X")
+    assert [(r["kind"], r["no"]) for r in records(counter) if "report" in r["kind"]] == [
+        ("x_report", 1), ("z_report", 1), ("x_report", 2)]

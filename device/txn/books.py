@@ -465,7 +465,7 @@ def _x_taken(b: Books, f, at: Stamp) -> None:
 
 
 def _day_closed(b: Books, f, at: Stamp) -> None:
-    b.day = Totals(z_no=f.z_no, grand_fen=b.day.grand_fen)
+    b.day = Totals(z_no=f.z_no, x_no=b.day.x_no, grand_fen=b.day.grand_fen)
 
 
 def _screen_cleared(b: Books, f, at: Stamp) -> None:

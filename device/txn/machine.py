@@ -225,7 +225,8 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     assert len(asking) <= 1
     for order in asking:
         facts += _give_back(b, d, order, order.channel_no, at)
-    return Verdict(facts, say("paper_unsure") if unsure else None, "wait" if unsure else "plain", desk=desk)
+    words = say("late_paid", no=asking[0].intent.order_no) if asking else say("paper_unsure") if unsure else None
+    return Verdict(facts, words, "wait" if words else "plain", desk=desk)
 
 
 def on_configured(b: Books, d: Desk, e: Configured, at: Stamp) -> Verdict:
