@@ -17,7 +17,7 @@ from device.txn.wants import Key, keys, wants_of
 from device.txn.words import say
 from device.types import Stamp
 
-RESTATE_ROWS = 2_000          # rows after which the books are said again, so that a boot folds no more than this
+RESTATE_ROWS = 1_000          # rows after which the books are said again, so that a boot folds no more than this
 RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
 PAPER_FACTS = (ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted, DrawerDone)
 
