@@ -196,6 +196,7 @@ def _boot_ms(there: Path) -> float:
     return spent
 
 
-def _row(name: str, value: float, unit: str, floor: float | None, ratio: float | None, goal: float, judged: float) -> dict[str, Any]:
+def _row(name: str, value: float, unit: str, floor: float | None, ratio: float | None, goal: float,
+         judged: float) -> dict[str, Any]:
     return {"name": name, "value": round(value, 2), "unit": unit, "floor": floor and round(floor, 2),
             "ratio": ratio and round(ratio, 3), "goal": goal, "holds": judged <= goal}

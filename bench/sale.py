@@ -116,7 +116,8 @@ def _throughput(folder: Path) -> Iterator[dict[str, Any]]:
         ours, floor = _in_turns(sale, lambda rows_of=commits: bare.sale(rows_of))
         ratio = statistics.median(b / a for a, b in zip(ours, floor, strict=True))
         yield {"name": f"sale.{kind}_rate", "value": round(1 / statistics.median(ours)), "unit": "sales/s",
-               "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": RATIO_MIN, "holds": ratio >= RATIO_MIN}
+               "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": RATIO_MIN,
+               "holds": ratio >= RATIO_MIN}
     till.close()
     bare.close()
 
@@ -239,7 +240,8 @@ def _fresh(folder: Path, name: str) -> Path:
 
 
 def _most(name: str, value: float, unit: str, goal: float) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 2), "unit": unit, "floor": None, "ratio": None, "goal": goal, "holds": value <= goal}
+    return {"name": name, "value": round(value, 2), "unit": unit, "floor": None, "ratio": None, "goal": goal,
+            "holds": value <= goal}
 
 
 def _told(name: str, value: float, unit: str) -> dict[str, Any]:

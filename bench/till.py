@@ -19,7 +19,16 @@ from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn.effects import Effect, KickDrawer, PlaceOrder, Print, QueryOrder, SignRecord
 from device.txn.inputs import (
-    ChannelSaid, DrawerKicked, Input, Pressed, Printed, QrReady, Said, Scanned, Signed, Started,
+    ChannelSaid,
+    DrawerKicked,
+    Input,
+    Pressed,
+    Printed,
+    QrReady,
+    Said,
+    Scanned,
+    Signed,
+    Started,
 )
 from device.txn.show import phase
 from device.types import Account, Found, Item, Stamp, Terms

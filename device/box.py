@@ -8,8 +8,18 @@ from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
 from device.txn.effects import Effect, KickDrawer, Print
 from device.txn.facts import (
-    BooksStood, DrawerDone, DrawerDue, DrawerStarted, Entry, Fact, ReceiptDue, ReceiptPrinted, ReceiptStarted,
-    ReceiptUnstarted, ReceiptUnsure, refs_of,
+    BooksStood,
+    DrawerDone,
+    DrawerDue,
+    DrawerStarted,
+    Entry,
+    Fact,
+    ReceiptDue,
+    ReceiptPrinted,
+    ReceiptStarted,
+    ReceiptUnstarted,
+    ReceiptUnsure,
+    refs_of,
 )
 from device.txn.inputs import Input, Pressed, Scanned
 from device.txn.machine import decide

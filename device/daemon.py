@@ -32,7 +32,7 @@ from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
 from device.txn import facts
 from device.txn import show as screens
-from device.txn.inputs import Asked, LinkSaid, Started
+from device.txn.inputs import LinkSaid, Started
 from device.types import Stamp
 
 log = logging.getLogger("tillbox")

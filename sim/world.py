@@ -36,7 +36,18 @@ from device.txn import facts
 from device.txn.books import Phase
 from device.txn.effects import Alarm, Effect, KickDrawer, Pair, Print, QrCode, Recall, SignRecord, Text
 from device.txn.inputs import (
-    DeviceSaid, DrawerKicked, Input, LinkSaid, Pressed, Printed, PrintRefused, PrintUnsure, Rang, Recalled, Scanned, Signed,
+    DeviceSaid,
+    DrawerKicked,
+    Input,
+    LinkSaid,
+    Pressed,
+    Printed,
+    PrintRefused,
+    PrintUnsure,
+    Rang,
+    Recalled,
+    Scanned,
+    Signed,
     Started,
 )
 from device.txn.show import phase
@@ -392,7 +403,8 @@ class World:
         sales = {r["body"]["order_no"]: r["body"] for r in records if r["kind"] == "sale"}
         for r in records:
             if r["kind"] == "refund" and r["body"]["method"] != "cash":
-                back[next(t["order_no"] for t in sales[r["body"]["order_no"]]["tenders"] if t["order_no"])] += r["body"]["amount_fen"]
+                tenders = sales[r["body"]["order_no"]]["tenders"]
+                back[next(t["order_no"] for t in tenders if t["order_no"])] += r["body"]["amount_fen"]
             elif r["kind"] == "payment_alert" and r["body"]["cause"].endswith("_given_back"):
                 taken[r["body"]["order_no"]] += r["body"]["amount_fen"]
                 back[r["body"]["order_no"]] += r["body"]["amount_fen"]

@@ -12,9 +12,28 @@ from device.txn.books import Books, Line, Order, Phase, Sale, Tender
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
-    BasketCleared, BasketHeld, BasketRecalled, CancelWished, CashReturned, DayClosed, DrawerDue, Fact, LineAdded, LineChanged,
-    LineVoided, OrderIntended, OrderParked, ReceiptDue, RefundFailed, RefundIntended, SaleClosed,
-    SaleRecalled, ScreenCleared, TenderTaken, XTaken, decode,
+    BasketCleared,
+    BasketHeld,
+    BasketRecalled,
+    CancelWished,
+    CashReturned,
+    DayClosed,
+    DrawerDue,
+    Fact,
+    LineAdded,
+    LineChanged,
+    LineVoided,
+    OrderIntended,
+    OrderParked,
+    ReceiptDue,
+    RefundFailed,
+    RefundIntended,
+    SaleClosed,
+    SaleRecalled,
+    ScreenCleared,
+    TenderTaken,
+    XTaken,
+    decode,
 )
 from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
 from device.txn.minting import business_day, held_slot, hold_code, mint, paper_due

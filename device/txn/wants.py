@@ -9,7 +9,17 @@ from device.txn import record
 from device.txn.books import Books, Phase
 from device.txn.desk import Desk
 from device.txn.effects import (
-    Alarm, CloseOrder, Effect, KickDrawer, PlaceOrder, Print, QueryOrder, QueryRefund, Recall, RefundOrder, SignRecord,
+    Alarm,
+    CloseOrder,
+    Effect,
+    KickDrawer,
+    PlaceOrder,
+    Print,
+    QueryOrder,
+    QueryRefund,
+    Recall,
+    RefundOrder,
+    SignRecord,
 )
 
 Key = tuple[str, ...]
