@@ -174,7 +174,8 @@ def _grown(folder: Path) -> Iterator[dict[str, Any]]:
         spent, floor = _in_turns(getattr(aged, f"{kind}_sale"), getattr(fresh, f"{kind}_sale"))
         ratio = statistics.median(b / a for a, b in zip(spent, floor, strict=True))
         yield {"name": f"sale.{kind}_rate_after_100000", "value": round(1 / statistics.median(spent)), "unit": "sales/s",
-               "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": FLAT_MIN, "holds": ratio >= FLAT_MIN}
+               "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": FLAT_MIN,
+               "holds": ratio >= FLAT_MIN}
     yield _frames(folder, fresh, aged)
     fresh.close()
     aged.close()
