@@ -57,8 +57,11 @@ class Runner:
         self._flush: asyncio.TimerHandle | None = None
 
     def post(self, event: Input) -> None:
-        """Put an input in line; for callers on the loop that cannot wait."""
-        self._inbox.put_nowait(event)
+        """Put an input in line; for callers on the loop that cannot wait.  Behind a full line it waits by itself."""
+        if self._inbox.full():
+            self._stand(self._inbox.put(event), "post")
+        else:
+            self._inbox.put_nowait(event)
 
     async def run(self, first: Input) -> None:
         """Handle `first`, then whatever comes, until cancelled."""
@@ -188,7 +191,7 @@ class Runner:
                 raise DriverGone("not set up on this box", which=part, again=False)
             return await driver.do(effect)
         except (DriverGone, DriverBusy) as why:
-            return DeviceSaid(part, "gone", why.what)
+            return DeviceSaid(part, "gone" if why.again else "error", why.what)
 
     async def _alarm(self, effect: Alarm) -> None:
         if effect.boot == self.box.books.boot:        # it rings once, and a ring that came early would be lost: 1 ms more

@@ -63,8 +63,8 @@ GOODS = (Item("6902538004045", "脉动青柠味600ml", "Mizone lime 600ml", 500)
          Item("6901939621608", "可口可乐330ml(听)", "Coca-Cola 330ml can", 250),
          Item("4891028705949", "维他柠檬茶500ml", "Vita lemon tea 500ml", 700))
 APPLES = Item("2100001000000", "苹果", "Apples", 1280, "kg")
-FAULT_SETS = {"none": {}, "ci": {"lost_answer": .06, "lost_request": .06, "lying": .02, "twice": .05, "kill": .004,
-                                 "paper": .01, "link": .15, "late": .1, "kill_paid": .08}}
+FAULT_SETS = {"none": {}, "ci": {"lost_answer": .06, "lost_request": .06, "lying": .02, "twice": .05, "kill": .01,
+                                 "paper": .01, "link": .15, "late": .1, "kill_paid": .2}}
 TERMS = Terms(
     accounts=(Account("wechat", f"wechat:{MCHID}", (("appid", APPID), ("mchid", MCHID), ("notify_url", "https://shop.example/n"))),),
     rules=(("wechat", Rules(dead_after_ms=600_000)),), cash_round_fen=10)

@@ -635,3 +635,13 @@ def test_x_reports_are_numbered_on_over_a_z():
     counter.press("X Z X")
     assert [(r["kind"], r["no"]) for r in records(counter) if "report" in r["kind"]] == [
         ("x_report", 1), ("z_report", 1), ("x_report", 2)]
+
+
+def test_a_channel_that_cannot_be_used_takes_no_order():
+    from device.txn.inputs import DeviceSaid
+    counter = Counter()
+    counter.tell(DeviceSaid("channel:wechat", "error", "its key file is missing"))
+    counter.scan(TEA)
+    assert counter.press("PAY").refused and counter.phase == "BASKET"
+    counter.press("CASH")
+    assert counter.phase == "PAID"

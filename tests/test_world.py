@@ -19,7 +19,7 @@ PLANTED = sorted(m.name for m in pkgutil.iter_modules(tests.planted.__path__))
 @pytest.mark.parametrize("seed", range(11, 15))
 def test_money_agrees_in_four_places_whatever_fails(seed, tmp_path):
     summary = World(seed, 80, FAULT_SETS["ci"], tmp_path).run()
-    assert summary["breaches"] == [] and summary["boots"] > 20
+    assert summary["breaches"] == [] and summary["boots"] > 8
 
 
 def test_a_seed_is_the_same_run_twice(tmp_path):
@@ -46,5 +46,5 @@ def test_the_command_prints_its_summary_and_says_no_to_a_planted_fault():
     command = [sys.executable, "-m", "sim.world", "--seed", "1", "--sales", "40", "--json"]
     whole = subprocess.run(command, capture_output=True, text=True)
     assert whole.returncode == 0 and json.loads(whole.stdout.splitlines()[-1])["agree"] is True
-    broken = subprocess.run([*command, "--plant", "late_money_ignored"], capture_output=True, text=True)
+    broken = subprocess.run([*command, "--plant", "record_beside_the_sale"], capture_output=True, text=True)
     assert broken.returncode == 1

@@ -88,10 +88,20 @@ class Printer:
         DriverGone and DriverBusy mean that no byte of the effect left; DriverBusy names the cause for a person.
         """
         async with self._one_job:
-            if isinstance(effect, Print):
-                return await self._print(effect)
-            assert isinstance(effect, KickDrawer), effect
-            return await self._kick(effect)
+            try:
+                if isinstance(effect, Print):
+                    return await self._print(effect)
+                assert isinstance(effect, KickDrawer), effect
+                return await self._kick(effect)
+            except DriverGone as error:                # whoever was told "gone" must be told when it is back
+                if self._word in ("ok", "slow", ""):
+                    self._say("gone", error.what)
+                raise
+
+    @property
+    def word(self) -> str:
+        """Its health as last told."""
+        return self._word
 
     async def inputs(self) -> AsyncIterator[Input]:
         """DeviceSaid("printer", word, why) at each change, until closed.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from device.config import ChannelConfig, Config, PrinterConfig
 from device.drivers.contract import Driver
-from device.errors import DriverGone
+from device.errors import DriverGone, Outside
+from device.txn.effects import Effect
+from device.txn.inputs import DeviceSaid, Input
 from device.types import Found
 
 LookUp = Callable[[str], Found | None]
@@ -24,8 +27,32 @@ def drivers_of(config: Config, look_up: LookUp) -> dict[str, Driver]:
         if kind != "none":
             drivers[part] = made()
     for channel in config.channels:
-        drivers[f"channel:{channel.name}"] = CHANNELS[channel.name](channel)
+        part = f"channel:{channel.name}"
+        try:
+            drivers[part] = CHANNELS[channel.name](channel)
+        except (Outside, ValueError) as why:           # ValueError: a key file that holds no key
+            drivers[part] = Absent(part, str(why))
     return drivers
+
+
+class Absent:
+    """A part that cannot be used as it is set up: says so, and the rest of the till sells."""
+
+    does: frozenset[type[Effect]] = frozenset()
+    at_once = 1
+
+    def __init__(self, part: str, why: str) -> None:
+        self._part, self._why, self._closed = part, why, asyncio.Event()
+
+    async def inputs(self) -> AsyncIterator[Input]:
+        yield DeviceSaid(self._part, "error", self._why)
+        await self._closed.wait()
+
+    async def do(self, effect: Effect) -> Input:
+        raise DriverGone(self._why, which=self._part, again=False)
+
+    async def close(self) -> None:
+        self._closed.set()
 
 
 def display_of(config: Config):

@@ -256,8 +256,8 @@ def _pay(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
         return refuse("no_channel")
     channel = CHANNEL_KEYS[str(n)] if n is not None else next(iter(d.terms.route), "")
     account = d.terms.account_of(channel)
-    if account is None:
-        return refuse("no_channel")
+    if account is None or dict(d.health).get(f"channel:{channel}") == "error":
+        return refuse("no_channel")                   # an order there could neither be placed nor closed
     if not b.basket.lines:
         return refuse("empty")
     if b.basket.due_fen <= 0:
