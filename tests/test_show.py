@@ -68,3 +68,13 @@ def test_state_has_the_keys_that_scripts_rely_on():
     told = state(counter.box.books, counter.box.desk, counter.mono_ms + 5_000)
     assert {"phase", "lines", "total_fen", "orders", "parked", "held", "health", "notice"} <= set(told)
     assert [(p["slip"], p["policy"], p["age_s"]) for p in told["parked"]] == [(1, "book", 5)]
+
+
+def test_an_age_goes_on_over_a_boot():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.pay()
+    counter.wall = "2026-09-01T10:07:00+08:00"
+    counter.cut_power()
+    (order,) = state(counter.box.books, counter.box.desk, counter.mono_ms)["orders"]
+    assert order["age_s"] == 420

@@ -6,6 +6,7 @@ sale is found again through the journal's index.
 
 from __future__ import annotations
 
+import datetime
 import enum
 
 import msgspec
@@ -216,9 +217,15 @@ def _booted(b: Books, f, at: Stamp) -> None:
     b.boots += 1
     for order in b.orders.values():
         order.due_ms = at.mono_ms + order.give_up_ms
-        order.since_ms = at.mono_ms
+        order.since_ms = at.mono_ms - _between_ms(order.since, at.wall)
     if b.shown is not None:
         b.shown = msgspec.structs.replace(b.shown, until_ms=at.mono_ms + SHOWN_MS)
+
+
+def _between_ms(earlier: str, later: str) -> int:
+    """Milliseconds by the wall, the only clock that a boot leaves; 0 when it went backwards."""
+    gone = datetime.datetime.fromisoformat(later) - datetime.datetime.fromisoformat(earlier)
+    return max(0, int(gone.total_seconds() * 1000))
 
 
 def _line_added(b: Books, f, at: Stamp) -> None:
