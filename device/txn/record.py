@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import msgspec
 
 from device.txn.books import Books, Due, Sale
 from device.txn.facts import RecordDue
 
 
+class _Amount(msgspec.Struct):
+    amount_fen: int
+
+
+_amounts = msgspec.json.Decoder(_Amount)
+
+
 def due(kind: str, **body: object) -> RecordDue:
-    return RecordDue(kind, json.dumps(body, ensure_ascii=False, separators=(",", ":")))
+    return RecordDue(kind, msgspec.json.encode(body).decode())
 
 
 def sale_due(sale: Sale, **more: object) -> RecordDue:
@@ -27,11 +34,11 @@ def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, caus
 def payload(books: Books, record: Due) -> bytes:
     """The payload of the next record in the chain, keys in the order that verifiers pin."""
     chain = books.chain
-    amount = json.loads(record.body)["amount_fen"] if record.kind in ("sale", "refund") else 0
+    amount = _amounts.decode(record.body).amount_fen if record.kind in ("sale", "refund") else 0
     head = {"v": 1, "box": chain.box, "jid": chain.jid, "seq": chain.seq + 1, "prev": chain.prev, "at": record.at.wall,
             "clk": record.at.clk, "boot": record.at.boot, "mono_ms": record.at.mono_ms, "kind": record.kind,
             "sum": {"sales_fen": chain.sales_fen + (amount if record.kind == "sale" else 0),
                     "refunds_fen": chain.refunds_fen + (amount if record.kind == "refund" else 0),
                     "count": chain.count + (record.kind in ("sale", "refund"))}}
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    text = msgspec.json.encode(head)
     return text[:-1] + b',"body":' + record.body + b"}"
