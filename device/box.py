@@ -69,7 +69,7 @@ class Box:
             evolve(self.books, fact, at)
         facts = [*facts, *begun]
         if facts:
-            sync = any(e.binds for e in start) or any(isinstance(f, wire.SYNCED) for f in facts)
+            sync = any(e.binds for e in start) or any(type(f) in wire.SYNCED for f in facts)
             self._append(facts, at, sync)
         start += [e for e in self._standing(verdict.again) if e not in start]
         return verdict, sorted(start, key=_urgency), stop
@@ -90,7 +90,7 @@ class Box:
 
     def _full_for(self, facts: list[Fact]) -> bool:
         """True when `facts` begin something that the card has no room to carry to its end."""
-        return any(isinstance(f, wire.BEGINS) for f in facts) and self.journal.room_bytes() <= 0
+        return any(type(f) in wire.BEGINS for f in facts) and self.journal.room_bytes() <= 0
 
     def _moved(self) -> set[Key]:
         """Keys without a number whose ground moved since they were last looked at.

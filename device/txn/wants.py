@@ -82,8 +82,12 @@ def _printer(books: Books, desk: Desk) -> set[Effect]:
     if not desk.well("printer"):
         return set()
     wanted: set[Effect] = {KickDrawer(k.kick) for k in books.kicks.values() if not k.started}
-    if all(p.state != "started" for p in books.papers.values()):
-        due = next((p for p in books.papers.values() if p.state == "due"), None)
-        if due is not None:
-            wanted.add(Print(due.job, due.paper))
+    due = None
+    for paper in books.papers.values():               # one pass: this runs after every scan
+        if paper.state == "started":
+            return wanted
+        if due is None and paper.state == "due":
+            due = paper
+    if due is not None:
+        wanted.add(Print(due.job, due.paper))
     return wanted
