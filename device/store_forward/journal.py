@@ -19,8 +19,6 @@ from device.store_forward.schema import SCHEMA_VERSION, migrate
 RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
 ROW_EXTRA_BYTES = 64                     # SQLite's own share of a row, rounded up
-NEAR_BYTES = 32 * 1024 * 1024            # with less room than this, every row looks at the card
-LOOK_BYTES = 64 * 1024                   # rows kept between two looks at a card with more
 PAGE_ROWS = 200                          # rows read at once: no read stays open while somebody appends
 MODES = ("real", "training")
 
@@ -55,7 +53,6 @@ class Journal:
         self._free_bytes = free_bytes or self._free_on_card
         self._waiting: list[tuple[int, Row]] = []
         self._waiting_bytes = 0
-        self._room_seen = self._since_look_bytes = 0
         self._fold_from_due: int | None = None
         self._ack_due = False
         self._dead = False
@@ -246,11 +243,7 @@ class Journal:
         self._acked: tuple[str, int, str] = tuple(self._db.execute("SELECT jid, upto, head FROM cursor").fetchone())
 
     def _keep_reserve(self, row: Row) -> None:
-        """Measured anew near the limit and every LOOK_BYTES: the question costs as much as a scan's whole decision."""
-        self._since_look_bytes += row.size_bytes
-        if self._since_look_bytes > LOOK_BYTES or self._room_seen - self._since_look_bytes < NEAR_BYTES:
-            self._room_seen, self._since_look_bytes = self.room_bytes(), row.size_bytes
-        if self._room_seen < self._since_look_bytes:
+        if self.room_bytes() < row.size_bytes:
             raise JournalFull(f"The journal {self._path.name} has no room left beside its reserve.", which="journal",
                               hint="connect the box so that it can send, or make room on the card", again=False)
 
