@@ -645,3 +645,43 @@ def test_a_channel_that_cannot_be_used_takes_no_order():
     assert counter.press("PAY").refused and counter.phase == "BASKET"
     counter.press("CASH")
     assert counter.phase == "PAID"
+
+
+@pytest.mark.parametrize(("paid_fen", "word"), [(499, "keep the goods"), (900, "was paid for")])
+def test_another_amount_than_the_orders_is_told_once_and_never_booked_by_itself(paid_fen, word):
+    counter, no = counter_paying()
+    assert word in counter.say(no, Said.PAID, paid_fen).words[1]
+    counter.say(no, Said.PAID, paid_fen)                      # at every poll
+    counter.cut_power()
+    counter.say(no, Said.PAID, paid_fen)
+    counter.say(no, Said.PAID)                                # an answer that names no amount
+    alerts = [r for r in records(counter) if r["kind"] == "payment_alert"]
+    assert [(r["cause"], r["order_no"], r["amount_fen"], r["channel_fen"]) for r in alerts] == [("amount_wrong", no, 500, paid_fen)]
+    assert [p.kind for p in counter.box.books.papers.values()] == ["alert"] and not counter.box.books.sales
+    screen = render(counter.box.books, counter.box.desk)
+    assert screen.tone == "bad" and not screen.qr and screen.title
+    (told,) = show.state(counter.box.books, counter.box.desk, 0)["orders"]
+    assert (told["order_no"], told["disputed_fen"]) == (no, paid_fen)
+
+
+def test_a_disputed_payment_is_neither_cancelled_nor_forgotten_by_time():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 400)
+    counter.press("PARK ENTER")
+    counter.mono_ms += 10_000_000
+    counter.tell(Rang(("order", no)))
+    assert counter.box.books.orders[no].phase is Phase.AWAITING and counter.wants("QueryOrder") == {no}
+    counter.say(no, Said.PAID, 500)                           # the channel put itself right
+    assert no in counter.box.books.sales
+
+
+def test_another_amount_after_the_close_stays_in_sight_and_gives_nothing_back_by_itself():
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    counter.say(no, Said.PAID, 400)
+    counter.mono_ms += 10_000_000
+    counter.tell(Rang(("order", no)))
+    assert counter.box.books.orders[no].disputed_fen == 400 and not counter.box.books.refunds
+    assert "1 payments undecided" in show.footer(counter.box.books, msgspec.structs.replace(
+        counter.box.desk, terms=msgspec.structs.replace(TERMS, lang="en")))

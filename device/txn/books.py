@@ -77,6 +77,7 @@ class Order(msgspec.Struct):
     since_ms: int = 0
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
+    disputed_fen: int = 0          # what the channel says was paid, where that is not the amount; 0: no dispute
 
     @property
     def given(self) -> bool:
@@ -288,7 +289,7 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
     if order.park == "give_back":
         order.basket = None                           # goods that were given away are still booked if money comes after all
-    order.park = ""
+    order.park, order.disputed_fen = "", 0            # the channel settled it: nothing was taken
     if b.basket.order_no == f.order_no:
         b.basket.order_no = ""
 
@@ -321,6 +322,11 @@ def _order_parked(b: Books, f, at: Stamp) -> None:
 def _payment_confirmed(b: Books, f, at: Stamp) -> None:
     b.orders.pop(f.order_no, None)
     b.wallet_fen += f.amount_fen
+
+
+def _amount_disputed(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.disputed_fen, order.channel_no = f.amount_fen, f.channel_no
 
 
 def _late_payment_found(b: Books, f, at: Stamp) -> None:
@@ -491,5 +497,5 @@ FOLDS = {
     "ReceiptDue": _receipt_due, "ReceiptStarted": _receipt_started, "ReceiptPrinted": _receipt_printed,
     "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
     "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
-    "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared,
+    "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
 }

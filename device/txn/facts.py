@@ -116,6 +116,14 @@ class PaymentConfirmed(Fact, frozen=True):
     amount_fen: int
 
 
+class AmountDisputed(Fact, frozen=True):
+    """The channel says PAID with `amount_fen`, which is not the order's amount.  A person decides."""
+
+    order_no: str
+    channel_no: str
+    amount_fen: int
+
+
 class LatePaymentFound(Fact, frozen=True):
     order_no: str
     channel_no: str
@@ -235,12 +243,12 @@ AnyFact = (
     | PaidWhileCancelling | OrderParked | PaymentConfirmed | LatePaymentFound | SaleClosed | SaleRecalled | RefundIntended
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
-    | DayClosed | ScreenCleared
+    | DayClosed | ScreenCleared | AmountDisputed
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
-          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, Booted)
+          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, AmountDisputed, Booted)
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

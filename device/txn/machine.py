@@ -13,6 +13,7 @@ from device.txn.books import Books, Order, Phase, Sale
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import RefundIntent
 from device.txn.facts import (
+    AmountDisputed,
     Booted,
     CancelWished,
     DrawerDone,
@@ -63,7 +64,7 @@ from device.txn.inputs import (
 from device.txn.keys import on_pressed, on_recalled, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
-from device.txn.words import say, yuan
+from device.txn.words import disputed_words, say, yuan
 from device.types import Stamp
 
 ASK_MS = 30_000           # how long the cashier may think about money that came while cancelling
@@ -189,10 +190,24 @@ def on_channel_said(b: Books, d: Desk, e: ChannelSaid, at: Stamp) -> Verdict:
     if order is None or e.said is Said.UNKNOWN:      # decided before; or a state of knowledge, not of the order
         return Verdict()
     if e.said is Said.PAID and e.amount_fen not in (0, order.intent.amount_fen):
-        return Verdict(words=say("amount_wrong"), tone="bad", refused=True)
+        return _dispute(b, d, order, e, at)
+    if e.said is Said.PAID and not e.amount_fen and order.disputed_fen:
+        return Verdict()                              # a PAID that names no amount settles no dispute about one
     if (order.phase, e.said) in IGNORED:
         return Verdict()
     return MOVES[order.phase, e.said](b, d, order, e, at)
+
+
+def _dispute(b: Books, d: Desk, order: Order, e: ChannelSaid, at: Stamp) -> Verdict:
+    """Less money means hold, more means case: told once, never booked by itself, and undecided until a person sees to it."""
+    if order.disputed_fen:
+        return Verdict()
+    no, due_fen = order.intent.order_no, order.intent.amount_fen
+    return Verdict([AmountDisputed(no, e.channel_no, e.amount_fen),
+                    record.due("payment_alert", cause="amount_wrong", order_no=no, channel_no=e.channel_no, amount_fen=due_fen,
+                               channel_fen=e.amount_fen, channel=order.intent.channel),
+                    paper_due(b, "alert", no, alert_paper(d.terms, "金额不符 / Amounts differ", no, due_fen, at, e.amount_fen))],
+                   disputed_words(due_fen, e.amount_fen), "bad")
 
 
 def on_qr_ready(b: Books, d: Desk, e: QrReady, at: Stamp) -> Verdict:
@@ -323,6 +338,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         if at.mono_ms < order.due_ms:
             return Verdict()                          # an alarm of an earlier deadline
         no = order.intent.order_no
+        if order.disputed_fen and order.phase is not Phase.ASKING:
+            return Verdict()                          # neither cancelled nor forgotten by itself
         if order.phase in (Phase.PLACING, Phase.AWAITING):
             return Verdict([CancelWished(no, "timeout")], say("cancelling") if b.basket.order_no == no else None, "wait")
         if order.phase is Phase.ASKING:

@@ -67,8 +67,10 @@ def park_paper(terms: Terms, order: Order, policy: str, slip: int, at: Stamp) ->
             Text(f"单号 / No. {order.intent.order_no}"), QrCode(order.intent.order_no), *_tail(terms, at))
 
 
-def alert_paper(terms: Terms, title: str, order_no: str, amount_fen: int, at: Stamp) -> Paper:
-    return (*_head(terms, title), Ruler(), Pair("金额 / Amount", yuan(amount_fen)), Text(f"单号 / No. {order_no}"),
+def alert_paper(terms: Terms, title: str, order_no: str, amount_fen: int, at: Stamp, channel_fen: int = 0) -> Paper:
+    """`channel_fen` is what the channel holds, where that is another amount."""
+    held = [Pair("渠道到账 / Channel holds", yuan(channel_fen))] if channel_fen else []
+    return (*_head(terms, title), Ruler(), Pair("金额 / Amount", yuan(amount_fen)), *held, Text(f"单号 / No. {order_no}"),
             *_tail(terms, at))
 
 

@@ -6,7 +6,7 @@ from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.receipt import quantity
 from device.txn.screen import Line, Screen
-from device.txn.words import HEALTH, WALLETS, say, yuan
+from device.txn.words import HEALTH, WALLETS, disputed_words, say, yuan
 
 LINES_SHOWN = 8
 PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING"}
@@ -40,12 +40,14 @@ def render(books: Books, desk: Desk) -> Screen:
     shop = (terms.shop_zh, terms.shop_en)[lang]
     if order is not None:
         wallet = WALLETS.get(order.intent.channel, (order.intent.channel,) * 2)
-        live = order.phase is Phase.AWAITING
+        live = order.phase is Phase.AWAITING and not order.disputed_fen
         title = {Phase.PLACING: say("placing"), Phase.AWAITING: say("scan_to_pay", wallet=wallet[lang]),
                  Phase.CANCELLING: say("cancelling"), Phase.ASKING: say("asking")}[order.phase][lang]
         screen |= {"title": title, "big": yuan(basket.due_fen), "order_no": order.intent.order_no,
                    "qr": order.qr if live else "", "wallets": (wallet[0], wallet[1]) if live else (),
-                   "deadline": (books.boot, order.due_ms) if order.phase in (Phase.AWAITING, Phase.ASKING) else None}
+                   "deadline": (books.boot, order.due_ms) if live or order.phase is Phase.ASKING else None}
+        if order.disputed_fen and order.phase is not Phase.ASKING:
+            screen |= {"title": disputed_words(order.intent.amount_fen, order.disputed_fen)[lang], "tone": "bad"}
         if order.phase is Phase.ASKING:
             screen["tone"] = "wait"
     elif now in ("BASKET", "PAID") or books.shown is not None:
@@ -87,7 +89,7 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
     waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure"))
     if waiting > 1:
         out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])
-    parked = sum(1 for o in books.orders.values() if o.park)
+    parked = sum(1 for o in books.orders.values() if o.park or o.disputed_fen)
     if parked:
         out.append((f"{parked} 笔付款未明", f"{parked} payments undecided")[lang])
     return tuple(out)
@@ -120,4 +122,5 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
 
 def _order(order: Order, now_ms: int) -> dict:
     return {"order_no": order.intent.order_no, "channel": order.intent.channel, "amount_fen": order.intent.amount_fen,
-            "phase": str(order.phase), "qr": order.qr, "age_s": max(0, now_ms - order.since_ms) // 1000}
+            "phase": str(order.phase), "qr": order.qr, "disputed_fen": order.disputed_fen,
+            "age_s": max(0, now_ms - order.since_ms) // 1000}

@@ -61,6 +61,8 @@ def _order(no: str, books: Books) -> set[Effect]:
     if order is None:
         return set()
     intent, alarm = order.intent, Alarm(("order", no), books.boot, order.due_ms)
+    if order.disputed_fen and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CLOSED):
+        return {QueryOrder(intent, watch=True)}       # a person decides; only the channel's own word can settle it before
     match order.phase:
         case Phase.PLACING:
             return {PlaceOrder(intent), QueryOrder(intent), alarm}

@@ -71,7 +71,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "key_unknown": ("未知按键 {key}", "Unknown key {key}"),
     "key_unfit": ("此时不能按 {key}", "{key} does nothing here"),
     "digits_full": ("数字过长", "Too many digits"),
-    "amount_wrong": ("渠道金额与订单不符，请勿交货", "The channel's amount differs from the order's: keep the goods"),
+    "amount_less": ("到账 {paid}，少于应付 {due}：勿交货，PARK 转挂后核对",
+                    "Only {paid} of {due} was paid: keep the goods, PARK it and ask the channel"),
+    "amount_more": ("到账 {paid}，多于应付 {due}：PARK 转挂后核对", "{paid} was paid for {due}: PARK it and ask the channel"),
     "training_cash": ("培训模式仅收现金", "Training mode takes cash only: no channel is asked"),
     "journal_full": ("存储已满：请联网上传，暂不能开新单", "The card is full: let the box send its records, nothing new can begin"),
     "cash_only": ("仅收现金", "Cash only for now"),
@@ -97,6 +99,11 @@ def say(key: str, /, **values: object) -> tuple[str, str]:
     """The sentence `key` in Chinese and English.  KeyError for a sentence nobody wrote."""
     zh, en = WORDS[key]
     return zh.format(**values), en.format(**values)
+
+
+def disputed_words(due_fen: int, paid_fen: int) -> tuple[str, str]:
+    """What to do when the channel says PAID with another amount than the order's."""
+    return say("amount_less" if paid_fen < due_fen else "amount_more", paid=yuan(paid_fen), due=yuan(due_fen))
 
 
 def yuan(fen: int) -> str:
