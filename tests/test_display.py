@@ -236,6 +236,26 @@ def test_a_missing_font_is_one_clear_sentence(monkeypatch):
     display_draw._font.cache_clear()
 
 
+def test_a_day_of_screens_keeps_few_copies_of_the_font_in_memory():
+    for size in SIZES:
+        for screen in ALL:
+            frame(screen, 0, *size)
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        mapped = [row for row in maps if row.rstrip().endswith(display_draw.FONT_PATH)]
+    assert 0 < len(mapped) <= display_draw.FONTS_KEPT
+
+
+@pytest.mark.parametrize("least, size, width", [(8, 40, 200), (8, 40, 40), (8, 40, 1), (30, 30, 1), (31, 30, 1), (8, 40, 10**6)])
+def test_the_largest_size_that_fits_is_the_one_a_patient_search_finds(least, size, width):
+    def wide(n):
+        return display_draw._font(n).getlength("心相印 120抽6包")
+
+    patient = size
+    while patient > least and wide(patient) > width:
+        patient -= 1
+    assert display_draw._largest(least, size, width, wide) == patient
+
+
 # Pixels
 
 def test_rgb565_equals_a_plain_loop():

@@ -8,6 +8,7 @@ anew.  So nothing of an old frame, a QR least of all, can outlive the values it 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ Colour = tuple[int, int, int]
 
 FONT_PATH = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
 MODULE_PX_MIN = 4                                    # a QR module below this is hard to read from behind a counter
+FONTS_KEPT = 6                                       # each size keeps half a megabyte of the font's file in memory; opening is cheap
 TOTAL_SHARE = 0.125                                  # height of the total's digits, as a share of the frame's height
 
 PAPER, CARD, INK, MUTED, HAIR = (244, 246, 248), (255, 255, 255), (17, 27, 46), (84, 98, 120), (218, 224, 232)
@@ -215,8 +217,7 @@ class _Sheet:
         """An amount whose digits are `ink` pixels tall, less where `width` is short; the sign is small.  (width, ink)."""
         sign, digits = (text[0], text[1:]) if text[:1] == "¥" else ("", text)
         size = _size_of_ink(int(ink))
-        while size > 10 and _font(size).getlength(digits) + _font(size * 6 // 10).getlength(sign) > width:
-            size -= 1
+        size = _largest(10, size, width, lambda n: _font(n).getlength(digits) + _font(n * 6 // 10).getlength(sign))
         big, small = _font(size), _font(size * 6 // 10)
         wide = big.getlength(digits) + small.getlength(sign)
         left = {"r": right - wide, "m": right - wide / 2, "l": right}[anchor]
@@ -452,7 +453,7 @@ PAINTERS: dict[str, Callable[..., None]] = {
 
 # Letters
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=FONTS_KEPT)
 def _font(size: int) -> FreeTypeFont:
     from PIL import ImageFont
 
@@ -466,19 +467,23 @@ def _font(size: int) -> FreeTypeFont:
 @lru_cache(maxsize=64)
 def _size_of_ink(ink: int) -> int:
     """The font size whose digits stand `ink` pixels tall."""
-    size = max(6, ink)
-    while True:
+    def tall(size: int) -> float:
         _, top, _, bottom = _font(size).getbbox("0", anchor="ls")
-        if bottom - top >= ink:
-            return size
-        size += 1
+        return bottom - top
+
+    least = max(6, ink)
+    return least + bisect_left(range(least, 2 * least), ink, key=tall)
 
 
 def _fitting(text: str, size: int, width: int, shrink: float) -> FreeTypeFont:
-    least = max(8, int(size * shrink))
-    while size > least and _font(size).getlength(text) > width:
-        size -= 1
-    return _font(size)
+    return _font(_largest(max(8, int(size * shrink)), size, width, lambda n: _font(n).getlength(text)))
+
+
+def _largest(least: int, size: int, width: float, wide: Callable[[int], float]) -> int:
+    """The largest size from `least` to `size` at which `wide` is no more than `width`; `least` when none is."""
+    if size <= least or wide(size) <= width:
+        return size
+    return max(least, least - 1 + bisect_right(range(least, size), width, key=wide))
 
 
 def _cut(text: str, font: FreeTypeFont, width: int) -> str:
