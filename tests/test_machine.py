@@ -685,3 +685,42 @@ def test_another_amount_after_the_close_stays_in_sight_and_gives_nothing_back_by
     assert counter.box.books.orders[no].disputed_fen == 400 and not counter.box.books.refunds
     assert "1 payments undecided" in show.footer(counter.box.books, msgspec.structs.replace(
         counter.box.desk, terms=msgspec.structs.replace(TERMS, lang="en")))
+
+
+MOVED = msgspec.structs.replace(TERMS, accounts=(msgspec.structs.replace(TERMS.accounts[0], account="wechat:1900000002"),))
+# As release 0.1.0 wrote it before a tender kept its account.
+OLD_SALE = (b'[["boot1",0,"2026-09-01T10:00:00+08:00","ntp"],[{"type":"SaleClosed","sale":{"order_no":"000001APJA00000001K6","lines":'
+            b'[{"gtin":"6902538004045","name_zh":"x","name_en":"Mizone","qty_milli":1000,"price_fen":500,"amount_fen":500,"unit":'
+            b'"piece"}],"tenders":[{"method":"wechat","amount_fen":500,"order_no":"000001APJA00000001K6","channel_no":"4200000001"}],'
+            b'"amount_fen":500,"cashier":"01","at":"2026-09-01T10:00:00+08:00","tendered_fen":0,"change_fen":0,"refunded_fen":0,'
+            b'"parts":0,"returned":{}},"day":"2026-09-01","minted":true},{"type":"ReceiptDue","job":1,"kind":"sale",'
+            b'"ref":"000001APJA00000001K6","paper":[]}]]')
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+def test_a_refund_goes_to_the_account_that_was_paid_whatever_was_configured_since(long_ago):
+    from device.txn.inputs import Configured
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.tell(Configured(MOVED))
+    if long_ago:
+        counter.box.books.sales.clear()
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    if long_ago:
+        counter.tell(Recalled(no, tuple(counter.journal.recall(no))))
+    counter.press("ENTER")
+    (refund,) = counter.box.books.refunds.values()
+    assert refund.intent.account == TERMS.accounts[0] != MOVED.accounts[0]
+    (tender,) = counter.box.books.sales[no].tenders
+    assert (tender.channel_no, tender.made_at) == ("4200000001", "2026-09-01T10:00:00+08:00")
+
+
+def test_a_sale_of_an_older_release_is_refunded_by_todays_account():
+    counter, no = Counter(MOVED), "000001APJA00000001K6"
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.tell(Recalled(no, (OLD_SALE,)))
+    counter.press("ENTER")
+    (refund,) = counter.box.books.refunds.values()
+    assert refund.intent.account == MOVED.accounts[0]

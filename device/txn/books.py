@@ -12,7 +12,7 @@ import enum
 import msgspec
 
 from device.txn.effects import Intent, PaperPart, RefundIntent
-from device.types import Stamp
+from device.types import Account, Stamp
 
 SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
@@ -41,12 +41,17 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Tender(msgspec.Struct, frozen=True):
-    """`method` is a channel's name, `cash` or `rounding`."""
+    """`method` is a channel's name, `cash` or `rounding`.
+
+    A wallet's tender keeps what its order was paid under, for a refund goes to that account whatever was configured since.
+    """
 
     method: str
     amount_fen: int
     order_no: str = ""
     channel_no: str = ""
+    account: Account | None = None   # None for cash, and in rows that an older release wrote
+    made_at: str = ""                # of the order, RFC 3339 with offset
 
 
 class Basket(msgspec.Struct):

@@ -381,11 +381,12 @@ def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
         if not tender.order_no:
             continue
         part = min(amount, tender.amount_fen - sale.returned.get(tender.order_no, 0))
-        account, rules = d.terms.account_of(tender.method), d.terms.rules_of(tender.method)
+        today, rules = d.terms.account_of(tender.method), d.terms.rules_of(tender.method)
         if part <= 0:
             continue
-        if account is None:
-            return refuse("no_channel")
+        if today is None:
+            return refuse("no_channel")               # nobody to carry it out
+        account = tender.account or today
         if sale.parts >= rules.refund_parts_max:
             return refuse("refund_parts")
         if _age_days(sale, at) > rules.refund_days_max:

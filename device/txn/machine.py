@@ -87,7 +87,8 @@ def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdi
     intent = order.intent
     parked = order.basket is not None
     basket = order.basket if order.basket is not None else b.basket
-    tenders = [*basket.tenders, Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no)]
+    tenders = [*basket.tenders, Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no, intent.account,
+                                         intent.made_at)]
     sale = Sale(order_no=intent.order_no, lines=list(basket.lines), tenders=tenders, amount_fen=basket.total_fen,
                 cashier=d.terms.cashier, at=at.wall)
     facts: list[Fact] = [PaymentConfirmed(intent.order_no, said.channel_no, intent.amount_fen),
