@@ -14,8 +14,9 @@ import threading
 import pytest
 
 from device.drivers import channel_wechat_bytes as wire
+from device.drivers.channel_https import HttpsChannel
 from device.drivers.channel_sim import ChannelSim
-from device.drivers.channel_wechat import WechatChannel, open_sealed
+from device.drivers.channel_wechat import WechatCodec, open_sealed
 from device.txn.effects import CloseOrder, Intent, PlaceOrder, QueryOrder, QueryRefund, RefundIntent, RefundOrder
 from device.txn.inputs import ChannelSaid, DeviceSaid, QrReady, RefundWord, Said
 from device.types import Account
@@ -53,10 +54,11 @@ class Counter:
         """Answers of the effects, done one after the other by one client, and the health it told."""
         async def run():
             numbers = itertools.count()
-            channel = WechatChannel(
-                base_url=self.server.url, account="shop", private_key_pem=self.merchant.private_pem,
+            channel = HttpsChannel(WechatCodec(
+                account="shop", private_key_pem=self.merchant.private_pem,
                 serial_no=self.merchant.serial_no, platform_keys=self.theirs.public_keys(),
-                now_s=lambda: self.now_s + self.skew_s, nonce=lambda: f"nonce{next(numbers)}", read_s=self.read_s)
+                now_s=lambda: self.now_s + self.skew_s, nonce=lambda: f"nonce{next(numbers)}"),
+                base_url=self.server.url, read_s=self.read_s)
             try:
                 answers = []
                 for effect in effects:
@@ -324,10 +326,10 @@ def test_a_reply_that_trickles_for_ever_is_cut(counter):
         thread.start()
 
         async def run():
-            channel = WechatChannel(
-                base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", account="shop",
-                private_key_pem=counter.merchant.private_pem, serial_no="1", platform_keys={},
-                now_s=lambda: START_S, nonce=lambda: "n", connect_s=0.2, read_s=0.2)
+            channel = HttpsChannel(WechatCodec(
+                account="shop", private_key_pem=counter.merchant.private_pem, serial_no="1", platform_keys={},
+                now_s=lambda: START_S, nonce=lambda: "n"),
+                base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", connect_s=0.2, read_s=0.2)
             try:
                 return await asyncio.wait_for(channel.do(PlaceOrder(TEA)), 5)
             finally:

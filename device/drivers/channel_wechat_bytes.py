@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from device.drivers.channel_bytes import Reply, Request, Verdict, cut_bytes, plain
 from device.types import Account
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
@@ -35,37 +36,6 @@ QR_CHARS_MAX = 512
 NATIVE_PATH = "/v3/pay/transactions/native"
 ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
 REFUND_PATH = "/v3/refund/domestic/refunds"
-
-
-class Request(msgspec.Struct, frozen=True):
-    """One call: `path` with its query exactly as sent and signed, without host; `body` empty for a GET."""
-
-    method: str
-    path: str
-    body: bytes = b""
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """What came back, whole: header names in lower case, body undecoded."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What a reply proves.
-
-    `word` is a value of Said or RefundWord, or `qr` with the text in `qr`.  `health` is the channel's in one word:
-    `ok slow lying gone`.  `detail` is one sentence for a person, empty when nothing is wrong.
-    """
-
-    word: str
-    amount_fen: int = 0
-    channel_no: str = ""
-    detail: str = ""
-    qr: str = ""
-    health: str = "ok"
 
 
 class OrderFields(Protocol):
@@ -163,11 +133,6 @@ def refund_query_request(*, refund_no: str) -> Request:
 
 def _body(fields: dict[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def cut_bytes(text: str, bytes_max: int) -> str:
-    """`text` cut to `bytes_max` bytes of UTF-8, never through a character."""
-    return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
 
 
 def whole_seconds(at: str) -> str:
@@ -440,7 +405,7 @@ def _error_verdict(call: str, reply: Reply, *, proven: bool, now_s: float) -> Ve
         return Verdict("unknown", detail=asked)
     word, sentence = ERROR_WORDS[call].get(code, ("unknown", "WeChat did not do it"))
     field = (error.detail.field if error.detail is not None else None) or ""
-    named = _plain(f"{error.code} at {field}" if field else error.code)
+    named = plain(f"{error.code} at {field}" if field else error.code)
     if word == "refused" and field.endswith("time_expire"):
         # A repeat that comes too late looks the same as a bad request, and the first one may have been paid.
         return Verdict("unknown", detail="the order's time is over, says WeChat: ask")
@@ -456,10 +421,6 @@ def _clock_off(reply: Reply, now_s: float) -> bool:
     except (KeyError, ValueError, TypeError):
         return False
     return abs(now_s - date_s) >= REPLY_AGE_S_MAX
-
-
-def _plain(text: str) -> str:
-    return "".join(c for c in text[:80] if c.isprintable())
 
 
 def _lie(detail: str) -> Verdict:

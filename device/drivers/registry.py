@@ -113,10 +113,12 @@ def _display_file(config: Config):
 
 
 def _wechat(c: ChannelConfig) -> Driver:
-    from device.drivers.channel_wechat import WechatChannel
-    return WechatChannel(base_url=c.base_url, account=c.account, private_key_pem=_key(c.private_key_file),
-                         serial_no=c.serial_no, platform_keys={c.platform_key_id: _key(c.platform_key_file)},
-                         now_s=time.time, nonce=lambda: secrets.token_hex(16))
+    from device.drivers.channel_https import HttpsChannel
+    from device.drivers.channel_wechat import WechatCodec
+    return HttpsChannel(WechatCodec(
+        account=c.account, private_key_pem=_key(c.private_key_file), serial_no=c.serial_no,
+        platform_keys={c.platform_key_id: _key(c.platform_key_file)}, now_s=time.time,
+        nonce=lambda: secrets.token_hex(16)), base_url=c.base_url)
 
 
 def _key(path: str) -> bytes:

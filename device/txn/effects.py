@@ -33,6 +33,8 @@ class Intent(msgspec.Struct, frozen=True):
     description: str
     made_at: str                         # RFC 3339 with offset
     expires_at: str                      # RFC 3339 with offset
+    way: str = "qr"                      # qr: on our display; code: the payer's code scanned; card: at the terminal
+    extras: tuple[tuple[str, str], ...] = ()   # further request fields, as sorted pairs: instalment periods, who bears the fee
 
 
 class RefundIntent(msgspec.Struct, frozen=True):
@@ -46,6 +48,9 @@ class RefundIntent(msgspec.Struct, frozen=True):
     paid_fen: int
     reason: str
     made_at: str
+    channel_no: str = ""                 # the channel's own number of what was paid; some refund by nothing else
+    way: str = "qr"
+    order_made_at: str = ""
 
 
 class PlaceOrder(Effect, frozen=True):
@@ -53,6 +58,18 @@ class PlaceOrder(Effect, frozen=True):
 
     binds: ClassVar[bool] = True
     intent: Intent
+
+
+class ChargeCode(Effect, frozen=True):
+    """Charge the payer's code, at most once over all boots.  Answers ChannelSaid.  The code lives in memory only."""
+
+    kind: ClassVar[str] = "once"
+    binds: ClassVar[bool] = True
+    intent: Intent
+    code: str
+
+    def __repr__(self) -> str:           # a bearer token: whoever prints an effect must not print it
+        return f"ChargeCode({self.intent!r}, code=...)"
 
 
 class QueryOrder(Effect, frozen=True):
@@ -63,7 +80,11 @@ class QueryOrder(Effect, frozen=True):
 
 
 class CloseOrder(Effect, frozen=True):
-    """Ask the channel to close an unpaid order.  Answers ChannelSaid."""
+    """Undo an order by the way its channel has: close, cancel or reverse.  Answers ChannelSaid.
+
+    CLOSED says that it is dead and moved no money, GIVEN_BACK that the undo itself gave the money back, PAID that it is
+    paid and was left alone, REFUSED that it can never be undone: nothing moved.
+    """
 
     binds: ClassVar[bool] = True
     intent: Intent
@@ -80,6 +101,13 @@ class QueryRefund(Effect, frozen=True):
     """Ask what became of a refund.  Answers RefundSaid."""
 
     intent: RefundIntent
+
+
+class FetchBill(Effect, frozen=True):
+    """Read the channel's own bill of a business `day` (YYYY-MM-DD, Beijing).  Answers BillSaid."""
+
+    account: Account
+    day: str
 
 
 # PaperPart is defined below; msgspec resolves the annotation when it is first used.

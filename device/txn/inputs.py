@@ -90,6 +90,7 @@ class ChannelSaid(Input, frozen=True):
     amount_fen: int = 0
     channel_no: str = ""
     detail: str = ""
+    wallet: str = ""               # which wallet really paid, where an aggregator says so
 
 
 class RefundSaid(Input, frozen=True):
@@ -100,6 +101,19 @@ class RefundSaid(Input, frozen=True):
     amount_fen: int = 0
     channel_no: str = ""
     detail: str = ""
+
+
+class BillSaid(Input, frozen=True):
+    """A channel's bill of `day`, when `ready`; else `why` not yet.
+
+    Each row is (kind `paid` or `refund`, order_no, refund_no, amount_fen, channel_no).
+    """
+
+    channel: str
+    day: str
+    ready: bool = False
+    rows: tuple[tuple[str, str, str, int, str], ...] = ()
+    why: str = ""
 
 
 class Printed(Input, frozen=True):

@@ -1,0 +1,371 @@
+"""A payment channel over HTTPS: one effect, one call, one proven word back.
+
+Knows the connection and what a broken one means.  Refuses to know any channel's bytes: a codec seals requests and reads
+replies.  It never sends a request twice by itself: repeating is the core's decision, by its pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import select
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.txn.effects import (
+    ChargeCode,
+    CloseOrder,
+    Effect,
+    FetchBill,
+    PlaceOrder,
+    QueryOrder,
+    QueryRefund,
+    RefundOrder,
+)
+from device.txn.inputs import BillSaid, ChannelSaid, DeviceSaid, Input, QrReady, RefundSaid, RefundWord, Said
+
+if TYPE_CHECKING:
+    import http.client
+    import ssl
+
+REPLY_BYTES_MAX = 256 * 1024
+BILL_BYTES_MAX = 64 * 1024 * 1024
+IDLE_S_MAX = 30                # front ends close idle connections after about a minute; leave before they do
+
+
+class Codec(Protocol):
+    """One channel's language: keys in, requests and verdicts out.  No socket and no clock of its own.
+
+    What a verdict's word may claim, effect by effect; whatever is not proven is `unknown`:
+
+    | effect | words |
+    |---|---|
+    | PlaceOrder | `qr`; `refused`: this request will never be taken; `paid` `closed` when the reply proves it |
+    | ChargeCode | `paid`; `open`: the payer is asked for a password; `refused`: proven, no money moves under this number |
+    | QueryOrder | `paid` `open` `absent` `closed` (dead, nothing taken) `given_back` (taken, and back again by an undo) |
+    | CloseOrder | `closed` `given_back` `absent`; `paid`: paid, and left alone; `refused`: can never be undone, nothing moved |
+    | RefundOrder, QueryRefund | `done` `processing` `absent` `refused` (never under this number) `abnormal` (failed later) |
+    | FetchBill | `bill` with rows; `follow` with the request for its file; `refused`: no trade that day; `unknown`: not ready |
+    """
+
+    channel: str               # its name in configuration: "wechat"
+    name: str                  # its name for people: "WeChat"
+    account: str               # whose keys these are
+    does: frozenset[type[Effect]]
+
+    def request(self, effect: Effect) -> Request:
+        """The sealed request of `effect`.  ValueError or KeyError, with a sentence, when none can be built: no byte left."""
+        ...
+
+    def read(self, effect: Effect, reply: Reply) -> Verdict:
+        """What `reply` proves about `effect`, its proof checked.  Never raises for what the far end sent."""
+        ...
+
+    def sealed(self, effect: Effect, follow: Request) -> Request:
+        """A further request that the reply to `effect` named (a bill's file), made ready to send."""
+        ...
+
+
+class HttpsChannel:
+    """A shop's accounts at one channel, as a driver: today's first, then those whose orders are not over yet.
+
+    An effect goes out under the account its intent was made under, or not at all.  `base_url` scheme and host; `ca_file`
+    a PEM of roots in place of the system's; `client_cert` a PEM of certificate and key where the channel wants mutual
+    TLS.  `connect_s` and `read_s` bound each wait, their sum plus `read_s` the whole call.  No failure outside raises: it
+    becomes UNKNOWN with a sentence, and the channel's health changes on `inputs()`.
+    """
+
+    at_once = 4
+
+    def __init__(self, *codecs: Codec, base_url: str, connect_s: float = 5, read_s: float = 15, ca_file: str = "",
+                 client_cert: str = "") -> None:
+        self.does = codecs[0].does
+        self._codecs = {codec.account: codec for codec in codecs}
+        self._health = Health(f"channel:{codecs[0].channel}")
+        self._opened = lambda url: Lines(url, codecs[0].name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
+                                         ca_file=ca_file, client_cert=client_cert)
+        self._lines = self._opened(base_url)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections opened since the start, each one TCP and TLS handshake."""
+        return self._lines.handshakes
+
+    def inputs(self) -> AsyncIterator[Input]:
+        """DeviceSaid("channel:NAME", "ok" | "slow" | "lying" | "gone", why), whenever that changes."""
+        return self._health.changes()
+
+    async def do(self, effect: Effect) -> Input:
+        """One call, one word.  Never raises for what happens outside; AssertionError for an effect not in `does`."""
+        assert type(effect) in self.does, f"no effect of this channel: {type(effect).__name__}"
+        verdict = await self._verdict(effect)
+        self._health.set(verdict.health, verdict.detail if verdict.health != "ok" else "")
+        return told(effect, verdict)
+
+    async def close(self) -> None:
+        """Drop the connections; a call under way answers UNKNOWN."""
+        self._health.end()
+        await self._lines.close()
+
+    async def _verdict(self, effect: Any) -> Verdict:
+        account = effect.account if isinstance(effect, FetchBill) else effect.intent.account
+        codec = self._codecs.get(account.account)
+        if codec is None:              # something may have left under it before: only its own keys can tell
+            return Verdict("unknown", detail="no key here for the account this was made under")
+        try:
+            request = codec.request(effect)
+        except (KeyError, ValueError) as fault:
+            return unbuildable(effect, fault)
+        try:
+            verdict = codec.read(effect, await self._lines.ask(request))
+            if verdict.follow is not None:
+                return codec.read(effect, await self._follow(codec.sealed(effect, verdict.follow)))
+        except NoAnswer as silence:
+            return Verdict("unknown", detail=silence.why, health=silence.health)
+        return verdict
+
+    async def _follow(self, request: Request) -> Reply:
+        """A bill's file: as large as a day is long, and often on another host."""
+        if "://" not in request.path:
+            return await self._lines.ask(request, BILL_BYTES_MAX)
+        parts = urlsplit(request.path)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        lines = self._opened(f"{parts.scheme}://{parts.netloc}")
+        try:
+            return await lines.ask(Request(request.method, path, request.body, request.headers), BILL_BYTES_MAX)
+        finally:
+            await lines.close()
+
+
+def unbuildable(effect: Effect, fault: Exception) -> Verdict:
+    """Nothing has left under this intent and nothing ever will: a first request may be refused for good."""
+    first = isinstance(effect, (PlaceOrder, ChargeCode))
+    return Verdict("refused" if first else "unknown", detail=f"no request can be built: {fault}")
+
+
+def told(effect: Effect, verdict: Verdict) -> Input:
+    """The verdict as the core's input."""
+    match effect:
+        case FetchBill():
+            rows = tuple((r.kind, r.order_no, r.refund_no, r.amount_fen, r.channel_no) for r in verdict.rows)
+            ready = verdict.word in ("bill", "refused")           # a day without trade has an empty bill
+            return BillSaid(effect.account.channel, effect.day, ready, rows, verdict.detail)
+        case RefundOrder(intent=refund) | QueryRefund(intent=refund):
+            return RefundSaid(refund.refund_no, RefundWord(verdict.word), verdict.amount_fen, verdict.channel_no,
+                              verdict.detail)
+        case PlaceOrder(intent=intent) if verdict.word == "qr":
+            return QrReady(intent.order_no, verdict.qr)
+        case PlaceOrder(intent=intent) | ChargeCode(intent=intent) | QueryOrder(intent=intent) | CloseOrder(intent=intent):
+            return ChannelSaid(intent.order_no, Said(verdict.word), verdict.amount_fen, verdict.channel_no,
+                               verdict.detail, verdict.wallet)
+    raise AssertionError(effect)
+
+
+class NoAnswer(Exception):
+    """No whole reply came.  `health` and `why` as in DeviceSaid."""
+
+    def __init__(self, health: str, why: str) -> None:
+        super().__init__(why)
+        self.health, self.why = health, why
+
+
+class Health:
+    """The last word on a part, and its changes as inputs.  An unread queue keeps only the newest few."""
+
+    def __init__(self, part: str) -> None:
+        self._part, self._word, self._ended = part, "", False
+        self._waiting: collections.deque[DeviceSaid] = collections.deque(maxlen=8)
+        self._news = asyncio.Event()
+
+    def set(self, word: str, why: str) -> None:
+        if word != self._word:
+            self._word = word
+            self._waiting.append(DeviceSaid(self._part, word, why))
+            self._news.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    async def changes(self) -> AsyncIterator[Input]:
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._ended:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+
+class _Call:
+    """One request under way.  `given_up` stops a late sending; `sock` lets the waiting side cut it short."""
+
+    def __init__(self) -> None:
+        self.given_up = False
+        self.sock: socket.socket | None = None
+
+    def cut(self) -> None:
+        self.given_up = True
+        sock = self.sock
+        if sock is not None:
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)     # a TLS socket's own would pull it from its reader
+            except OSError:
+                pass                       # gone already, which is what we wanted
+
+
+class Lines:
+    """Kept-alive connections, one a worker thread.  Follows no redirect and repeats nothing."""
+
+    def __init__(self, base_url: str, name: str, *, connect_s: float, read_s: float, at_once: int, ca_file: str = "",
+                 client_cert: str = "") -> None:
+        parts = urlsplit(base_url)
+        assert parts.scheme in ("http", "https") and parts.hostname, base_url
+        self.handshakes = 0
+        self._tls, self._host, self._port, self._name = parts.scheme == "https", parts.hostname, parts.port, name
+        self._ca_file, self._client_cert = ca_file, client_cert
+        self._context: ssl.SSLContext | None = None
+        self._connect_s, self._read_s = connect_s, read_s
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
+        self._mine = threading.local()
+        self._calls: set[_Call] = set()
+        self._open: list[http.client.HTTPConnection] = []
+        self._closed = False
+
+    async def ask(self, request: Request, bytes_max: int = REPLY_BYTES_MAX) -> Reply:
+        """Send `request` once and give its reply.  Raises NoAnswer, also when the whole call outlasts its bound."""
+        if self._closed:
+            raise NoAnswer("gone", "the channel is being shut down")
+        call = _Call()
+        self._calls.add(call)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._exchange, call, request, bytes_max)
+        try:
+            # A reply that trickles in never meets a read's own time-out: hence a bound on the whole.
+            done, _ = await asyncio.wait({work}, timeout=self._connect_s + 2 * self._read_s)
+            if not done:
+                raise NoAnswer("slow", f"{self._name} did not finish its answer in time")
+            return work.result()
+        finally:
+            self._calls.discard(call)
+            if not work.done():
+                work.add_done_callback(_drop)
+                call.cut()
+
+    async def close(self) -> None:
+        """Cut what is under way and close every connection; takes at most the time to connect."""
+        self._closed = True
+        for call in list(self._calls):
+            call.cut()
+        await asyncio.to_thread(self._threads.shutdown)
+        for line in self._open:
+            line.close()
+
+    def _exchange(self, call: _Call, request: Request, bytes_max: int) -> Reply:
+        import http.client
+
+        line = self._line(call)
+        try:
+            if call.given_up:
+                raise NoAnswer("gone", "given up before anything was sent")
+            line.request(request.method, request.path, body=request.body or None, headers=request.headers)
+            answer = line.getresponse()
+            body = answer.read(bytes_max + 1)
+            if len(body) > bytes_max:
+                raise NoAnswer("lying", f"the reply is far longer than any {self._name} sends")
+            if answer.length:
+                raise NoAnswer("lying", "the reply broke off half way")
+            reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+            if answer.will_close or not answer.isclosed():
+                self._hang_up()
+            return reply
+        except TimeoutError:
+            self._hang_up()
+            raise NoAnswer("slow", f"{self._name} did not answer in time") from None
+        except http.client.HTTPException as fault:
+            self._hang_up()
+            dropped = isinstance(fault, http.client.RemoteDisconnected)
+            why = "the line was closed before an answer came" if dropped else "the answer is not HTTP"
+            raise NoAnswer("gone" if dropped else "lying", why) from None
+        except OSError as fault:
+            self._hang_up()
+            raise NoAnswer("gone", f"the line broke before an answer came ({type(fault).__name__})") from None
+        except NoAnswer:
+            self._hang_up()
+            raise
+        finally:
+            call.sock = None
+            self._mine.used_s = time.monotonic()
+
+    def _line(self, call: _Call) -> http.client.HTTPConnection:
+        """This thread's connection, opened anew when it idled long or the far end has let go of it.
+
+        Looking first matters: a POST that meets a dead connection would be an UNKNOWN for nothing.  Bytes nobody
+        asked for, such as a doubled reply, cost the connection too, or they would answer the next question.
+        """
+        line = getattr(self._mine, "line", None)
+        if line is not None and (time.monotonic() - self._mine.used_s > IDLE_S_MAX or _readable(line.sock)):
+            self._hang_up()
+            line = None
+        if line is None:
+            line = self._mine.line = self._connected()
+        call.sock = line.sock
+        return line
+
+    def _connected(self) -> http.client.HTTPConnection:
+        import http.client
+        import ssl
+
+        try:
+            if self._tls:
+                line: http.client.HTTPConnection = http.client.HTTPSConnection(
+                    self._host, self._port, timeout=self._connect_s, context=self._trust())
+            else:
+                line = http.client.HTTPConnection(self._host, self._port, timeout=self._connect_s)
+            line.connect()
+        except ssl.SSLCertVerificationError:
+            raise NoAnswer("lying", f"the far end's certificate is not {self._name}'s") from None
+        except TimeoutError:
+            raise NoAnswer("gone", f"no connection to {self._name} in time") from None
+        except OSError as fault:
+            raise NoAnswer("gone", f"no connection to {self._name} ({type(fault).__name__})") from None
+        self.handshakes += 1
+        line.auto_open = 0                 # type: ignore[attr-defined]  # http.client would silently reconnect and resend
+        line.sock.settimeout(self._read_s)
+        self._open.append(line)
+        return line
+
+    def _trust(self) -> ssl.SSLContext:
+        import ssl
+
+        if self._context is None:
+            self._context = ssl.create_default_context(cafile=self._ca_file or None)
+            if self._client_cert:
+                self._context.load_cert_chain(self._client_cert)
+        return self._context
+
+    def _hang_up(self) -> None:
+        line = getattr(self._mine, "line", None)
+        self._mine.line = None
+        if line is not None:
+            self._open.remove(line)
+            line.close()
+
+
+def _readable(sock: socket.socket | None) -> bool:
+    if sock is None:
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def _drop(work: asyncio.Future[Reply]) -> None:
+    """Take the late outcome of a call nobody waits for, so that asyncio does not report it."""
+    if not work.cancelled():
+        work.exception()
