@@ -689,9 +689,9 @@ def test_another_amount_after_the_close_stays_in_sight_and_gives_nothing_back_by
 
 MOVED = msgspec.structs.replace(TERMS, accounts=(msgspec.structs.replace(TERMS.accounts[0], account="wechat:1900000002"),))
 # As release 0.1.0 wrote it before a tender kept its account.
-OLD_SALE = (b'[["boot1",0,"2026-09-01T10:00:00+08:00","ntp"],[{"type":"SaleClosed","sale":{"order_no":"000001APJA00000001K6","lines":'
-            b'[{"gtin":"6902538004045","name_zh":"x","name_en":"Mizone","qty_milli":1000,"price_fen":500,"amount_fen":500,"unit":'
-            b'"piece"}],"tenders":[{"method":"wechat","amount_fen":500,"order_no":"000001APJA00000001K6","channel_no":"4200000001"}],'
+OLD_SALE = (b'[["boot1",0,"2026-09-01T10:00:00+08:00","ntp"],[{"type":"SaleClosed","sale":{'
+            b'"order_no":"000001APJA00000001K6","lines":[{"gtin":"6902538004045","name_zh":"x","name_en":"Mizone",'
+            b'"qty_milli":1000,"price_fen":500,"amount_fen":500,"unit":"piece"}],"tenders":[{"method":"wechat","amount_fen":500,"order_no":"000001APJA00000001K6","channel_no":"4200000001"}],'
             b'"amount_fen":500,"cashier":"01","at":"2026-09-01T10:00:00+08:00","tendered_fen":0,"change_fen":0,"refunded_fen":0,'
             b'"parts":0,"returned":{}},"day":"2026-09-01","minted":true},{"type":"ReceiptDue","job":1,"kind":"sale",'
             b'"ref":"000001APJA00000001K6","paper":[]}]]')
@@ -724,3 +724,66 @@ def test_a_sale_of_an_older_release_is_refunded_by_todays_account():
     counter.press("ENTER")
     (refund,) = counter.box.books.refunds.values()
     assert refund.intent.account == MOVED.accounts[0]
+
+
+def reports(counter: Counter) -> list[tuple]:
+    return [(r["no"], r["day"], r["sales_fen"], r["refunds_fen"], r.get("auto", False))
+            for r in records(counter) if r["kind"] == "z_report"]
+
+
+def test_a_forgotten_z_is_made_by_itself_before_the_first_sale_of_the_next_day():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.wall = "2026-09-02T03:59:00+08:00"                # still yesterday's
+    counter.scan(COLA)
+    counter.press("CASH")
+    assert reports(counter) == []
+    counter.wall = "2026-09-02T04:00:00+08:00"
+    counter.scan(TEA, 2)
+    counter.press("CASH")
+    assert reports(counter) == [(1, "2026-09-01", 750, 0, True)]
+    day = counter.box.books.day
+    assert (day.day, day.z_no, day.sales_fen, day.grand_fen) == ("2026-09-02", 1, 1000, 1750)
+    assert [p.kind for p in counter.box.books.papers.values()] == ["sale", "sale", "sale", "z"]      # the customer's paper first
+    assert "Made by itself" in str(counter.printed[-1].paper)
+    row = next(wire.decode(r.facts).facts for r in counter.journal.durable if b"DayClosed" in r.facts)
+    kinds = [f.kind if isinstance(f, wire.RecordDue) else type(f).__name__ for f in row]
+    assert kinds.index("z_report") < kinds.index("DayClosed") < kinds.index("SaleClosed")
+    counter.press("Z")
+    assert reports(counter)[1:] == [(2, "2026-09-02", 1000, 0, False)]
+
+
+@pytest.mark.parametrize("method", ["cash", "wallet"])
+def test_a_refund_alone_opens_and_repairs_a_day_too(method):
+    counter = Counter()
+    counter.scan(TEA)
+    if method == "cash":
+        counter.press("CASH")
+    else:
+        counter.say(counter.pay(), Said.PAID, 500)
+    (no,) = counter.box.books.sales
+    counter.wall = "2026-09-03T12:00:00+08:00"
+    counter.press("REFUND")
+    counter.tell(Scanned(no))
+    counter.press("ENTER")
+    for refund in counter.wants("RefundOrder"):
+        assert reports(counter) == []                         # asked for; not given back yet
+        counter.tell(RefundSaid(refund, RefundWord.DONE))
+    assert reports(counter) == [(1, "2026-09-01", 500, 0, True)]
+    counter.wall = "2026-09-04T12:00:00+08:00"
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert reports(counter)[1:] == [(2, "2026-09-03", 0, 500, True)]
+    counter.journal.sync()
+    assert _fold(counter.journal) == counter.box.books
+
+
+def test_a_clock_that_goes_back_closes_no_day():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.wall = "2026-08-30T12:00:00+08:00"
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert reports(counter) == [] and counter.box.books.day.sales == 2

@@ -157,7 +157,7 @@ class Totals(msgspec.Struct):
 
     z_no: int = 0
     x_no: int = 0
-    day: str = ""                  # the business day of its first sale
+    day: str = ""                  # the business day of what was first counted in it
     sales: int = 0
     sales_fen: int = 0
     refunds: int = 0
@@ -482,6 +482,10 @@ def _x_taken(b: Books, f, at: Stamp) -> None:
     b.day.x_no = f.x_no
 
 
+def _day_opened(b: Books, f, at: Stamp) -> None:
+    b.day.day = f.day
+
+
 def _day_closed(b: Books, f, at: Stamp) -> None:
     b.day = Totals(z_no=f.z_no, x_no=b.day.x_no, grand_fen=b.day.grand_fen)
 
@@ -503,4 +507,5 @@ FOLDS = {
     "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
     "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
+    "DayOpened": _day_opened,
 }

@@ -228,6 +228,10 @@ class XTaken(Fact, frozen=True):
     x_no: int
 
 
+class DayOpened(Fact, frozen=True):
+    day: str
+
+
 class DayClosed(Fact, frozen=True):
     z_no: int
 
@@ -244,6 +248,7 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed
+    | DayOpened
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.

@@ -9,6 +9,7 @@ import msgspec
 
 from device.txn import record
 from device.txn.books import Books, Line, Order, Phase, Sale, Tender
+from device.txn.day import report
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
@@ -17,7 +18,6 @@ from device.txn.facts import (
     BasketRecalled,
     CancelWished,
     CashReturned,
-    DayClosed,
     DrawerDue,
     Fact,
     LineAdded,
@@ -32,13 +32,12 @@ from device.txn.facts import (
     SaleRecalled,
     ScreenCleared,
     TenderTaken,
-    XTaken,
     decode,
 )
 from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
 from device.txn.minting import business_day, held_slot, hold_code, mint, paper_due
 from device.txn.numbers import order_number_ok
-from device.txn.receipt import copy_of, hold_paper, park_paper, refund_paper, report_paper, sale_paper
+from device.txn.receipt import copy_of, hold_paper, park_paper, refund_paper, sale_paper
 from device.txn.words import say, yuan
 from device.types import Found, Item, Stamp
 
@@ -441,15 +440,7 @@ def _z(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _report(b: Books, d: Desk, letter: str, number: int, at: Stamp) -> Verdict:
-    day, parked = b.day, sum(1 for o in b.orders.values() if o.park)
-    date = day.day or business_day(at, d.terms.cutoff_hour)
-    paper = report_paper(d.terms, letter, number, date, day, len(b.held), parked, at)
-    body = record.due(f"{letter.lower()}_report", no=number, day=date,
-                      sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
-                      voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
-                      methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())], grand_fen=day.grand_fen)
-    counted: Fact = XTaken(number) if letter == "X" else DayClosed(number)
-    return Verdict([body, paper_due(b, letter.lower(), "", paper), counted], say(f"{letter.lower()}_report", n=number))
+    return Verdict(report(b, d, letter, at), say(f"{letter.lower()}_report", n=number))
 
 
 WHILE_PAYING = {"CASH", "CHECK", "PARK", "CANCEL", "CLEAR"}

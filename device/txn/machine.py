@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from device.txn import record
 from device.txn.books import Books, Order, Phase, Sale
+from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import RefundIntent
 from device.txn.facts import (
@@ -72,7 +73,9 @@ ASK_MS = 30_000           # how long the cashier may think about money that came
 
 def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
     """What follows from one input.  KeyError for an input nobody wrote a rule for: that is our bug."""
-    return DECIDERS[type(event)](books, desk, event, at)
+    verdict = DECIDERS[type(event)](books, desk, event, at)
+    verdict.facts = in_its_day(books, desk, verdict.facts, at)
+    return verdict
 
 
 # The channel's word.

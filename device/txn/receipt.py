@@ -74,8 +74,10 @@ def alert_paper(terms: Terms, title: str, order_no: str, amount_fen: int, at: St
             *_tail(terms, at))
 
 
-def report_paper(terms: Terms, letter: str, number: int, day: str, totals: Totals, held: int, parked: int, at: Stamp) -> Paper:
-    parts = [*_head(terms, f"{letter} 报表 / {letter} report  No. {number}"), Ruler(),
+def report_paper(terms: Terms, letter: str, number: int, day: str, totals: Totals, held: int, parked: int, at: Stamp,
+                 auto: bool = False) -> Paper:
+    note = [Text("当日未结，自动日结 / Made by itself: the day was left open", "c")] if auto else []
+    parts = [*_head(terms, f"{letter} 报表 / {letter} report  No. {number}"), *note, Ruler(),
              Pair("营业日 / Business day", day),
              Pair(f"销售 / Sales  {totals.sales}", yuan(totals.sales_fen)),
              Pair(f"退款 / Refunds  {totals.refunds}", yuan(-totals.refunds_fen)),

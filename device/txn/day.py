@@ -1,0 +1,66 @@
+"""The business day: its reports, and the repair of a Z that was forgotten.
+
+A day opens with the first thing counted in it and ends with its Z.  When something is to be counted on a later business
+day while the old one still stands open, the old day's Z is made first, by itself and in the same row.
+"""
+
+from __future__ import annotations
+
+from device.txn import record
+from device.txn.books import Books
+from device.txn.desk import Desk
+from device.txn.facts import (
+    BasketCleared,
+    CashReturned,
+    DayClosed,
+    DayOpened,
+    DrawerDue,
+    Fact,
+    LineVoided,
+    ReceiptDue,
+    RefundConfirmed,
+    SaleClosed,
+    XTaken,
+)
+from device.txn.minting import business_day, paper_due
+from device.txn.receipt import report_paper
+from device.types import Stamp
+
+COUNTED = (SaleClosed, CashReturned, LineVoided, BasketCleared, DrawerDue)     # and a customer's refund, once it is confirmed
+
+
+def in_its_day(b: Books, d: Desk, facts: list[Fact], at: Stamp) -> list[Fact]:
+    """`facts`, counted in the business day they belong to: a forgotten Z goes before them, a new day is opened.
+
+    Only a later day closes an open one: a clock that goes back closes nothing.  The report's paper comes after the papers of
+    `facts`, for a customer waits for those.
+    """
+    if not any(_counts(b, fact) for fact in facts):
+        return facts
+    today = business_day(at, d.terms.cutoff_hour)
+    if not b.day.day:
+        return [DayOpened(today), *facts]
+    if today <= b.day.day:
+        return facts
+    body, paper, closed = report(b, d, "Z", at, auto=True, ahead=sum(isinstance(f, ReceiptDue) for f in facts))
+    return [body, closed, DayOpened(today), *facts, paper]
+
+
+def _counts(b: Books, fact: Fact) -> bool:
+    if isinstance(fact, RefundConfirmed):
+        return b.refunds[fact.refund_no].cause == "customer"
+    return isinstance(fact, COUNTED)
+
+
+def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahead: int = 0) -> list[Fact]:
+    """Record, paper and count of the next X or Z, in this order.  `auto`: nobody pressed the key; `ahead` as of `paper_due`."""
+    day, parked = b.day, sum(1 for o in b.orders.values() if o.park)
+    number = (day.x_no if letter == "X" else day.z_no) + 1
+    date = day.day or business_day(at, d.terms.cutoff_hour)
+    body = record.due(f"{letter.lower()}_report", no=number, day=date,
+                      sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
+                      voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
+                      methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())],
+                      grand_fen=day.grand_fen, **({"auto": True} if auto else {}))
+    paper = report_paper(d.terms, letter, number, date, day, len(b.held), parked, at, auto)
+    return [body, paper_due(b, letter.lower(), "", paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]
