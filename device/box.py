@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
 from device.txn.books import Books, evolve
@@ -33,7 +35,10 @@ PAPER_FACTS = (ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, Receip
 
 
 class Box:
-    """Books and desk over one journal.  `Box(journal)` folds what is on disk; the first input must be `Started`."""
+    """Books and desk over one journal.  `Box(journal)` folds what is on disk; the first input must be `Started`.
+
+    JournalUnreadable when what is on disk does not fold.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -124,10 +129,16 @@ class Box:
 
 def _folded(journal: Journal) -> tuple[Books, int]:
     books, rows = Books(), 0
-    for _, row in journal.fold():
-        entry = wire.decode(row)
-        for fact in entry.facts:
-            evolve(books, fact, entry.at)
+    for n, row in journal.fold():
+        try:
+            entry = wire.decode(row)
+        except (msgspec.DecodeError, UnicodeDecodeError) as why:       # rotten, or of a newer release: no trade either way
+            raise journal.unreadable(f"row {n} cannot be read ({why})") from None
+        try:
+            for fact in entry.facts:
+                evolve(books, fact, entry.at)
+        except (LookupError, AssertionError) as why:
+            raise journal.unreadable(f"row {n} does not follow from the rows before it ({type(why).__name__})") from why
         rows += 1
     return books, rows
 

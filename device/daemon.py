@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from device.box import Box
 from device.config import Config, parse_toml, show, to_terms
 from device.drivers.registry import display_of, drivers_of
 from device.drivers.signer_file import FileSigner
-from device.errors import ConfigError, Outside
+from device.errors import ConfigError, JournalUnreadable, Outside
 from device.goods import PriceList
 from device.mqtt import wire
 from device.price_file import read_prices
@@ -33,6 +34,7 @@ from device.store_forward.journal import Journal
 from device.txn import facts
 from device.txn import show as screens
 from device.txn.inputs import LinkSaid, Started
+from device.txn.screen import Screen
 from device.types import Stamp
 
 log = logging.getLogger("tillbox")
@@ -40,6 +42,7 @@ log = logging.getLogger("tillbox")
 CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
 IDLE_TICK_S = 1.0
 SOCKET_LINE_MAX = 64 * 1024
+EXIT_JOURNAL = 3             # the journal cannot be read, or failed: docs/recovery.md
 
 
 class RealClock:
@@ -133,7 +136,10 @@ class Daemon:
         self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self._tokens, seed=secrets.randbits(32))
 
     def _tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
-        return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+        try:
+            return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+        except msgspec.DecodeError as why:
+            raise self.journal.unreadable(f"a row behind record {after} cannot be read ({why})") from None
 
     def _link(self):
         from device.mqtt.client import Link
@@ -356,9 +362,29 @@ def main(argv: list[str]) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        daemon = Daemon(config)
+        asyncio.run(Daemon(config).run())
+    except JournalUnreadable as why:
+        _last_words(config, f"tillbox cannot sell: {why}")
+        os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first
+    except sqlite3.Error as why:
+        _last_words(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
+                            "(what it had confirmed is kept; see docs/recovery.md)")
+        return EXIT_JOURNAL
     except Outside as why:
-        print(f"tillbox cannot start: {why}", file=sys.stderr)
+        print(f"tillbox cannot start: {why}", file=sys.stderr)     # not on the display: it may be another daemon's
         return 1
-    asyncio.run(daemon.run())
     return 0
+
+
+def _last_words(config: Config, sentence: str) -> None:
+    """Why nothing is sold, on standard error and, where there is one, on the display: the cashier reads no log."""
+    print(sentence, file=sys.stderr, flush=True)
+    zh = config.lang == "zh"
+    screen = Screen("IDLE", "暂停收银，请叫技术人员" if zh else "Out of order: call the technician", notice=sentence, tone="bad",
+                    lang=config.lang)
+    try:
+        display = display_of(config)
+        if display is not None:
+            asyncio.run(display.show(screen, 0))
+    except Outside as why:
+        print(f"tillbox cannot say so on the display either: {why}", file=sys.stderr, flush=True)

@@ -32,6 +32,14 @@ class JournalFull(Outside):
     """The reserve would be touched: nothing was kept."""
 
 
+class JournalUnreadable(Outside):
+    """The journal cannot be read as it stands.  Nothing was changed: a person has to look, see docs/recovery.md."""
+
+
+class KeyMissing(Outside):
+    """The record key is not the one that the journal names: nothing is signed under another in silence."""
+
+
 class ConfigError(Outside):
     """A configuration that is refused whole; `reasons` names every fault."""
 

@@ -8,13 +8,14 @@ place in the chain is found by bisection.  Opening reads the ends of the table a
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from device.errors import JournalFull, Outside
-from device.store_forward.schema import SCHEMA_VERSION, migrate
+from device.errors import JournalFull, JournalUnreadable, Outside
+from device.store_forward.schema import SCHEMA_VERSION, migrate, version_of
 
 RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
@@ -39,10 +40,12 @@ class Row(NamedTuple):
 class Journal:
     """The one writer of the journal file.
 
-    `identity` is {"box": ..., "mode": "real" or "training"}, and optionally "jid": written into a new file, compared with an
-    old one.  `connect(path)` opens the database (sqlite3 on the box).  `free_bytes()` says what the card has left.  Outside,
-    in one sentence, for a file that another process holds, that is another box's, of the other mode, newer than this
-    software, or not readable.
+    `identity` is {"box": ..., "mode": "real" or "training"}: written into a new file, compared with an old one.
+    `connect(path)` opens the database (sqlite3 on the box).  `free_bytes()` says what the card has left.  Outside, in one
+    sentence, for a file that another process holds, that is another box's, of the other mode, or newer than this software.
+
+    JournalUnreadable for one that is damaged, there or in `fold` and the other readers.  Its connection is left open on
+    purpose, for a close would move rows out of the WAL: whoever wants the files as they were ends by `os._exit`.
     """
 
     def __init__(self, path: str | Path, *, connect: Callable[[str], Any] = sqlite3.connect, reserve_bytes: int = RESERVE_BYTES,
@@ -58,7 +61,6 @@ class Journal:
         self._dead = False
         self.commits = 0
         self._db = self._open(connect, identity)
-        self._read_ends()
 
     def append(self, row: Row, *, sync: bool, restates: bool = False, from_reserve: bool = False) -> int:
         """Keep one decision and return its number; with `sync`, only when the card has it and every row before it.
@@ -131,8 +133,20 @@ class Journal:
         return min(quota_left, self._free_bytes() - self._reserve_bytes) - self._waiting_bytes
 
     def fold(self) -> Iterator[tuple[int, bytes]]:
-        """(n, facts) of every durable row from the last restating one on: all that boot must read."""
-        return self.rows(self._fold_from)
+        """(n, facts) of every durable row from the last restating one on: all that boot must read.
+
+        JournalUnreadable when one of them is missing: the books would be made of what happens to be left.
+        """
+        if not self._durable_n:
+            return
+        due = self._fold_from
+        for n, facts in self.rows(due):
+            if n != due:
+                break
+            yield n, facts
+            due += 1
+        if due != self._durable_n + 1:
+            raise self.unreadable(f"row {due} is missing")
 
     def rows(self, first: int = 1) -> Iterator[tuple[int, bytes]]:
         """(n, facts) of every durable row from `first` on, read a page at a time."""
@@ -194,36 +208,81 @@ class Journal:
         self._dead = True
         self._db.close()
 
+    def unreadable(self, why: str) -> JournalUnreadable:
+        """The error of a damaged journal, for whoever understands its rows and finds that one does not hold."""
+        return JournalUnreadable(f"The journal {self._path} is damaged: {why}.", which="journal", again=False,
+                                 hint="nothing was changed; copy it with its -wal before anything else, see docs/recovery.md")
+
     def _open(self, connect: Callable[[str], Any], identity: dict[str, str]) -> Any:
+        if not self._is_there():
+            self._make(connect, identity)
         db = None
         try:
-            db = connect(str(self._path))
-            if hasattr(db, "isolation_level"):
-                db.isolation_level = None                # transactions are begun by hand, the same for every opener
-            db.execute("PRAGMA busy_timeout = 0")
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")    # no shared memory, and nobody else writes
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")   # heeded only before the first table and before WAL
-            db.execute("PRAGMA journal_mode = WAL").fetchall()
-            db.execute("PRAGMA synchronous = FULL")
+            db = _connected(connect, self._path)
             db.execute("BEGIN IMMEDIATE")
+            if version_of(db) < 1:
+                raise self.unreadable("it is a database without a journal's tables")
             version = migrate(db, identity)
             db.execute("COMMIT")
             if version > SCHEMA_VERSION:
                 raise self._refused(f"has schema {version}, newer than this software's {SCHEMA_VERSION}",
                                     "install the newer software")
             self._compare(dict(db.execute("SELECT key, value FROM meta").fetchall()), identity)
+            self._read_ends(db)
+        except JournalUnreadable:
+            raise
         except Outside:
             db.close()
             raise
+        except (KeyError, TypeError, ValueError) as error:     # a row of meta or cursor that is gone or says something else
+            raise self.unreadable(f"its own table of contents does not hold ({type(error).__name__}: {error})") from None
         except Exception as error:
-            if db is not None:
-                db.close()
-            if not isinstance(error, sqlite3.Error) and type(error).__module__.split(".")[0] != "apsw":
+            if not _of_database(error):
                 raise
             if "locked" in str(error):
                 raise self._refused("is held by another process", "stop it first: one box has one daemon") from None
-            raise self._refused(f"cannot be opened: {error}", "see docs/recovery.md") from error
+            raise self.unreadable(f"it cannot be opened: {error}") from None
         return db
+
+    def _is_there(self) -> bool:
+        """False when a new journal may begin.  A new one appears whole, so an empty file is one that lost its content."""
+        if self._path.is_dir():
+            raise self.unreadable("a folder stands in its place")
+        wal = self._path.with_name(self._path.name + "-wal")
+        size = self._path.stat().st_size if self._path.exists() else None
+        if size is None and wal.exists() and wal.stat().st_size:
+            raise self.unreadable(f"it is gone, and {wal.name}, which may hold its newest rows, is still there")
+        if size == 0:
+            raise self.unreadable("it is empty, 0 bytes")
+        return size is not None
+
+    def _make(self, connect: Callable[[str], Any], identity: dict[str, str]) -> None:
+        """A new journal under its name, whole or not at all; one that appeared meanwhile stays."""
+        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        try:
+            db = _connected(connect, draft, fresh=True)
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                migrate(db, identity)
+                db.execute("COMMIT")
+            finally:
+                db.close()                               # which brings the WAL into the file, and the file onto the card
+            try:
+                os.link(draft, self._path)               # refuses to replace, which a rename would do
+            except FileExistsError:
+                pass
+        except Exception as error:
+            if not isinstance(error, OSError) and not _of_database(error):
+                raise
+            raise self._refused(f"cannot be made: {error}", "look at the folder, its owner and the room on the card") from None
+        finally:
+            for suffix in ("", "-wal", "-journal"):
+                draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _compare(self, meta: dict[str, str], identity: dict[str, str]) -> None:
         if meta["mode"] != identity["mode"]:
@@ -232,15 +291,16 @@ class Journal:
         if meta["box"] != identity["box"]:
             raise self._refused(f"belongs to box {meta['box']}, not to {identity['box']}", "check the box id")
 
-    def _read_ends(self) -> None:
-        self._page_bytes = self._db.execute("PRAGMA page_size").fetchone()[0]
-        first = self._db.execute("SELECT n FROM journal ORDER BY n LIMIT 1").fetchone()
-        last = self._db.execute("SELECT n, mark FROM journal ORDER BY n DESC LIMIT 1").fetchone()
+    def _read_ends(self, db: Any) -> None:
+        self._page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
+        first = db.execute("SELECT n FROM journal ORDER BY n LIMIT 1").fetchone()
+        last = db.execute("SELECT n, mark FROM journal ORDER BY n DESC LIMIT 1").fetchone()
         self._first = first[0] if first else 1
         self._n, self._mark = last or (0, 0)
         self._durable_n, self._durable_mark = self._n, self._mark
-        self._fold_from = int(self._db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
-        self._acked: tuple[str, int, str] = tuple(self._db.execute("SELECT jid, upto, head FROM cursor").fetchone())
+        self._fold_from = int(db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
+        jid, upto, head = db.execute("SELECT jid, upto, head FROM cursor").fetchone()
+        self._acked: tuple[str, int, str] = (jid, int(upto), head)
 
     def _keep_reserve(self, row: Row) -> None:
         if self.room_bytes() < row.size_bytes:
@@ -248,11 +308,21 @@ class Journal:
                               hint="connect the box so that it can send, or make room on the card", again=False)
 
     def _walk(self, first: int) -> Iterator[tuple[int, int, bytes]]:
-        while page := self._db.execute("SELECT n, mark, facts FROM journal WHERE n >= ? ORDER BY n LIMIT ?",
-                                       (first, PAGE_ROWS)).fetchall():
+        while page := self._page(first):
             for n, mark, facts in page:
-                yield n, mark, bytes(facts)
+                if not isinstance(facts, bytes) or not isinstance(mark, int):
+                    raise self.unreadable(f"row {n} holds something else than facts")
+                yield n, mark, facts
             first = page[-1][0] + 1
+
+    def _page(self, first: int) -> list[tuple[int, int, bytes]]:
+        try:
+            return self._db.execute("SELECT n, mark, facts FROM journal WHERE n >= ? ORDER BY n LIMIT ?",
+                                    (first, PAGE_ROWS)).fetchall()
+        except Exception as error:
+            if not _of_database(error):
+                raise
+            raise self.unreadable(f"from row {first} on it cannot be read: {error}") from None
 
     def _place(self, after_seq: int) -> int:
         """Number of the first durable row whose mark is above `after_seq`; the last row is known to be."""
@@ -271,3 +341,22 @@ class Journal:
 
     def _refused(self, why: str, hint: str) -> Outside:
         return Outside(f"The journal {self._path} {why}.", which="journal", hint=hint, again=False)
+
+
+def _connected(connect: Callable[[str], Any], path: Path, *, fresh: bool = False) -> Any:
+    db = connect(str(path))
+    if hasattr(db, "isolation_level"):
+        db.isolation_level = None                # transactions are begun by hand, the same for every opener
+    db.execute("PRAGMA busy_timeout = 0")
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")    # no shared memory, and nobody else writes
+    if fresh:
+        # Heeded only before the first table and before WAL; said to an old file it writes a page and changes nothing.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _of_database(error: Exception) -> bool:
+    """True for what SQLite itself complains of, whichever library opened it."""
+    return isinstance(error, sqlite3.Error) or type(error).__module__.split(".")[0] == "apsw"

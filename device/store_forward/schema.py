@@ -12,7 +12,7 @@ from typing import Any
 def _lay_tables(db: Any, identity: dict[str, str]) -> None:
     db.execute("CREATE TABLE journal(n INTEGER PRIMARY KEY, mark INTEGER NOT NULL, facts BLOB NOT NULL)")
     db.execute("CREATE TABLE cursor(jid TEXT NOT NULL, upto INTEGER NOT NULL, head TEXT NOT NULL)")
-    db.execute("INSERT INTO cursor VALUES (?, 0, '')", (identity.get("jid", ""),))
+    db.execute("INSERT INTO cursor VALUES ('', 0, '')")       # the journal's own id stands in its facts: the first ack names it
     db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
     for key, value in (("schema", "1"), ("box", identity["box"]), ("mode", identity["mode"]), ("fold_from", "1")):
         db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
