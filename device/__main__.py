@@ -10,6 +10,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE           what the box would run with, secrets masked
+       tillbox key FILE              the public half of that box's record key, as the cloud wants it
 """
 
 
@@ -31,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "config":
         from device.daemon import show_config
         return show_config(rest)
+    if word == "key":
+        from device.daemon import show_key
+        return show_key(rest)
     if word == "--version":
         from device import __version__
         print(__version__)
