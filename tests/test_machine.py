@@ -787,3 +787,67 @@ def test_a_clock_that_goes_back_closes_no_day():
     counter.scan(TEA)
     counter.press("CASH")
     assert reports(counter) == [] and counter.box.books.day.sales == 2
+
+
+def recalled(counter: Counter, no: str):
+    """The journal answers what the box looks for, until it looks for nothing more."""
+    verdict = None
+    while no:
+        verdict = counter.tell(Recalled(no, tuple(counter.journal.recall(no))))
+        no = counter.box.desk.looking
+    return verdict
+
+
+def test_a_report_of_long_ago_is_printed_again_by_its_barcode_or_its_number():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH Z X Z")
+    code = next(p.text for p in counter.printed[1].paper if type(p).__name__ == "Barcode")
+    counter.box.books.papers.clear()                          # long ago
+    counter.press("0 REPRINT")
+    counter.tell(Scanned(code))
+    recalled(counter, code)
+    assert counter.printed[-1].paper[1:] == counter.printed[1].paper and "COPY 1" in counter.printed[-1].paper[0].text
+    counter.box.books.papers.clear()
+    counter.press("0 REPRINT 1 Z")
+    recalled(counter, code)
+    assert "COPY 2" in counter.printed[-1].paper[0].text and counter.box.books.day.z_no == 2      # and no day was closed by it
+    counter.press("0 REPRINT X")
+    recalled(counter, counter.box.desk.looking)
+    assert "X report" in str(counter.printed[-1].paper)
+    counter.press("0 REPRINT 9 Z")
+    assert recalled(counter, counter.box.desk.looking).refused
+
+
+def test_copies_are_counted_over_the_life_of_a_receipt():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REPRINT")
+    for n in (2, 3):
+        counter.box.books.papers.clear()                      # long ago
+        counter.press("0 REPRINT")
+        counter.tell(Scanned(no))
+        recalled(counter, no)
+        assert f"COPY {n}" in counter.printed[-1].paper[0].text
+    counter.box.books.sales.clear()
+    counter.press("REFUND")                                   # copies are no sales
+    counter.tell(Scanned(no))
+    recalled(counter, no)
+    assert "5.00" in counter.box.desk.words[1]
+
+
+def test_the_first_receipt_of_a_day_is_found_beside_the_report_in_its_row():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.wall = "2026-09-02T10:00:00+08:00"
+    counter.scan(COLA)
+    counter.press("CASH")
+    no = list(counter.box.books.sales)[-1]
+    receipt, report = (p.paper for p in counter.printed[-2:])
+    counter.box.books.papers.clear()
+    for code, paper in ((no, receipt), (next(p.text for p in report if type(p).__name__ == "Barcode"), report)):
+        counter.press("0 REPRINT")
+        counter.tell(Scanned(code))
+        recalled(counter, code)
+        assert counter.printed[-1].paper[1:] == paper

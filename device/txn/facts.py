@@ -289,7 +289,7 @@ def tokens_of(row: bytes) -> list[tuple[int, str]]:
 
 
 def refs_of(facts: list[Fact]) -> tuple[str, ...]:
-    """Order numbers under which the journal's index should find this row."""
+    """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
     refs: list[str] = []
     for fact in facts:
         if isinstance(fact, SaleClosed):
@@ -298,4 +298,6 @@ def refs_of(facts: list[Fact]) -> tuple[str, ...]:
             refs.append(fact.sale_no)
         elif isinstance(fact, RefundIntended):
             refs.append(fact.intent.order_no)
+        elif isinstance(fact, ReceiptDue) and fact.ref and (fact.copy or fact.kind in ("x", "z")):
+            refs.append(fact.ref)
     return tuple(dict.fromkeys(refs))

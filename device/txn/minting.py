@@ -38,6 +38,16 @@ def paper_due(b: Books, kind: str, ref: str, paper: tuple[PaperPart, ...], ahead
     return ReceiptDue(next_job(b, ahead), kind, ref, paper)
 
 
+def report_no(b: Books, letter: str, number: int) -> str:
+    """What an X or Z report's barcode says, and the journal's index finds it by."""
+    return f"TB{letter}{b.salt}{number:06d}"
+
+
+def is_report_no(b: Books, symbol: str) -> bool:
+    """True for the barcode of a report of this journal."""
+    return symbol[:3] in ("TBX", "TBZ") and symbol[3:-6] == b.salt and symbol[-6:].isascii() and symbol[-6:].isdigit()
+
+
 def hold_code(b: Books, slot: int) -> str:
     """What a hold slip's barcode says: only this journal's slips are taken."""
     return f"TBH{b.salt}{slot:04d}"

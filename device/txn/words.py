@@ -43,7 +43,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "parked": ("已转挂，单据 {slip}", "Set aside as slip {slip}"),
     "nothing_open": ("没有进行中的付款", "No payment is open"),
     "refund_scan": ("退款：请扫描小票", "Refund: scan the receipt"),
-    "reprint_scan": ("补打：请扫描小票", "Reprint: scan the receipt"),
+    "reprint_scan": ("补打：请扫描小票或报表，或报表号加 Z、X", "Reprint: scan the receipt or report, or its number and Z or X"),
     "refund_pick": ("可退 {left}：ENTER 全退，或输入金额再按 ENTER", "Up to {left}: ENTER for all, or type an amount, then ENTER"),
     "refund_looking": ("正在查找 {no}", "Looking for {no}"),
     "refund_unknown": ("本机没有此单 {no}：跨机退款需联网授权",
