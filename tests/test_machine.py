@@ -851,3 +851,37 @@ def test_the_first_receipt_of_a_day_is_found_beside_the_report_in_its_row():
         counter.tell(Scanned(code))
         recalled(counter, code)
         assert counter.printed[-1].paper[1:] == paper
+
+
+def hold_slip(counter: Counter) -> str:
+    counter.press("HOLD")
+    return next(p.text for p in counter.printed[-1].paper if type(p).__name__ == "Barcode")
+
+
+def test_an_old_hold_slip_brings_back_nobody_elses_basket():
+    counter = Counter()
+    counter.scan(TEA)
+    old = hold_slip(counter)
+    counter.tell(Scanned(old))
+    counter.press("CASH")
+    counter.scan(COLA)
+    new = hold_slip(counter)                                  # the same slot, another slip
+    assert list(counter.box.books.held) == [1] and new != old
+    verdict = counter.tell(Scanned(old))
+    assert verdict.refused and "before" in verdict.words[1] and not counter.box.books.basket.lines
+    counter.cut_power()
+    counter.tell(Scanned(new))
+    assert counter.box.books.basket.total_fen == 250
+
+
+def test_the_slip_of_an_older_release_brings_back_its_own_basket_only():
+    from device.types import Stamp
+    counter = Counter()
+    counter.scan(TEA)
+    evolve(counter.box.books, wire.decode(b'[["b",0,"2026-09-01T10:00:00+08:00"],[{"type":"BasketHeld","slot":1}]]').facts[0],
+           Stamp("b", 0, counter.wall))
+    slip = f"TBH{counter.box.books.salt}0001"
+    counter.tell(Scanned(slip))
+    assert counter.box.books.basket.total_fen == 500
+    counter.press("HOLD")                                     # now under a slip of its own
+    assert counter.tell(Scanned(slip)).refused and list(counter.box.books.held) == [1]

@@ -58,6 +58,7 @@ class Basket(msgspec.Struct):
     lines: list[Line] = []
     tenders: list[Tender] = []
     order_no: str = ""             # the live attempt, empty when none
+    hold: int = 0                  # the number of its hold slip while it is held
 
     @property
     def total_fen(self) -> int:
@@ -189,6 +190,7 @@ class Books(msgspec.Struct):
     jobs_made: int = 0
     kicks_made: int = 0
     slips_made: int = 0
+    holds_made: int = 0
     chain: Chain = msgspec.field(default_factory=Chain)
     basket: Basket = msgspec.field(default_factory=Basket)
     orders: dict[str, Order] = {}
@@ -257,12 +259,14 @@ def _basket_cleared(b: Books, f, at: Stamp) -> None:
 
 def _basket_held(b: Books, f, at: Stamp) -> None:
     b.held[f.slot] = b.basket
+    b.basket.hold, b.holds_made = f.hold, max(b.holds_made, f.hold)
     b.basket = Basket()
 
 
 def _basket_recalled(b: Books, f, at: Stamp) -> None:
     b.shown = None
     b.basket = b.held.pop(f.slot)
+    b.basket.hold = 0
 
 
 def _tender_taken(b: Books, f, at: Stamp) -> None:

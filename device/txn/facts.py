@@ -56,6 +56,7 @@ class BasketCleared(Fact, frozen=True):
 
 class BasketHeld(Fact, frozen=True):
     slot: int
+    hold: int = 0                   # the slip's number, never used again
 
 
 class BasketRecalled(Fact, frozen=True):

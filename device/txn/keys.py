@@ -71,7 +71,7 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
         return _receipt_scanned(b, d, e.symbol)
     slot = held_slot(b, e.symbol)
     if slot is not None:
-        return _recall_held(b, slot)
+        return _recall_held(b, slot) if slot else refuse("held_gone")
     if e.found is None:
         if looks_like_payment_code(e.symbol):
             return refuse("payment_code_idle")        # a bearer token: not repeated, not kept
@@ -328,8 +328,9 @@ def _hold(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if b.basket.tenders:
         return refuse("tenders_open")
     slot = next(i for i in range(1, len(b.held) + 2) if i not in b.held)
-    slip = paper_due(b, "hold", "", hold_paper(d.terms, b.basket, slot, hold_code(b, slot), at))
-    return Verdict([BasketHeld(slot), slip], say("held", slot=slot), desk={"qty": 0})
+    hold = b.holds_made + 1
+    slip = paper_due(b, "hold", "", hold_paper(d.terms, b.basket, slot, hold_code(b, hold), at))
+    return Verdict([BasketHeld(slot, hold), slip], say("held", slot=slot), desk={"qty": 0})
 
 
 def _recall_held(b: Books, slot: int) -> Verdict:

@@ -36,6 +36,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "checking": ("正在向渠道查询", "Asking the channel now"),
     "held": ("已挂单，编号 {slot}", "Held as number {slot}"),
     "held_unknown": ("没有挂单 {slot}", "Nothing is held as {slot}"),
+    "held_gone": ("此挂单已取回", "That slip's basket was brought back before"),
     "recalled": ("已取回挂单 {slot}", "Recalled number {slot}"),
     "basket_busy": ("请先结清当前购物篮", "Finish the basket on the counter first"),
     "tenders_open": ("已收部分款项：请先付清或取消", "Part of it is paid: settle or cancel it first"),
