@@ -885,3 +885,28 @@ def test_the_slip_of_an_older_release_brings_back_its_own_basket_only():
     assert counter.box.books.basket.total_fen == 500
     counter.press("HOLD")                                     # now under a slip of its own
     assert counter.tell(Scanned(slip)).refused and list(counter.box.books.held) == [1]
+
+
+def test_a_box_without_a_printer_keeps_the_newest_papers_waiting_and_loses_none():
+    from device.txn.books import WAITING_MAX
+    counter = Counter()
+    counter.tell(DeviceSaid("printer", "gone"))
+    for _ in range(WAITING_MAX + 5):
+        counter.scan(COLA)
+        counter.press("CASH")
+    papers = counter.box.books.papers
+    assert [p.job for p in papers.values()] == list(range(6, WAITING_MAX + 6))
+    assert show.state(counter.box.books, counter.box.desk, 0)["papers_shelved"] == 5
+    assert any("更早 5 张" in part for part in show.footer(counter.box.books, counter.box.desk))
+    counter.journal.sync()
+    assert _fold(counter.journal) == counter.box.books
+    facts = [f for row in counter.journal.durable for f in wire.decode(row.facts).facts]
+    first = next(f.sale.order_no for f in facts if isinstance(f, wire.SaleClosed))
+    counter.tell(DeviceSaid("printer", "ok"))
+    assert len(counter.printed) == WAITING_MAX                # the newest came out, in their order
+    counter.press("0 REPRINT")
+    counter.tell(Scanned(first))
+    recalled(counter, first)
+    assert "COPY 1" in counter.printed[-1].paper[0].text and first in str(counter.printed[-1].paper)
+    counter.press("Z")
+    assert counter.box.books.shelved == 0

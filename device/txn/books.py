@@ -17,6 +17,7 @@ from device.types import Account, Stamp
 SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
+WAITING_MAX = 60        # papers that may wait for a printer or a person; older ones are shelved
 
 
 class Phase(enum.StrEnum):
@@ -197,6 +198,7 @@ class Books(msgspec.Struct):
     held: dict[int, Basket] = {}
     refunds: dict[str, Refund] = {}
     papers: dict[int, Paper] = {}
+    shelved: int = 0               # papers since the last Z that waited in vain
     kicks: dict[int, Kick] = {}
     due: list[Due] = []
     sales: dict[str, Sale] = {}
@@ -454,6 +456,12 @@ def _receipt_unstarted(b: Books, f, at: Stamp) -> None:
     b.papers[f.job].state = "due"
 
 
+def _papers_shelved(b: Books, f, at: Stamp) -> None:
+    for job in f.jobs:
+        del b.papers[job]
+    b.shelved += len(f.jobs)
+
+
 def _drawer_due(b: Books, f, at: Stamp) -> None:
     b.kicks_made = max(b.kicks_made, f.kick)
     b.kicks[f.kick] = Kick(f.kick, f.cause)
@@ -491,6 +499,7 @@ def _day_opened(b: Books, f, at: Stamp) -> None:
 
 
 def _day_closed(b: Books, f, at: Stamp) -> None:
+    b.shelved = 0
     b.day = Totals(z_no=f.z_no, x_no=b.day.x_no, grand_fen=b.day.grand_fen)
 
 
@@ -511,5 +520,5 @@ FOLDS = {
     "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
     "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
-    "DayOpened": _day_opened,
+    "DayOpened": _day_opened, "PapersShelved": _papers_shelved,
 }

@@ -201,6 +201,12 @@ class ReceiptUnstarted(Fact, frozen=True):
     why: str
 
 
+class PapersShelved(Fact, frozen=True):
+    """Too many papers wait: these wait no more.  They stand in the journal, where REPRINT finds receipts and reports."""
+
+    jobs: tuple[int, ...]
+
+
 class DrawerDue(Fact, frozen=True):
     kick: int
     cause: str
@@ -249,7 +255,7 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed
-    | DayOpened
+    | DayOpened | PapersShelved
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
