@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 USAGE = """\
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one word of the command line; 2 for a word that does not exist."""
     word, *rest = (sys.argv[1:] if argv is None else argv) or ["help"]
     if word == "run":
+        gc.disable()                                  # a twentieth of a start; on again when the daemon is ready
         from device.daemon import main as run
         return run(rest)
     if word == "verify":

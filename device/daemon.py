@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import gc
 import json
 import logging
 import os
@@ -111,6 +112,8 @@ class Daemon:
             self.link = self._link()
             work.append(asyncio.create_task(self._line_up(self.link), name="link"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
+        gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
+        gc.enable()
         log.info("tillbox %s boot=%s box=%s journal=%s", __version__, self.boot, self.config.box, self.box.books.chain.jid)
         work.append(asyncio.create_task(self._watchdog(), name="watchdog"))
         try:
