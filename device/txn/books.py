@@ -292,6 +292,8 @@ def _qr_issued(b: Books, f, at: Stamp) -> None:
 def _cancel_wished(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
     order.phase, order.cause = Phase.CANCELLING, f.cause
+    if f.slow_ms:
+        order.give_up_ms, order.due_ms = f.slow_ms, at.mono_ms + f.slow_ms
 
 
 def _order_closed(b: Books, f, at: Stamp) -> None:

@@ -79,8 +79,11 @@ class QrIssued(Fact, frozen=True):
 
 
 class CancelWished(Fact, frozen=True):
+    """`slow_ms` later the cashier is told what to do, should the channel still not have answered; 0 in older rows."""
+
     order_no: str
     cause: str
+    slow_ms: int = 0
 
 
 class OrderClosed(Fact, frozen=True):

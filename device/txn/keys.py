@@ -44,6 +44,7 @@ from device.types import Found, Item, Stamp
 LINES_MAX = 200
 QTY_MAX = 999
 DIGITS_MAX = 9
+SLOW_MS = 30_000          # how long a cashier looks at "cancelling" before being told what to do
 REPRINTED = ("sale", "x", "z")       # papers that carry a number of their own
 CHANNEL_KEYS = {"1": "wechat", "2": "alipay", "3": "unionpay", "4": "gateway"}
 
@@ -298,7 +299,7 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if order is not None:                             # cash replaces an undecided attempt; its late money goes back
         slip = b.slips_made + 1
         facts += [OrderParked(order.intent.order_no, "give_back", slip, keeps_basket=True),
-                  CancelWished(order.intent.order_no, "replaced")]
+                  CancelWished(order.intent.order_no, "replaced", SLOW_MS)]
     if tendered < due:
         facts.append(TenderTaken(Tender("cash", tendered)))
         facts += kick(b, d, "part cash")
@@ -356,7 +357,7 @@ def _park(b: Books, d: Desk, policy: str, at: Stamp) -> Verdict:
                          paper_due(b, "park", no, park_paper(d.terms, order, policy, slip, at))]
     cash = sum(t.amount_fen for t in b.basket.tenders)
     if policy == "give_back":
-        facts.append(CancelWished(no, "parked"))
+        facts.append(CancelWished(no, "parked", SLOW_MS))
         facts += kick(b, d, "cash back") if cash else []
     words = say("cash_back", cash=yuan(cash)) if cash and policy == "give_back" else say("parked", slip=slip)
     return Verdict(facts, words, "wait", desk={"mode": "", "typed": "", "qty": 0})
@@ -367,7 +368,7 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if order is not None:
         if order.phase is Phase.CANCELLING:
             return Verdict(words=say("cancelling"), tone="wait", again=(order.intent.order_no,))
-        return Verdict([CancelWished(order.intent.order_no, "cashier")], say("cancelling"), "wait")
+        return Verdict([CancelWished(order.intent.order_no, "cashier", SLOW_MS)], say("cancelling"), "wait")
     if d.mode:
         return Verdict(words=("", ""), desk={"mode": "", "pick": None, "looking": ""})
     return _drop_basket(b, d, "cancel") if b.basket.lines else refuse("cancel_what")

@@ -64,7 +64,7 @@ from device.txn.inputs import (
     Signed,
     Started,
 )
-from device.txn.keys import on_pressed, on_recalled, on_scanned
+from device.txn.keys import SLOW_MS, on_pressed, on_recalled, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.words import disputed_words, say, yuan
@@ -151,7 +151,8 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
 def settle(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """A try of ours was refused, and an earlier one may stand there and be paid: only close and query can tell."""
     live = b.basket.order_no == order.intent.order_no
-    return Verdict([CancelWished(order.intent.order_no, "refused")], say("refused", why=said.detail) if live else None, "bad")
+    return Verdict([CancelWished(order.intent.order_no, "refused", SLOW_MS)],
+                   say("refused", why=said.detail) if live else None, "bad")
 
 
 def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -357,7 +358,9 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         if order.disputed_fen and order.phase is not Phase.ASKING:
             return Verdict()                          # neither cancelled nor forgotten by itself
         if order.phase in (Phase.PLACING, Phase.AWAITING):
-            return Verdict([CancelWished(no, "timeout")], say("cancelling") if b.basket.order_no == no else None, "wait")
+            return Verdict([CancelWished(no, "timeout", SLOW_MS)], say("cancelling") if b.basket.order_no == no else None, "wait")
+        if order.phase is Phase.CANCELLING and b.basket.order_no == no:
+            return Verdict(words=say("cancel_slow", since=order.since[11:16]), tone="wait")
         if order.phase is Phase.ASKING:
             return answer_asking(b, d, order, False, at)
         if order.phase is Phase.CLOSED:

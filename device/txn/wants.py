@@ -69,7 +69,8 @@ def _order(no: str, books: Books) -> set[Effect]:
         case Phase.AWAITING:
             return {QueryOrder(intent), alarm}
         case Phase.CANCELLING:
-            return {CloseOrder(intent), QueryOrder(intent)}
+            live = books.basket.order_no == no        # a cashier waits for its end
+            return {CloseOrder(intent), QueryOrder(intent), *([alarm] if live else [])}
         case Phase.ASKING:
             return {alarm}
         case Phase.CLOSED:

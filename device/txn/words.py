@@ -24,6 +24,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "placing_slow": ("支付渠道无应答，正在重试；可收现金", "The payment channel does not answer; trying on. Cash still works"),
     "scan_to_pay": ("请用{wallet}扫码付款", "Scan with {wallet} to pay"),
     "cancelling": ("正在取消，请勿付款", "Cancelling, please do not pay"),
+    "cancel_slow": ("渠道未答复（{since} 的付款）：PARK 转挂，或 CASH 收现金",
+                    "No answer yet (payment of {since}): PARK it, or take CASH instead"),
     "cancelled": ("付款已取消", "Payment cancelled"),
     "refused": ("渠道拒绝：{why}", "The channel refused: {why}"),
     "asking": ("取消时已付款：ENTER 交货，CANCEL 退款", "Paid while cancelling: ENTER goods go, CANCEL money back"),
