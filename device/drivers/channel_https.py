@@ -10,9 +10,8 @@ import asyncio
 import collections
 import select
 import socket
-import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 REPLY_BYTES_MAX = 256 * 1024
 BILL_BYTES_MAX = 64 * 1024 * 1024
 IDLE_S_MAX = 30                # front ends close idle connections after about a minute; leave before they do
+FOLLOWS_MAX = 3                # a rotated certificate, then the bill's link, then its file
 
 
 class Codec(Protocol):
@@ -97,6 +97,11 @@ class HttpsChannel:
         """Connections opened since the start, each one TCP and TLS handshake."""
         return self._lines.handshakes
 
+    @property
+    def resumed(self) -> int:
+        """How many of `handshakes` went on from an earlier one's ticket: no certificate, no key exchange proof anew."""
+        return self._lines.resumed
+
     def inputs(self) -> AsyncIterator[Input]:
         """DeviceSaid("channel:NAME", "ok" | "slow" | "lying" | "gone", why), whenever that changes."""
         return self._health.changes()
@@ -124,11 +129,13 @@ class HttpsChannel:
             return unbuildable(effect, fault)
         try:
             verdict = codec.read(effect, await self._lines.ask(request))
-            if verdict.follow is not None:
-                return codec.read(effect, await self._follow(codec.sealed(effect, verdict.follow)))
+            for _ in range(FOLLOWS_MAX):
+                if verdict.follow is None:
+                    break
+                verdict = codec.read(effect, await self._follow(codec.sealed(effect, verdict.follow)))
         except NoAnswer as silence:
             return Verdict("unknown", detail=silence.why, health=silence.health)
-        return verdict
+        return verdict if verdict.follow is None else Verdict("unknown", detail="one question led to ever more questions")
 
     async def _follow(self, request: Request) -> Reply:
         """A bill's file: as large as a day is long, and often on another host."""
@@ -221,21 +228,25 @@ class _Call:
 
 
 class Lines:
-    """Kept-alive connections, one a worker thread.  Follows no redirect and repeats nothing."""
+    """Kept-alive connections, one a call under way.  Follows no redirect and repeats nothing.
+
+    An idle line is used again, the freshest first, and let go after IDLE_S_MAX: so a burst of calls costs one handshake,
+    and the first call after a quiet hour another, which resumes by the ticket of the last (`resumed` counts those).
+    """
 
     def __init__(self, base_url: str, name: str, *, connect_s: float, read_s: float, at_once: int, ca_file: str = "",
-                 client_cert: str = "") -> None:
+                 client_cert: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
         parts = urlsplit(base_url)
         assert parts.scheme in ("http", "https") and parts.hostname, base_url
-        self.handshakes = 0
+        self.handshakes = self.resumed = 0
         self._tls, self._host, self._port, self._name = parts.scheme == "https", parts.hostname, parts.port, name
         self._ca_file, self._client_cert = ca_file, client_cert
         self._context: ssl.SSLContext | None = None
-        self._connect_s, self._read_s = connect_s, read_s
+        self._ticket: ssl.SSLSession | None = None
+        self._connect_s, self._read_s, self._now_s = connect_s, read_s, now_s
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
-        self._mine = threading.local()
+        self._idle: list[tuple[http.client.HTTPConnection, float]] = []    # freshest last; append and pop are atomic
         self._calls: set[_Call] = set()
-        self._open: list[http.client.HTTPConnection] = []
         self._closed = False
 
     async def ask(self, request: Request, bytes_max: int = REPLY_BYTES_MAX) -> Reply:
@@ -263,13 +274,13 @@ class Lines:
         for call in list(self._calls):
             call.cut()
         await asyncio.to_thread(self._threads.shutdown)
-        for line in self._open:
+        for line, _ in self._idle:
             line.close()
 
     def _exchange(self, call: _Call, request: Request, bytes_max: int) -> Reply:
         import http.client
 
-        line = self._line(call)
+        line, whole = self._line(call), False
         try:
             if call.given_up:
                 raise NoAnswer("gone", "given up before anything was sent")
@@ -280,65 +291,87 @@ class Lines:
                 raise NoAnswer("lying", f"the reply is far longer than any {self._name} sends")
             if answer.length:
                 raise NoAnswer("lying", "the reply broke off half way")
-            reply = Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
-            if answer.will_close or not answer.isclosed():
-                self._hang_up()
-            return reply
+            whole = answer.isclosed() and not answer.will_close
+            return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
         except TimeoutError:
-            self._hang_up()
             raise NoAnswer("slow", f"{self._name} did not answer in time") from None
         except http.client.HTTPException as fault:
-            self._hang_up()
             dropped = isinstance(fault, http.client.RemoteDisconnected)
             why = "the line was closed before an answer came" if dropped else "the answer is not HTTP"
             raise NoAnswer("gone" if dropped else "lying", why) from None
         except OSError as fault:
-            self._hang_up()
             raise NoAnswer("gone", f"the line broke before an answer came ({type(fault).__name__})") from None
-        except NoAnswer:
-            self._hang_up()
-            raise
         finally:
             call.sock = None
-            self._mine.used_s = time.monotonic()
+            if whole:
+                self._keep_ticket(line)
+                self._idle.append((line, self._now_s()))
+            else:
+                line.close()
 
     def _line(self, call: _Call) -> http.client.HTTPConnection:
-        """This thread's connection, opened anew when it idled long or the far end has let go of it.
+        """The freshest idle connection, or a new one when it idled long or the far end has let go of it.
 
         Looking first matters: a POST that meets a dead connection would be an UNKNOWN for nothing.  Bytes nobody
         asked for, such as a doubled reply, cost the connection too, or they would answer the next question.
         """
-        line = getattr(self._mine, "line", None)
-        if line is not None and (time.monotonic() - self._mine.used_s > IDLE_S_MAX or _readable(line.sock)):
-            self._hang_up()
-            line = None
-        if line is None:
-            line = self._mine.line = self._connected()
-        call.sock = line.sock
-        return line
+        while self._idle:
+            try:
+                line, used_s = self._idle.pop()
+            except IndexError:             # another thread was faster
+                break
+            if self._now_s() - used_s <= IDLE_S_MAX and not _readable(line.sock):
+                call.sock = line.sock
+                return line
+            line.close()
+        return self._connected(call)
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connected(self, call: _Call) -> http.client.HTTPConnection:
         import http.client
         import ssl
 
+        made = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
         try:
+            line = made(self._host, self._port)
+            line.auto_open = 0             # type: ignore[attr-defined]  # http.client would silently reconnect and resend
+            sock = socket.create_connection((self._host, line.port), self._connect_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
-                line: http.client.HTTPConnection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=self._connect_s, context=self._trust())
-            else:
-                line = http.client.HTTPConnection(self._host, self._port, timeout=self._connect_s)
-            line.connect()
+                # A body that ends without TLS's own farewell is no whole body: hence no ragged ends.
+                sock = self._trust().wrap_socket(sock, server_hostname=self._host, do_handshake_on_connect=False,
+                                                 suppress_ragged_eofs=False, session=self._ticket)
+            line.sock = call.sock = sock   # from here on a call that is given up ends even a handshake that trickles
+            if isinstance(sock, ssl.SSLSocket):
+                self._shake_hands(sock)
         except ssl.SSLCertVerificationError:
             raise NoAnswer("lying", f"the far end's certificate is not {self._name}'s") from None
+        except ssl.SSLError:
+            raise NoAnswer("gone", f"no encrypted line to {self._name}") from None
         except TimeoutError:
             raise NoAnswer("gone", f"no connection to {self._name} in time") from None
         except OSError as fault:
             raise NoAnswer("gone", f"no connection to {self._name} ({type(fault).__name__})") from None
         self.handshakes += 1
-        line.auto_open = 0                 # type: ignore[attr-defined]  # http.client would silently reconnect and resend
         line.sock.settimeout(self._read_s)
-        self._open.append(line)
         return line
+
+    def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+        try:
+            sock.do_handshake()
+        except OSError:
+            self._ticket = None            # a ticket the far end chokes on must not cost the next call, too
+            sock.close()
+            raise
+        self.resumed += bool(sock.session_reused)
+
+    def _keep_ticket(self, line: http.client.HTTPConnection) -> None:
+        """TLS 1.3 sends its tickets behind the handshake: they are there once a reply was read."""
+        import ssl
+
+        if isinstance(line.sock, ssl.SSLSocket):
+            session = line.sock.session
+            if session is not None and session.has_ticket:
+                self._ticket = session
 
     def _trust(self) -> ssl.SSLContext:
         import ssl
@@ -348,13 +381,6 @@ class Lines:
             if self._client_cert:
                 self._context.load_cert_chain(self._client_cert)
         return self._context
-
-    def _hang_up(self) -> None:
-        line = getattr(self._mine, "line", None)
-        self._mine.line = None
-        if line is not None:
-            self._open.remove(line)
-            line.close()
 
 
 def _readable(sock: socket.socket | None) -> bool:
