@@ -57,10 +57,6 @@ def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
     return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
 
 
-def refuse(key: str, /, **values: object) -> Verdict:
-    return Verdict(words=say(key, **values), tone="bad", refused=True, desk={"typed": ""})
-
-
 # Scans.
 
 def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
