@@ -33,6 +33,7 @@ from sim.devices.scanner import ScannerModel
 PACKAGES = ("asyncio, sqlite3, serial, evdev, paho.mqtt.client, escpos.printer, sqlite_utils, cryptography.x509, PIL.Image, "
             "PIL.ImageDraw, PIL.ImageFont")
 STARTS = 8
+SETTLED_S = 2.5
 READY_RATIO_MAX = 0.5
 RSS_MB_MAX = 60.0
 IDLE_S, IDLE_PERCENT_MAX = 10.0, 0.5
@@ -47,7 +48,7 @@ def rows() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with _compiled(folder / "compiled"):
-            yield _start_row(folder)
+            yield from _start_rows(folder)
             yield from _sold_rows(folder)
         yield _rows_row(folder)
 
@@ -67,7 +68,7 @@ def _compiled(there: Path) -> Iterator[None]:
 
 # To ready ----------------------------------------------------------------------------------------------------------------
 
-def _start_row(folder: Path) -> dict[str, Any]:
+def _start_rows(folder: Path) -> Iterator[dict[str, Any]]:
     there = folder / "start"
     there.mkdir()
     shop = wiring.Shop(there)
@@ -79,15 +80,19 @@ def _start_row(folder: Path) -> dict[str, Any]:
             spent = _bare_ms() if side else _started_ms(there, devices[0])
             if n:
                 (bare if side else ours).append(spent)
+    settled = _started_ms(there, devices[0], SETTLED_S)
     for device in devices:
         device.unplug()
     value, floor = statistics.median(ours), statistics.median(bare)
     ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
-    return _row("boot.ready_cpu", value, "ms", floor, ratio, READY_RATIO_MAX, ratio)
+    yield _row("boot.ready_cpu", value, "ms", floor, ratio, READY_RATIO_MAX, ratio)
+    # Told without a goal: with what a scan can do without, the broker's library and that of the QR, loaded a second later.
+    yield {"name": "boot.settled_cpu", "value": round(settled, 2), "unit": "ms", "floor": round(floor, 2),
+           "ratio": round(settled / floor, 3), "goal": None, "holds": True}
 
 
-def _started_ms(there: Path, scanner: ScannerModel) -> float:
-    """Processor milliseconds until READY=1 was said and a scan stood in the basket."""
+def _started_ms(there: Path, scanner: ScannerModel, after_s: float = 0.0) -> float:
+    """Processor milliseconds until READY=1 was said and a scan stood in the basket, or `after_s` later."""
     address = there / "notify"
     address.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
@@ -99,6 +104,7 @@ def _started_ms(there: Path, scanner: ScannerModel) -> float:
             while b"READY=1" not in line.recv(4096):
                 pass
             _accept(there, scanner)
+            time.sleep(after_s)
             return _cpu_ms(daemon.pid)
         finally:
             daemon.kill()

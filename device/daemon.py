@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import gc
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from device.box import Box
 from device.config import Config, parse_toml, show, to_terms
 from device.drivers.registry import display_of, drivers_of
 from device.drivers.signer_file import FileSigner
-from device.errors import ConfigError, JournalUnreadable, Outside
+from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.goods import PriceList
 from device.mqtt import wire
 from device.price_file import read_prices
@@ -41,8 +42,9 @@ log = logging.getLogger("tillbox")
 
 CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
 IDLE_TICK_S = 1.0
+LINK_AFTER_S = 1.0
 SOCKET_LINE_MAX = 64 * 1024
-EXIT_JOURNAL = 3             # the journal cannot be read, or failed: docs/recovery.md
+EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
 
 
 class RealClock:
@@ -75,10 +77,15 @@ class Daemon:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
         self.boot = secrets.token_hex(8)
         self.clock = RealClock(self.boot)
-        self.signer = FileSigner(config.record_key_file if not config.training else str(state / "training.key"))
         self.journal = Journal(str(state / "journal.db"),
                                identity={"box": config.box, "mode": "training" if config.training else "real"})
         self.box = Box(self.journal)
+        try:
+            self.signer = FileSigner(str(state / "training.key") if config.training else config.record_key_file,
+                                     self.box.books.chain.kid)
+        except Outside:
+            self.journal.close()
+            raise
         self.prices, self.prices_fault = _prices(config)
         drivers = {"signer": self.signer, **drivers_of(to_driven(config), self.look_up)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
@@ -103,8 +110,10 @@ class Daemon:
         self._forward_from()
         if self.config.mqtt.host and not self.config.training:
             self.link = self._link()
-            work.append(asyncio.create_task(self.link.run(), name="link"))
+            work.append(asyncio.create_task(self._line_up(self.link), name="link"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
+        gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
+        gc.enable()
         log.info("tillbox %s boot=%s box=%s journal=%s", __version__, self.boot, self.config.box, self.box.books.chain.jid)
         work.append(asyncio.create_task(self._watchdog(), name="watchdog"))
         try:
@@ -150,6 +159,10 @@ class Daemon:
                     hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
                     wall=lambda: self.clock.stamp().wall, context=context, username=c.user or None,
                     password=c.password or None, keepalive_s=c.keepalive_s, pause_max_ms=30_000)
+
+    async def _line_up(self, link) -> None:
+        await asyncio.sleep(LINK_AFTER_S)             # its library is a fifth of a start, and the first customer may stand there
+        await link.run()
 
     def _hello(self, session: str) -> bytes:
         _, upto, head = self.journal.acked()
@@ -254,7 +267,7 @@ class Daemon:
         return state
 
     def receipts(self) -> list[dict]:
-        return [{"job": p.job, "order_no": p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
+        return [{"job": p.job, "order_no": "" if p.kind in ("x", "z") else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
                 for p in self.box.books.papers.values()]
 
     def sums(self) -> dict:
@@ -356,6 +369,22 @@ def show_config(argv: list[str]) -> int:
     return 0
 
 
+def show_key(argv: list[str]) -> int:
+    """Print the public half of the record key, for the cloud's key set; makes none."""
+    config = _loaded(["--config", *argv] if argv and not argv[0].startswith("-") else argv, "tillbox key")
+    if config is None:
+        return 2
+    try:
+        if not os.path.lexists(config.record_key_file):
+            raise Outside(f"There is no record key at {config.record_key_file}.", which="signer",
+                          hint="a new journal makes one; for another, see docs/recovery.md")
+        print(json.dumps({**FileSigner(config.record_key_file).jwk, "box": config.box}))
+    except Outside as why:
+        print(f"tillbox key: {why}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(argv: list[str]) -> int:
     config = _loaded(argv, "tillbox run")
     if config is None:
@@ -370,6 +399,9 @@ def main(argv: list[str]) -> int:
         _last_words(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
                             "(what it had confirmed is kept; see docs/recovery.md)")
         return EXIT_JOURNAL
+    except KeyMissing as why:
+        _last_words(config, f"tillbox cannot sell: {why}")
+        return EXIT_KEY
     except Outside as why:
         print(f"tillbox cannot start: {why}", file=sys.stderr)     # not on the display: it may be another daemon's
         return 1

@@ -417,7 +417,7 @@ class World:
         printed = Counter(_receipt_no(p) for i, p in enumerate(self.paper) if _kind(p) == "sale")
         breaches += [f"I19 {no}: {n} receipts without COPY" for no, n in printed.items() if n > 1]
         breaches += [f"I19 {no}: a receipt and no sale" for no in printed if no not in sales]
-        unsure = {p.ref for p in b.papers.values() if p.state == "unsure"}
+        unsure = {p.ref for p in b.papers.values() if p.state in ("unsure", "copied")}
         missing = [no for no in sales if no not in printed and no not in unsure and no in {p.ref for p in b.papers.values()}]
         breaches += [f"I20 {no}: no receipt" for no in missing]
         if wants(b, self.box.desk) - set(self.running) - {e for e in wants(b, self.box.desk) if e.kind != "repeatable"}:

@@ -59,7 +59,7 @@ class MemoryJournal:
         yield from ((n, row.facts) for n, row in enumerate(self.durable) if n >= self.from_n)
 
     def recall(self, ref: str) -> list[bytes]:
-        return [row.facts for row in self.durable if ref in row.refs]
+        return [row.facts for row in (*self.durable, *(row for row, _ in self.waiting_rows)) if ref in row.refs]
 
 
 class Counter:

@@ -14,7 +14,7 @@ import pytest
 import zxingcpp
 from PIL import Image, ImageFilter
 
-from device.drivers import display_draw, qr_bits
+from device.drivers import display_draw, display_show, qr_bits
 from device.drivers.display_draw import Canvas, frame, layout, seconds_left
 from device.drivers.display_fb import FbDisplay, Geometry, geometry_of
 from device.drivers.display_file import FileDisplay
@@ -254,6 +254,24 @@ def test_the_largest_size_that_fits_is_the_one_a_patient_search_finds(least, siz
     while patient > least and wide(patient) > width:
         patient -= 1
     assert display_draw._largest(least, size, width, wide) == patient
+
+
+def test_the_qr_library_is_primed_after_the_first_frame_and_not_within_it(monkeypatch, tmp_path):
+    primed = []
+
+    async def shown():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        monkeypatch.setattr(display_show, "WARM_AFTER_S", 0.01)
+        monkeypatch.setattr(qr_bits, "warm", lambda: (primed.append(1), loop.call_soon_threadsafe(done.set)))
+        display = FileDisplay(str(tmp_path / "frame"), 320, 240)
+        await display.show(IDLE, 0)
+        assert display.frames == 1 and not primed
+        await asyncio.wait_for(done.wait(), 10)
+        await display.show(PAID, 0)
+        await display.close()
+
+    asyncio.run(shown())
+    assert primed == [1]
 
 
 # Pixels

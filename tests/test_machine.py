@@ -787,3 +787,126 @@ def test_a_clock_that_goes_back_closes_no_day():
     counter.scan(TEA)
     counter.press("CASH")
     assert reports(counter) == [] and counter.box.books.day.sales == 2
+
+
+def recalled(counter: Counter, no: str):
+    """The journal answers what the box looks for, until it looks for nothing more."""
+    verdict = None
+    while no:
+        verdict = counter.tell(Recalled(no, tuple(counter.journal.recall(no))))
+        no = counter.box.desk.looking
+    return verdict
+
+
+def test_a_report_of_long_ago_is_printed_again_by_its_barcode_or_its_number():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH Z X Z")
+    code = next(p.text for p in counter.printed[1].paper if type(p).__name__ == "Barcode")
+    counter.box.books.papers.clear()                          # long ago
+    counter.press("0 REPRINT")
+    counter.tell(Scanned(code))
+    recalled(counter, code)
+    assert counter.printed[-1].paper[1:] == counter.printed[1].paper and "COPY 1" in counter.printed[-1].paper[0].text
+    counter.box.books.papers.clear()
+    counter.press("0 REPRINT 1 Z")
+    recalled(counter, code)
+    assert "COPY 2" in counter.printed[-1].paper[0].text and counter.box.books.day.z_no == 2      # and no day was closed by it
+    counter.press("0 REPRINT X")
+    recalled(counter, counter.box.desk.looking)
+    assert "X report" in str(counter.printed[-1].paper)
+    counter.press("0 REPRINT 9 Z")
+    assert recalled(counter, counter.box.desk.looking).refused
+
+
+def test_copies_are_counted_over_the_life_of_a_receipt():
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REPRINT")
+    for n in (2, 3):
+        counter.box.books.papers.clear()                      # long ago
+        counter.press("0 REPRINT")
+        counter.tell(Scanned(no))
+        recalled(counter, no)
+        assert f"COPY {n}" in counter.printed[-1].paper[0].text
+    counter.box.books.sales.clear()
+    counter.press("REFUND")                                   # copies are no sales
+    counter.tell(Scanned(no))
+    recalled(counter, no)
+    assert "5.00" in counter.box.desk.words[1]
+
+
+def test_the_first_receipt_of_a_day_is_found_beside_the_report_in_its_row():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.wall = "2026-09-02T10:00:00+08:00"
+    counter.scan(COLA)
+    counter.press("CASH")
+    no = list(counter.box.books.sales)[-1]
+    receipt, report = (p.paper for p in counter.printed[-2:])
+    counter.box.books.papers.clear()
+    for code, paper in ((no, receipt), (next(p.text for p in report if type(p).__name__ == "Barcode"), report)):
+        counter.press("0 REPRINT")
+        counter.tell(Scanned(code))
+        recalled(counter, code)
+        assert counter.printed[-1].paper[1:] == paper
+
+
+def hold_slip(counter: Counter) -> str:
+    counter.press("HOLD")
+    return next(p.text for p in counter.printed[-1].paper if type(p).__name__ == "Barcode")
+
+
+def test_an_old_hold_slip_brings_back_nobody_elses_basket():
+    counter = Counter()
+    counter.scan(TEA)
+    old = hold_slip(counter)
+    counter.tell(Scanned(old))
+    counter.press("CASH")
+    counter.scan(COLA)
+    new = hold_slip(counter)                                  # the same slot, another slip
+    assert list(counter.box.books.held) == [1] and new != old
+    verdict = counter.tell(Scanned(old))
+    assert verdict.refused and "before" in verdict.words[1] and not counter.box.books.basket.lines
+    counter.cut_power()
+    counter.tell(Scanned(new))
+    assert counter.box.books.basket.total_fen == 250
+
+
+def test_the_slip_of_an_older_release_brings_back_its_own_basket_only():
+    from device.types import Stamp
+    counter = Counter()
+    counter.scan(TEA)
+    evolve(counter.box.books, wire.decode(b'[["b",0,"2026-09-01T10:00:00+08:00"],[{"type":"BasketHeld","slot":1}]]').facts[0],
+           Stamp("b", 0, counter.wall))
+    slip = f"TBH{counter.box.books.salt}0001"
+    counter.tell(Scanned(slip))
+    assert counter.box.books.basket.total_fen == 500
+    counter.press("HOLD")                                     # now under a slip of its own
+    assert counter.tell(Scanned(slip)).refused and list(counter.box.books.held) == [1]
+
+
+def test_a_box_without_a_printer_keeps_the_newest_papers_waiting_and_loses_none():
+    from device.txn.books import WAITING_MAX
+    counter = Counter()
+    counter.tell(DeviceSaid("printer", "gone"))
+    for _ in range(WAITING_MAX + 5):
+        counter.scan(COLA)
+        counter.press("CASH")
+    papers = counter.box.books.papers
+    assert [p.job for p in papers.values()] == list(range(6, WAITING_MAX + 6))
+    assert show.state(counter.box.books, counter.box.desk, 0)["papers_shelved"] == 5
+    assert any("更早 5 张" in part for part in show.footer(counter.box.books, counter.box.desk))
+    counter.journal.sync()
+    assert _fold(counter.journal) == counter.box.books
+    facts = [f for row in counter.journal.durable for f in wire.decode(row.facts).facts]
+    first = next(f.sale.order_no for f in facts if isinstance(f, wire.SaleClosed))
+    counter.tell(DeviceSaid("printer", "ok"))
+    assert len(counter.printed) == WAITING_MAX                # the newest came out, in their order
+    counter.press("0 REPRINT")
+    counter.tell(Scanned(first))
+    recalled(counter, first)
+    assert "COPY 1" in counter.printed[-1].paper[0].text and first in str(counter.printed[-1].paper)
+    counter.press("Z")
+    assert counter.box.books.shelved == 0

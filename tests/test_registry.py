@@ -34,6 +34,48 @@ def test_a_channel_without_its_key_file_leaves_the_till_selling(tmp_path):
         assert isinstance(said, DeviceSaid) and said.word == "error" and said.why
 
 
+@pytest.fixture(scope="module")
+def pems():
+    """PEM bytes by what is the matter with them; `good` and `public` are a pair."""
+    import base64
+
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    def private(key, lock=None):
+        return key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, lock or s.NoEncryption())
+    key, curve = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    der = bytearray(key.private_bytes(s.Encoding.DER, s.PrivateFormat.PKCS8, s.NoEncryption()))
+    der[200] ^= 1                                     # inside the modulus
+    damaged = b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(bytes(der)) + b"-----END PRIVATE KEY-----\n"
+    public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+    return {"good": private(key), "public": public, "garbage": b"no key at all", "damaged": damaged, "curve": private(curve),
+            "locked": private(key, s.BestAvailableEncryption(b"x"))}
+
+
+@pytest.mark.parametrize("ours, theirs, why", [
+    ("garbage", "public", "private key file holds no readable PEM key"), ("public", "public", "no readable PEM key"),
+    ("locked", "public", "locked with a password"), ("curve", "public", "private key is not an RSA key"),
+    ("damaged", "public", "private key is damaged"), ("good", "garbage", "no readable PEM public key"),
+    ("good", "good", "no readable PEM public key"), ("good", "public", "")])
+def test_a_wrong_key_file_is_said_at_the_start(tmp_path, pems, ours, theirs, why):
+    import msgspec
+    whole = config(tmp_path)
+    for name, kind in (("ours", ours), ("theirs", theirs)):
+        (tmp_path / name).write_bytes(pems[kind])
+    channel = msgspec.structs.replace(whole.channels[0], name="wechat", private_key_file=str(tmp_path / "ours"),
+                                      platform_key_file=str(tmp_path / "theirs"))
+    driver = drivers_of(msgspec.structs.replace(whole, channels=(channel,)), lambda symbol: None)["channel:wechat"]
+
+    async def first():
+        return await anext(driver.inputs())
+    if not why:
+        assert type(driver).__name__ == "HttpsChannel"
+        return
+    said = asyncio.run(first())
+    assert said.word == "error" and why in said.why and "BEGIN" not in said.why
+
+
 def test_a_display_is_made_for_each_kind(tmp_path):
     import msgspec
     whole = config(tmp_path)

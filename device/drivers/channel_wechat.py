@@ -11,6 +11,7 @@ from typing import Any
 
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.drivers.channel_rsa import private_key, public_key
 from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 
 CALLS: dict[type[Effect], str] = {PlaceOrder: "place", QueryOrder: "query", CloseOrder: "close",
@@ -29,12 +30,10 @@ class WechatCodec:
 
     def __init__(self, *, account: str, private_key_pem: bytes, serial_no: str, platform_keys: dict[str, bytes],
                  now_s: Callable[[], float], nonce: Callable[[], str]) -> None:
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-
         self.account = account
-        self._signer: Any = load_pem_private_key(private_key_pem, password=None)
+        self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
-        self._platform: dict[str, Any] = {serial: load_pem_public_key(pem) for serial, pem in platform_keys.items()}
+        self._platform: dict[str, Any] = {serial: public_key(pem) for serial, pem in platform_keys.items()}
         self._asked_serial = next((s for s in platform_keys if s.startswith(wire.PUBLIC_KEY_PREFIX)), "")
         self._now_s, self._nonce = now_s, nonce
 

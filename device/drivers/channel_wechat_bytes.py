@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import email.utils
 import json
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -416,6 +415,8 @@ def _error_verdict(call: str, reply: Reply, *, proven: bool, now_s: float) -> Ve
 
 def _clock_off(reply: Reply, now_s: float) -> bool:
     """True when an unsigned reply's Date says that our own clock, hence our signature, was too far off to count."""
+    import email.utils  # 5 ms of a start, for something that hardly ever happens
+
     try:
         date_s = email.utils.parsedate_to_datetime(reply.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):

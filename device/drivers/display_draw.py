@@ -27,7 +27,7 @@ Colour = tuple[int, int, int]
 
 FONT_PATH = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
 MODULE_PX_MIN = 4                                    # a QR module below this is hard to read from behind a counter
-FONTS_KEPT = 6                                       # each size keeps half a megabyte of the font's file in memory; opening is cheap
+FONTS_KEPT = 6                                       # each open size keeps half a megabyte of the font in memory; opening is cheap
 TOTAL_SHARE = 0.125                                  # height of the total's digits, as a share of the frame's height
 
 PAPER, CARD, INK, MUTED, HAIR = (244, 246, 248), (255, 255, 255), (17, 27, 46), (84, 98, 120), (218, 224, 232)

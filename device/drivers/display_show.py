@@ -21,6 +21,7 @@ from device.txn.screen import Screen
 
 log = logging.getLogger("tillbox")
 
+WARM_AFTER_S = 1.0             # after the first frame
 SAID_MAX = 16                  # words about itself that wait for a listener; older ones are worth nothing
 
 
@@ -121,7 +122,11 @@ class Show:
         self.frames += 1
         if opened:
             self._say("ok")
-            # The first customer must not wait for the library's import, which costs thirty symbols.
+            asyncio.get_running_loop().call_later(WARM_AFTER_S, self._warm)
+
+    def _warm(self) -> None:
+        """The first QR must not wait for the library's import, which costs thirty symbols; the first scan need not either."""
+        if not self._closed:
             asyncio.get_running_loop().run_in_executor(None, qr_bits.warm)
 
     def _drop(self, fault: DriverGone) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from device.errors import DriverGone
+from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import b64, seal, signing_input, thumbprint
 from device.txn.effects import Effect, SignRecord
 from device.txn.inputs import Input, Signed
@@ -22,27 +22,30 @@ KEY_BYTES_MAX = 4096                     # a P-256 key in PEM takes 241
 
 
 class FileSigner:
-    """Signs records with an EC P-256 key kept in `path` (PEM, PKCS #8), made when missing.
+    """Signs records with an EC P-256 key kept in `path` (PEM, PKCS #8).
 
-    DriverGone, with one sentence, when the file may be read by others, is not ours, or holds another kind of key; a file
-    that cannot be used is never replaced.  Signatures are deterministic (RFC 6979), so a repeated request gives the
-    same token, and take about 50 us: they run in the loop.
+    `kid` is the key that the journal names: KeyMissing when the file is gone or holds another one.  Without it the journal
+    is new, and a missing key is made.  DriverGone, with one sentence, when the file may be read by others, is not ours, or
+    holds another kind of key; a file that cannot be used is never replaced.  Signatures are deterministic (RFC 6979), so a
+    repeated request gives the same token, and take about 50 us: they run in the loop.
     """
 
     does: frozenset[type[Effect]] = frozenset({SignRecord})
     at_once = 1
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, kid: str = "") -> None:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
 
         self._path = Path(path)
-        self._key = _load(self._path)
+        self._key = _load(self._path, kid)
         self._algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
         numbers = self._key.public_key().public_numbers()
         self._jwk = {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32, "big")),
                      "y": b64(numbers.y.to_bytes(32, "big"))}
         self._kid = thumbprint(self._jwk)
+        if kid and self._kid != kid:
+            raise _missing(f"The key file {self._path} holds key {self._kid}, and the journal's records are signed with {kid}.")
         self._closed = asyncio.Event()
 
     @property
@@ -79,13 +82,15 @@ class FileSigner:
         self._closed.set()
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, kid: str) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         pem = _read(path)
+        if pem is None and kid:
+            raise _missing(f"The key file {path} is gone, and the journal's records are signed with its key {kid}.")
         if pem is None:
             _make(path)
             pem = _read(path)
@@ -146,6 +151,10 @@ def _make(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _missing(what: str) -> KeyMissing:
+    return KeyMissing(what, which="signer", hint="put that key back; when it is lost for good, see docs/recovery.md", again=False)
 
 
 def _gone(what: str, hint: str) -> DriverGone:

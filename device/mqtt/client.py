@@ -7,6 +7,7 @@ connection is a new client object, so nothing that the library queued outlives i
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import secrets
 import ssl
@@ -67,6 +68,7 @@ class Link:
         loop = asyncio.get_running_loop()
         if self._first_pause_max_ms:
             await asyncio.sleep(self._random.uniform(0, self._first_pause_max_ms) / 1000)
+        await asyncio.to_thread(importlib.import_module, "paho.mqtt.client")     # too long for a loop that scans
         failures = 0
         while True:
             began_s = loop.time()

@@ -17,6 +17,7 @@ from device.types import Account, Stamp
 SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
+WAITING_MAX = 60        # papers that may wait for a printer or a person; older ones are shelved
 
 
 class Phase(enum.StrEnum):
@@ -63,6 +64,7 @@ class Basket(msgspec.Struct):
     lines: list[Line] = []
     tenders: list[Tender] = []
     order_no: str = ""             # the live attempt, empty when none
+    hold: int = 0                  # the number of its hold slip while it is held
 
     @property
     def total_fen(self) -> int:
@@ -220,12 +222,14 @@ class Books(msgspec.Struct):
     jobs_made: int = 0
     kicks_made: int = 0
     slips_made: int = 0
+    holds_made: int = 0
     chain: Chain = msgspec.field(default_factory=Chain)
     basket: Basket = msgspec.field(default_factory=Basket)
     orders: dict[str, Order] = {}
     held: dict[int, Basket] = {}
     refunds: dict[str, Refund] = {}
     papers: dict[int, Paper] = {}
+    shelved: int = 0               # papers since the last Z that waited in vain
     kicks: dict[int, Kick] = {}
     due: list[Due] = []
     sales: dict[str, Sale] = {}
@@ -288,12 +292,14 @@ def _basket_cleared(b: Books, f, at: Stamp) -> None:
 
 def _basket_held(b: Books, f, at: Stamp) -> None:
     b.held[f.slot] = b.basket
+    b.basket.hold, b.holds_made = f.hold, max(b.holds_made, f.hold)
     b.basket = Basket()
 
 
 def _basket_recalled(b: Books, f, at: Stamp) -> None:
     b.shown = None
     b.basket = b.held.pop(f.slot)
+    b.basket.hold = 0
 
 
 def _tender_taken(b: Books, f, at: Stamp) -> None:
@@ -529,6 +535,12 @@ def _receipt_unstarted(b: Books, f, at: Stamp) -> None:
     b.papers[f.job].state = "due"
 
 
+def _papers_shelved(b: Books, f, at: Stamp) -> None:
+    for job in f.jobs:
+        del b.papers[job]
+    b.shelved += len(f.jobs)
+
+
 def _drawer_due(b: Books, f, at: Stamp) -> None:
     b.kicks_made = max(b.kicks_made, f.kick)
     b.kicks[f.kick] = Kick(f.kick, f.cause)
@@ -566,6 +578,7 @@ def _day_opened(b: Books, f, at: Stamp) -> None:
 
 
 def _day_closed(b: Books, f, at: Stamp) -> None:
+    b.shelved = 0
     b.day = Totals(z_no=f.z_no, x_no=b.day.x_no, grand_fen=b.day.grand_fen)
 
 
@@ -588,5 +601,5 @@ FOLDS = {
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
     "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
     "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
-    "RefundStuck": _refund_stuck,
+    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved,
 }

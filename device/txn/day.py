@@ -22,7 +22,7 @@ from device.txn.facts import (
     SaleClosed,
     XTaken,
 )
-from device.txn.minting import business_day, paper_due
+from device.txn.minting import business_day, paper_due, report_no
 from device.txn.receipt import report_paper
 from device.types import Stamp
 
@@ -62,5 +62,6 @@ def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahe
                       voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
                       methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())],
                       grand_fen=day.grand_fen, **({"auto": True} if auto else {}))
-    paper = report_paper(d.terms, letter, number, date, day, len(b.held), parked, at, auto)
-    return [body, paper_due(b, letter.lower(), "", paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]
+    no = report_no(b, letter, number)
+    paper = report_paper(d.terms, letter, number, no, date, day, len(b.held), parked, at, auto)
+    return [body, paper_due(b, letter.lower(), no, paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]

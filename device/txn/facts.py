@@ -56,6 +56,7 @@ class BasketCleared(Fact, frozen=True):
 
 class BasketHeld(Fact, frozen=True):
     slot: int
+    hold: int = 0                   # the slip's number, never used again
 
 
 class BasketRecalled(Fact, frozen=True):
@@ -246,6 +247,12 @@ class ReceiptUnstarted(Fact, frozen=True):
     why: str
 
 
+class PapersShelved(Fact, frozen=True):
+    """Too many papers wait: these wait no more.  They stand in the journal, where REPRINT finds receipts and reports."""
+
+    jobs: tuple[int, ...]
+
+
 class DrawerDue(Fact, frozen=True):
     kick: int
     cause: str
@@ -294,7 +301,7 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
-    | OrderOverdue | RefundStuck
+    | OrderOverdue | RefundStuck | PapersShelved
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
@@ -335,7 +342,7 @@ def tokens_of(row: bytes) -> list[tuple[int, str]]:
 
 
 def refs_of(facts: list[Fact]) -> tuple[str, ...]:
-    """Order numbers under which the journal's index should find this row."""
+    """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
     refs: list[str] = []
     for fact in facts:
         if isinstance(fact, SaleClosed):
@@ -344,4 +351,6 @@ def refs_of(facts: list[Fact]) -> tuple[str, ...]:
             refs.append(fact.sale_no)
         elif isinstance(fact, RefundIntended):
             refs.append(fact.intent.order_no)
+        elif isinstance(fact, ReceiptDue) and fact.ref and (fact.copy or fact.kind in ("x", "z")):
+            refs.append(fact.ref)
     return tuple(dict.fromkeys(refs))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import record
-from device.txn.books import Books, Line, Order, Phase, Sale, Tender
+from device.txn.books import Books, Line, Order, Paper, Phase, Sale, Tender
 from device.txn.day import report
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
@@ -35,7 +35,7 @@ from device.txn.facts import (
     decode,
 )
 from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
-from device.txn.minting import business_day, held_slot, hold_code, mint, paper_due
+from device.txn.minting import business_day, held_slot, hold_code, is_report_no, mint, paper_due, report_no
 from device.txn.numbers import order_number_ok
 from device.txn.receipt import copy_of, hold_paper, park_paper, refund_paper, sale_paper
 from device.txn.words import say, yuan
@@ -44,6 +44,7 @@ from device.types import Found, Item, Stamp
 LINES_MAX = 200
 QTY_MAX = 999
 DIGITS_MAX = 9
+REPRINTED = ("sale", "x", "z")       # papers that carry a number of their own
 CHANNEL_KEYS = {"1": "wechat", "2": "alipay", "3": "unionpay", "4": "gateway"}
 
 
@@ -66,7 +67,7 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
         return _receipt_scanned(b, d, e.symbol)
     slot = held_slot(b, e.symbol)
     if slot is not None:
-        return _recall_held(b, slot)
+        return _recall_held(b, slot) if slot else refuse("held_gone")
     if e.found is None:
         if looks_like_payment_code(e.symbol):
             return refuse("payment_code_idle")        # a bearer token: not repeated, not kept
@@ -113,17 +114,24 @@ def money(price_fen: int, qty_milli: int) -> int:
 
 def _receipt_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
     no = symbol.strip().upper()
+    if d.mode == "reprint" and is_report_no(b, no):
+        return _find_paper(b, no)
     if not order_number_ok(no):
         return refuse("refund_not_receipt")
     if d.mode == "reprint":
-        job = next((p for p in reversed(b.papers.values()) if p.ref == no and p.kind == "sale" and not p.copy), None)
-        if job is not None:
-            return _reprint(b, job.job, job.paper, job.copies + 1, no)
-        return Verdict(words=say("refund_looking", no=no), desk={"looking": no})
+        return _find_paper(b, no)
     sale = _sale_of(b, no)
     if sale is None:
         return Verdict(words=say("refund_looking", no=no), desk={"looking": no})
     return _pick(b, sale)
+
+
+def _find_paper(b: Books, no: str) -> Verdict:
+    """A COPY of receipt or report `no`: at hand, or looked up in the journal's index."""
+    paper = next((p for p in b.papers.values() if p.ref == no and p.kind in REPRINTED and not p.copy), None)
+    if paper is not None:
+        return _reprint(b, paper, paper.copies + 1)
+    return Verdict(words=say("refund_looking", no=no), desk={"looking": no, "typed": ""})
 
 
 def _sale_of(b: Books, no: str) -> Sale | None:
@@ -146,14 +154,14 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     """The journal's index answered: the sale as its own rows tell it, refunds included."""
     if e.order_no != d.looking or d.mode not in ("refund", "reprint"):
         return Verdict(desk={"looking": ""} if e.order_no == d.looking else {})
-    sale, paper = None, None
+    sale, paper, copies, report = None, None, 0, is_report_no(b, e.order_no)   # a report's row may hold the sale that caused it
     asked: dict[str, RefundIntent] = {}
     for row in e.facts:
         for fact in decode(row).facts:
-            if isinstance(fact, SaleClosed) and sale is None:
+            if isinstance(fact, SaleClosed) and sale is None and not report:
                 sale = msgspec.structs.replace(fact.sale, returned=dict(fact.sale.returned))
-            elif isinstance(fact, ReceiptDue) and fact.kind == "sale" and not fact.copy and paper is None:
-                paper = fact
+            elif isinstance(fact, ReceiptDue) and fact.kind in REPRINTED and fact.ref == (sale.order_no if sale else e.order_no):
+                paper, copies = paper or fact, max(copies, fact.copy)
             elif sale is not None and isinstance(fact, RefundIntended) and fact.sale_no == sale.order_no:
                 asked[fact.intent.refund_no] = fact.intent
                 _returned(sale, fact.intent.order_no, fact.intent.amount_fen)
@@ -162,11 +170,13 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
                 sale.returned[asked[fact.refund_no].order_no] -= asked[fact.refund_no].amount_fen
             elif sale is not None and isinstance(fact, CashReturned) and fact.sale_no == sale.order_no:
                 _returned(sale, "cash", fact.amount_fen)
+    if sale is not None and sale.order_no != e.order_no:
+        return Verdict(desk={"looking": sale.order_no})   # found by a part payment: the rest stands under the sale's own number
+    if d.mode == "reprint" and paper is not None:
+        return _reprint(b, paper, copies + 1)
     if sale is None or paper is None:
-        return Verdict(words=say("refund_unknown", no=e.order_no), tone="bad", refused=True,
-                       desk={"mode": "", "looking": ""})
-    if d.mode == "reprint":
-        return _reprint(b, paper.job, paper.paper, 1, sale.order_no)
+        words = say("reprint_none") if report else say("refund_unknown", no=e.order_no)
+        return Verdict(words=words, tone="bad", refused=True, desk={"mode": "", "looking": ""})
     verdict = _pick(b, sale)
     if not verdict.refused:
         verdict.facts.append(SaleRecalled(sale))
@@ -193,6 +203,9 @@ def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
         return _park(b, d, "book" if e.key == "ENTER" else "give_back", at)
     if live_order(b) is not None and e.key not in WHILE_PAYING:
         return refuse("park_ask" if d.mode == "park" else "busy_paying")
+    if d.mode == "reprint" and e.key in ("X", "Z"):   # a report by its number, the last one without
+        number = int(d.typed) if d.typed else b.day.x_no if e.key == "X" else b.day.z_no
+        return _find_paper(b, report_no(b, e.key, number)) if number else refuse("reprint_none")
     if d.mode == "pick" and e.key == "ENTER":
         return _refund(b, d, at)
     verdict = KEY_RULES[e.key](b, d, int(d.typed) if d.typed else None, at)
@@ -311,8 +324,9 @@ def _hold(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if b.basket.tenders:
         return refuse("tenders_open")
     slot = next(i for i in range(1, len(b.held) + 2) if i not in b.held)
-    slip = paper_due(b, "hold", "", hold_paper(d.terms, b.basket, slot, hold_code(b, slot), at))
-    return Verdict([BasketHeld(slot), slip], say("held", slot=slot), desk={"qty": 0})
+    hold = b.holds_made + 1
+    slip = paper_due(b, "hold", "", hold_paper(d.terms, b.basket, slot, hold_code(b, hold), at))
+    return Verdict([BasketHeld(slot, hold), slip], say("held", slot=slot), desk={"qty": 0})
 
 
 def _recall_held(b: Books, slot: int) -> Verdict:
@@ -413,11 +427,11 @@ def _ask_reprint(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if not 1 <= nth <= len(papers):
         return refuse("reprint_none")
     paper = papers[-nth]
-    return _reprint(b, paper.job, paper.paper, paper.copies + 1, paper.ref)
+    return _reprint(b, paper, paper.copies + 1)
 
 
-def _reprint(b: Books, of: int, paper, n: int, ref: str) -> Verdict:
-    job = ReceiptDue(b.jobs_made + 1, b.papers[of].kind if of in b.papers else "sale", ref, copy_of(paper, n), n, of)
+def _reprint(b: Books, paper: Paper | ReceiptDue, n: int) -> Verdict:
+    job = ReceiptDue(b.jobs_made + 1, paper.kind, paper.ref, copy_of(paper.paper, n), n, paper.job)
     return Verdict([job], say("reprint", n=n), desk={"mode": "", "looking": ""})
 
 

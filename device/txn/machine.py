@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import record
-from device.txn.books import Books, Order, Phase, Sale
+from device.txn.books import WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
@@ -30,8 +30,10 @@ from device.txn.facts import (
     PaidUnderUndo,
     PaidWhileCancelling,
     PayerAsked,
+    PapersShelved,
     PaymentConfirmed,
     QrIssued,
+    ReceiptDue,
     ReceiptPrinted,
     ReceiptUnstarted,
     ReceiptUnsure,
@@ -83,8 +85,18 @@ ASK_MS = 30_000           # how long the cashier may think about money that came
 def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
     """What follows from one input.  KeyError for an input nobody wrote a rule for: that is our bug."""
     verdict = DECIDERS[type(event)](books, desk, event, at)
-    verdict.facts = in_its_day(books, desk, verdict.facts, at)
+    verdict.facts = shelve(books, in_its_day(books, desk, verdict.facts, at))
     return verdict
+
+
+def shelve(b: Books, facts: list[Fact]) -> list[Fact]:
+    """`facts`, and the end of the oldest waiting papers when these make too many: a box without a printer stays small."""
+    more = [f.job for f in facts if isinstance(f, ReceiptDue)]
+    if not more:
+        return facts
+    waiting = [p.job for p in b.papers.values() if p.state in ("due", "unsure")] + more
+    old = tuple(waiting[:max(0, len(waiting) - WAITING_MAX)])
+    return [*facts, PapersShelved(old)] if old else facts
 
 
 # The channel's word.

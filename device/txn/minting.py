@@ -38,15 +38,29 @@ def paper_due(b: Books, kind: str, ref: str, paper: tuple[PaperPart, ...], ahead
     return ReceiptDue(next_job(b, ahead), kind, ref, paper)
 
 
-def hold_code(b: Books, slot: int) -> str:
-    """What a hold slip's barcode says: only this journal's slips are taken."""
-    return f"TBH{b.salt}{slot:04d}"
+def report_no(b: Books, letter: str, number: int) -> str:
+    """What an X or Z report's barcode says, and the journal's index finds it by."""
+    return f"TB{letter}{b.salt}{number:06d}"
+
+
+def is_report_no(b: Books, symbol: str) -> bool:
+    """True for the barcode of a report of this journal."""
+    return symbol[:3] in ("TBX", "TBZ") and symbol[3:-6] == b.salt and symbol[-6:].isascii() and symbol[-6:].isdigit()
+
+
+def hold_code(b: Books, hold: int) -> str:
+    """What the barcode of the journal's `hold`-th hold slip says; never said twice."""
+    return f"TBH{b.salt}{hold:06d}"
 
 
 def held_slot(b: Books, symbol: str) -> int | None:
-    """The slot behind a hold slip of this journal, None for any other symbol."""
-    stem, tail = f"TBH{b.salt}", symbol[-4:]
-    return int(tail) if symbol[:-4] == stem and tail.isascii() and tail.isdigit() else None
+    """The slot of the basket that a hold slip stands for: 0 when it is held no more, None for what is no slip of this journal."""
+    stem, tail = f"TBH{b.salt}", symbol[7:]
+    if symbol[:7] != stem or len(tail) not in (4, 6) or not (tail.isascii() and tail.isdigit()):
+        return None
+    if len(tail) == 4:                                # an older release's slip names the slot of a basket without a number
+        return int(tail) if int(tail) in b.held and not b.held[int(tail)].hold else 0
+    return next((slot for slot, basket in b.held.items() if basket.hold == int(tail)), 0)
 
 
 def business_day(at: Stamp, cutoff_hour: int) -> str:

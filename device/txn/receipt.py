@@ -74,8 +74,9 @@ def alert_paper(terms: Terms, title: str, order_no: str, amount_fen: int, at: St
             *_tail(terms, at))
 
 
-def report_paper(terms: Terms, letter: str, number: int, day: str, totals: Totals, held: int, parked: int, at: Stamp,
+def report_paper(terms: Terms, letter: str, number: int, code: str, day: str, totals: Totals, held: int, parked: int, at: Stamp,
                  auto: bool = False) -> Paper:
+    """`code` is the barcode that REPRINT finds it by.  `auto`: nobody pressed the key."""
     note = [Text("当日未结，自动日结 / Made by itself: the day was left open", "c")] if auto else []
     parts = [*_head(terms, f"{letter} 报表 / {letter} report  No. {number}"), *note, Ruler(),
              Pair("营业日 / Business day", day),
@@ -88,7 +89,7 @@ def report_paper(terms: Terms, letter: str, number: int, day: str, totals: Total
         parts.append(Pair(f"{zh} / {en}", yuan(fen)))
     return (*parts, Ruler(), Pair("净额 / Net", yuan(totals.sales_fen - totals.refunds_fen), 1, True),
             Pair("累计 / Grand total", yuan(totals.grand_fen)), Pair("挂单 / Held", str(held)),
-            Pair("未明 / Undecided", str(parked)), *_tail(terms, at))
+            Pair("未明 / Undecided", str(parked)), Barcode(code), *_tail(terms, at))
 
 
 def copy_of(paper: Paper, n: int) -> Paper:

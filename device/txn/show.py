@@ -89,6 +89,9 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
     waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure"))
     if waiting > 1:
         out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])
+    if books.shelved:
+        out.append((f"更早 {books.shelved} 张未打印，按 REPRINT 补打",
+                    f"{books.shelved} older not printed: REPRINT finds them")[lang])
     parked = sum(1 for o in books.orders.values() if o.park or o.disputed_fen)
     if parked:
         out.append((f"{parked} 笔付款未明", f"{parked} payments undecided")[lang])
@@ -114,6 +117,7 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
                      "accepted": r.accepted} for no, r in books.refunds.items()],
         "papers": [{"job": p.job, "kind": p.kind, "state": p.state, "since": p.at} for p in books.papers.values()
                    if p.state not in ("printed", "copied")],
+        "papers_shelved": books.shelved,
         "health": health,
         "notice": " / ".join(w for w in dict.fromkeys(desk.words) if w),
         "training": desk.terms.training,
