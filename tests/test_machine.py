@@ -910,3 +910,33 @@ def test_a_box_without_a_printer_keeps_the_newest_papers_waiting_and_loses_none(
     assert "COPY 1" in counter.printed[-1].paper[0].text and first in str(counter.printed[-1].paper)
     counter.press("Z")
     assert counter.box.books.shelved == 0
+
+
+def test_a_cancel_without_an_answer_says_what_to_do_after_its_time_and_after_a_boot():
+    counter, no = counter_paying()
+    counter.mono_ms = 100_000
+    counter.press("CANCEL")
+    counter.mono_ms += 29_999
+    counter.tell(Rang(("order", no)))
+    assert "PARK" not in counter.box.desk.words[1]
+    counter.cut_power()
+    (alarm,) = (e for e in counter.running if type(e).__name__ == "Alarm" and e.key[0] == "order")
+    assert alarm.at_ms == counter.mono_ms + 30_000
+    counter.mono_ms = alarm.at_ms
+    counter.tell(Rang(alarm.key))
+    assert "PARK" in counter.box.desk.words[1] and "10:00" in counter.box.desk.words[1]
+    assert counter.phase == "CANCELLING" and counter.wants("CloseOrder") == {no}
+
+
+@pytest.mark.parametrize(("keys", "phase", "sales", "booked"), [
+    ("PARK ENTER", "IDLE", 0, True), ("PARK CANCEL", "IDLE", 0, False), ("CASH", "PAID", 1, False)])
+def test_a_cashier_gets_out_of_an_endless_cancel(keys, phase, sales, booked):
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.press(keys)
+    assert (counter.phase, len(counter.box.books.sales)) == (phase, sales)
+    assert counter.wants("CloseOrder") == {no}
+    assert not [e for e in counter.running if type(e).__name__ == "Alarm" and e.key[0] == "order"]
+    counter.scan(COLA)
+    counter.say(no, Said.PAID, 500)
+    assert (no in counter.box.books.sales, len(counter.wants("RefundOrder"))) == (booked, int(not booked))

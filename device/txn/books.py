@@ -71,6 +71,11 @@ class Basket(msgspec.Struct):
         return sum(line.amount_fen for line in self.lines)
 
     @property
+    def cash_fen(self) -> int:
+        """What lies in the drawer for it already."""
+        return sum(t.amount_fen for t in self.tenders if not t.order_no)
+
+    @property
     def due_fen(self) -> int:
         return self.total_fen - sum(t.amount_fen for t in self.tenders)
 
@@ -121,6 +126,7 @@ class Refund(msgspec.Struct):
     intent: RefundIntent
     cause: str                     # "customer", "late", "cancelling", "parked", "dropped"
     stuck: str = ""                # why the channel could not pay it out
+    approved_by: str = ""          # the supervisor who said yes
     accepted: bool = False
     sale_no: str = ""              # the sale it takes back, empty for money that no sale waited for
 
@@ -346,7 +352,8 @@ def _qr_issued(b: Books, f, at: Stamp) -> None:
 def _cancel_wished(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
     order.phase, order.cause = Phase.CANCELLING, f.cause
-    order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
+    if f.slow_ms:
+        order.give_up_ms, order.due_ms = f.slow_ms, at.mono_ms + f.slow_ms
 
 
 def _paid_under_undo(b: Books, f, at: Stamp) -> None:
@@ -359,7 +366,7 @@ def _undo_refused(b: Books, f, at: Stamp) -> None:
 
 def _order_overdue(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase, order.give_up_ms, order.due_ms = Phase.UNDECIDED, 0, 0
+    order.phase = Phase.UNDECIDED
 
 
 def _order_closed(b: Books, f, at: Stamp) -> None:
@@ -376,7 +383,7 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
 
 def _order_reopened(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase, order.give_up_ms, order.due_ms = Phase.CANCELLING, order.dead_after_ms, at.mono_ms + order.dead_after_ms
+    order.phase, order.cause = Phase.CANCELLING, order.cause or "reopened"
 
 
 def _order_forgotten(b: Books, f, at: Stamp) -> None:
@@ -451,7 +458,7 @@ def _sale_recalled(b: Books, f, at: Stamp) -> None:
 
 def _refund_intended(b: Books, f, at: Stamp) -> None:
     b.orders_made += 1
-    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no)
+    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no, approved_by=f.approved_by)
     sale = b.sales.get(f.sale_no)
     if sale is not None:
         sale.refunded_fen += f.intent.amount_fen

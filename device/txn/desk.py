@@ -40,7 +40,6 @@ class Desk(msgspec.Struct, frozen=True):
     part_fen: int = 0                          # the next code pays this much only; 0: all that is due
     extras: tuple[tuple[str, str], ...] = ()   # for the next wallet order: instalments
     outcomes: tuple[Outcome, ...] = ()         # what lately became of attempts, for the choice of a route
-    slow: str = ""                             # the order whose channel keeps its customer waiting
     back_fen: int = 0                          # a refund that waits for a supervisor
     supervisor: str = ""                       # whose badge was scanned; the PIN comes next
     tries: int = 0                             # PINs that were wrong, one after the other

@@ -95,8 +95,11 @@ class PayerAsked(Fact, frozen=True):
 
 
 class CancelWished(Fact, frozen=True):
+    """`slow_ms` later the cashier is told what to do, should the channel still not have answered; 0 in older rows."""
+
     order_no: str
     cause: str
+    slow_ms: int = 0
 
 
 class OrderClosed(Fact, frozen=True):
@@ -345,7 +348,9 @@ def refs_of(facts: list[Fact]) -> tuple[str, ...]:
     """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
     refs: list[str] = []
     for fact in facts:
-        if isinstance(fact, SaleClosed):
+        if isinstance(fact, (OrderClosed, PaymentConfirmed, RefundConfirmed)) and fact.order_no:
+            refs.append(fact.order_no)
+        elif isinstance(fact, SaleClosed):
             refs += [fact.sale.order_no, *(t.order_no for t in fact.sale.tenders if t.order_no)]
         elif isinstance(fact, (RefundIntended, CashReturned, RefundFailed)) and fact.sale_no:
             refs.append(fact.sale_no)

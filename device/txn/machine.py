@@ -29,8 +29,8 @@ from device.txn.facts import (
     OrderReopened,
     PaidUnderUndo,
     PaidWhileCancelling,
-    PayerAsked,
     PapersShelved,
+    PayerAsked,
     PaymentConfirmed,
     QrIssued,
     ReceiptDue,
@@ -73,8 +73,9 @@ from device.txn.inputs import (
     Signed,
     Started,
 )
-from device.txn.keys import on_pressed, on_recalled, on_scanned
+from device.txn.keys import SLOW_MS, on_pressed, on_recalled, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
+from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.words import disputed_words, say, yuan
 from device.types import Stamp
@@ -138,7 +139,8 @@ def ask_payer(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> 
     if order.intent.way == "qr":
         return Verdict()
     live = b.basket.order_no == order.intent.order_no
-    return Verdict([PayerAsked(order.intent.order_no)], say("payer_asked") if live else None, "wait")
+    return Verdict([PayerAsked(order.intent.order_no)], say("payer_asked") if live else None, "wait",
+                   desk=outcome_of(d, order, True, at))
 
 
 def turned_down(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -155,7 +157,7 @@ def paid_under_undo(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stam
     """One way back only: an undo that moves money is repeated until the channel is definite; nothing is refunded beside it."""
     if not order.undo_moves:
         return ask_cashier(b, d, order, said, at) if order.phase is Phase.CANCELLING else late(b, d, order, said, at)
-    if said.undo or order.undo_refused:               # the undo moved nothing and never will
+    if said.undo or order.undo_refused or not order.cause:      # no undo is on its way, or it moved nothing and never will
         return late(b, d, order, said, at)
     if order.channel_no:
         return Verdict()                              # said before
@@ -224,9 +226,9 @@ def settle(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Ver
     if order.intent.way == "code":
         return turned_down(b, d, order, said, at)
     live = b.basket.order_no == order.intent.order_no
-    again = live and other_route(d, order) is not None
-    return Verdict([CancelWished(order.intent.order_no, "reroute" if again else "refused")],
-                   say("refused", why=said.detail) if live else None, "bad")
+    again = live and other_route(d, order)
+    return Verdict([CancelWished(order.intent.order_no, "reroute" if again else "refused", SLOW_MS)],
+                   say("refused", why=said.detail) if live else None, "bad", desk=outcome_of(d, order, False, at))
 
 
 def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -311,7 +313,8 @@ def on_qr_ready(b: Books, d: Desk, e: QrReady, at: Stamp) -> Verdict:
     order = b.orders.get(e.order_no)
     if order is None or order.phase not in (Phase.PLACING, Phase.AWAITING):
         return Verdict()                              # too late: nobody may scan it any more
-    return Verdict([QrIssued(e.order_no, e.qr)], ("", ""))
+    desk = outcome_of(d, order, True, at) if order.phase is Phase.PLACING else {}
+    return Verdict([QrIssued(e.order_no, e.qr)], ("", ""), desk=desk)
 
 
 def _give_back(b: Books, d: Desk, order: Order, channel_no: str, at: Stamp) -> list[Fact]:
@@ -346,7 +349,7 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
         if refund.cause == "customer":
             facts += [paper_due(b, "refund", sale_no, refund_paper(
                           d.terms, sale_no, e.refund_no, amount, refund.intent.channel, at)),
-                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause)]
+                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause, refund.approved_by)]
         else:
             facts.append(record.due("payment_alert", cause=f"{refund.cause}_given_back", order_no=refund.intent.order_no,
                                     refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel))
@@ -447,15 +450,17 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         if order.disputed_fen and order.phase is not Phase.ASKING:
             return Verdict()                          # neither cancelled nor forgotten by itself
         if order.phase in (Phase.PLACING, Phase.AWAITING):
-            if order.given and order.undo_moves:      # the goods are gone: their money is wanted, not its return
-                return Verdict([OrderOverdue(no)])
-            return Verdict([CancelWished(no, "timeout")], say("cancelling") if b.basket.order_no == no else None, "wait")
-        if order.phase is Phase.CANCELLING:
-            return Verdict([OrderOverdue(no)])
+            if order.given and order.undo_moves:
+                return Verdict()                      # the goods are gone: their money is wanted, not its return
+            return Verdict([CancelWished(no, "timeout", SLOW_MS)], say("cancelling") if b.basket.order_no == no else None, "wait")
+        if order.phase is Phase.CANCELLING and b.basket.order_no == no:
+            return Verdict(words=say("cancel_slow", since=order.since[11:16]), tone="wait")
         if order.phase is Phase.ASKING:
             return answer_asking(b, d, order, False, at)
         if order.phase is Phase.CLOSED:
             return Verdict([OrderForgotten(no)])
+    if what == "overdue" and order is not None and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING):
+        return Verdict([OrderOverdue(order.intent.order_no)])
     if what == "slow" and order is not None:
         return _slow(b, d, order, at)
     if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
@@ -467,9 +472,10 @@ def _slow(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
     """No QR after the time a customer waits for one: said, and another route tried once this attempt is known dead."""
     if order.phase is not Phase.PLACING or b.basket.order_no != order.intent.order_no:
         return Verdict()
-    if other_route(d, order) is None:
-        return Verdict(words=say("placing_slow"), tone="wait", desk={"slow": order.intent.order_no})
-    return Verdict([CancelWished(order.intent.order_no, "reroute")], say("rerouting"), "wait")
+    failed = outcome_of(d, order, False, at)
+    if not other_route(d, order):
+        return Verdict(words=say("placing_slow"), tone="wait", desk=failed)
+    return Verdict([CancelWished(order.intent.order_no, "reroute", SLOW_MS)], say("rerouting"), "wait", desk=failed)
 
 
 def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 
-from device.txn.books import Books, Order
+from device.txn.books import Basket, Books, Order, Tender
 from device.txn.desk import Code, Desk, Verdict, refuse
-from device.txn.effects import Intent
-from device.txn.facts import Fact, OrderIntended
+from device.txn.effects import Intent, RefundIntent
+from device.txn.facts import Fact, OrderIntended, RefundIntended
 from device.txn.minting import mint
 from device.txn.routing import Outcome, choose, noted
 from device.txn.words import say, yuan
-from device.types import CodeRule, Stamp, Terms
+from device.types import Account, CodeRule, Stamp, Terms
 
 CHANNEL_KEYS = {1: "wechat", 2: "alipay", 3: "unionpay", 4: "gateway", 5: "card"}
 PART_FEN_MIN = 10            # what is typed before PAY is a channel below this, and an amount from here on
@@ -100,6 +100,22 @@ def rerouted(b: Books, d: Desk, order: Order, closed: list[Fact], at: Stamp) -> 
     return Verdict([*closed, made], ("", ""))
 
 
+def refund_of(tender: Tender, refund_no: str, amount_fen: int, reason: str, at: Stamp,
+              today: Account | None = None) -> RefundIntent:
+    """Money of a paid order on its way back, to the account it came in by; `today`'s where an older row names none."""
+    account = tender.account or today
+    assert account is not None
+    return RefundIntent(refund_no, tender.order_no, tender.method, account, amount_fen, tender.amount_fen, reason, at.wall,
+                        tender.channel_no, tender.way, tender.made_at)
+
+
+def parts_back(b: Books, basket: Basket, cause: str, at: Stamp) -> list[Fact]:
+    """Wallet parts of a basket that will not be sold after all go back."""
+    paid = [tender for tender in basket.tenders if tender.order_no]
+    return [RefundIntended(refund_of(tender, mint(b, i), tender.amount_fen, f"{cause} payment", at), cause)
+            for i, tender in enumerate(paid)]
+
+
 def outcome_of(d: Desk, order: Order, ok: bool, at: Stamp) -> dict:
     """The desk after one more outcome of an attempt."""
     ms = max(0, at.mono_ms - order.since_ms)
@@ -118,7 +134,7 @@ def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, 
             return refuse("instalments_where")
     channel = choose(routes, d.outcomes, at.mono_ms)
     made = intended(b, d.terms, channel, way, part_fen or b.basket.due_fen, at, d.extras, routes)
-    return Verdict([made], ("", ""), desk={"qty": 0, "extras": (), "slow": ""})
+    return Verdict([made], ("", ""), desk={"qty": 0, "extras": ()})
 
 
 def _unpayable(b: Books, d: Desk, part_fen: int) -> Verdict | None:
