@@ -89,10 +89,10 @@ class Killer:
         server, printer = self.counter.channel, self.counter.printer
         answer, receive = server.rules_say, printer.receive
 
-        def answered(call: str, *request: Any) -> Any:
-            done = answer(call, *request)
-            if call != "query" or not any(no in request[1] for no in self._old):
-                self._reached(f"channel {call}")
+        def answered(ask: Any) -> Any:
+            done = answer(ask)
+            if ask.call != "query" or not any(no in ask.path for no in self._old):
+                self._reached(f"channel {ask.call}")
             return done
 
         def received(data: bytes) -> None:
