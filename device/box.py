@@ -8,7 +8,7 @@ from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
 from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
-from device.txn.effects import Effect, KickDrawer, Print
+from device.txn.effects import ChargeCode, Effect, KickDrawer, Print
 from device.txn.facts import (
     BooksStood,
     DrawerDone,
@@ -31,6 +31,7 @@ from device.types import Stamp
 
 RESTATE_ROWS = 1_000          # rows after which the books are said again, so that a boot folds no more than this
 RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
+DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wire.LatePaymentFound)
 PAPER_FACTS = (ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted, DrawerDone)
 
 
@@ -72,6 +73,8 @@ class Box:
         begun = [_started(e) for e in start if e.kind != "repeatable"]
         for fact in begun:
             evolve(self.books, fact, at)
+        if self.desk.code is not None:                # it has left, or never will: a bearer token stays nowhere
+            self.desk = observe(self.desk, Verdict(desk={"code": None}))
         facts = [*facts, *begun]
         if facts:
             sync = any(e.binds for e in start) or any(type(f) in wire.SYNCED for f in facts)
@@ -150,6 +153,8 @@ def keys_touched(facts: list[Fact]) -> set[Key]:
         if isinstance(fact, PAPER_FACTS):
             touched.add(("printer",))
             continue
+        if isinstance(fact, DECIDING_FACTS):
+            touched.add(("bill",))
         intent = getattr(fact, "intent", None)
         for name in ("order_no", "refund_no"):
             no = getattr(fact, name, None) or getattr(intent, name, None)
@@ -160,6 +165,8 @@ def keys_touched(facts: list[Fact]) -> set[Key]:
 
 def _started(effect: Effect) -> Fact:
     match effect:
+        case ChargeCode():
+            return wire.ChargeStarted(effect.intent.order_no)
         case Print():
             return ReceiptStarted(effect.job)
         case KickDrawer():

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 from device.types import Terms
 
 WATCH_FIRST_MS, WATCH_MS = 5_000, 60_000      # a closed order: late money is rare, and the channel counts our calls
+BILL_MS = 1_800_000                           # a bill is made once a day, and asked for only while somebody waits for it
 RETRY_MS = (1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 
 
-def wait_ms(effect: Effect, tries: int, running_ms: int, terms: Terms) -> int | None:
+def wait_ms(effect: Effect, tries: int, running_ms: int, now_ms: int, terms: Terms) -> int | None:
     """Milliseconds until `effect` is asked again after `tries` answers, `running_ms` after it began; None: not again.
 
-    A query waits before its first question as well (`tries` 0), since nobody pays within the first second.
+    A query waits before its first question as well (`tries` 0), since nobody pays within the first second.  `now_ms` the
+    monotonic clock of this boot.
     """
-    rules = terms.rules_of(effect.intent.channel) if hasattr(effect, "intent") else None
+    rules = terms.rules_of(effect.intent.channel, effect.intent.way) if hasattr(effect, "intent") else None
     match effect:
         case QueryOrder(watch=True):
             return WATCH_FIRST_MS if tries == 0 else WATCH_MS
         case QueryOrder():
             return next((every for until, every in rules.pace_ms if running_ms < until), 60_000)
         case CloseOrder():
-            return 0 if tries == 0 else rules.undo_every_ms * min(tries, 8)
+            return max(0, effect.not_before_ms - now_ms) if tries == 0 else min(rules.undo_every_ms * min(tries, 8), 60_000)
+        case FetchBill():
+            return BILL_MS
         case QueryRefund():
             return rules.refund_query_ms
         case PlaceOrder() | RefundOrder():

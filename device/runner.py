@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from device.box import Box
 from device.clock import Clock
@@ -19,9 +19,19 @@ from device.errors import DriverBusy, DriverGone
 from device.pace import wait_ms
 from device.txn import show
 from device.txn.desk import Verdict
-from device.txn.effects import Alarm, Effect, Print, Recall
+from device.txn.effects import Alarm, ChargeCode, Effect, FetchBill, KickDrawer, Print, Recall
 from device.txn.facts import Fact, OrderIntended, RecordSigned
-from device.txn.inputs import DeviceSaid, DrawerKicked, Input, PrintRefused, PrintUnsure, Rang, Recalled
+from device.txn.inputs import (
+    ChannelSaid,
+    DeviceSaid,
+    DrawerKicked,
+    Input,
+    PrintRefused,
+    PrintUnsure,
+    Rang,
+    Recalled,
+    Said,
+)
 from device.txn.screen import Screen
 
 log = logging.getLogger("tillbox")
@@ -155,23 +165,22 @@ class Runner:
         task.add_done_callback(self._ended)
 
     async def _once(self, effect: Effect) -> None:
-        driver = self.drivers.get(effect.part)
+        part = _part(effect)
+        driver = self.drivers.get(part)
         try:
             if driver is None:
-                raise DriverGone("there is no printer", which=effect.part)
+                raise DriverGone("not set up on this box", which=part)
             answer = await asyncio.wait_for(asyncio.shield(driver.do(effect)), NUMBERED_S_MAX)
         except (DriverGone, DriverBusy) as why:
-            word = "gone" if isinstance(why, DriverGone) else _word(driver)
-            answer = PrintRefused(effect.job, word, why.what) if isinstance(effect, Print) else DrawerKicked(effect.kick)
+            answer = _never_left(effect, "gone" if isinstance(why, DriverGone) else _word(driver), why.what)
         except TimeoutError:
-            answer = (PrintUnsure(effect.job, "the printer said nothing for a minute") if isinstance(effect, Print)
-                      else DrawerKicked(effect.kick))
+            answer = _mute(effect)
         await self._inbox.put(answer)
 
     async def _repeat(self, effect: Effect) -> None:
         began_ms, tries, nudge = self.clock.now_ms(), 0, self._nudges[effect]
         while True:
-            pause = wait_ms(effect, tries, self.clock.now_ms() - began_ms, self.box.desk.terms)
+            pause = wait_ms(effect, tries, self.clock.now_ms() - began_ms, self.clock.now_ms(), self.box.desk.terms)
             if pause:
                 try:
                     await asyncio.wait_for(nudge.wait(), pause / 1000)
@@ -184,7 +193,7 @@ class Runner:
     async def _ask(self, effect: Effect) -> Input:
         if isinstance(effect, Recall):
             return Recalled(effect.order_no, tuple(self.box.journal.recall(effect.order_no)))
-        part = effect.part or f"channel:{effect.intent.channel}"
+        part = _part(effect)
         driver = self.drivers.get(part)
         try:
             if driver is None:
@@ -226,6 +235,36 @@ class Runner:
                 await asyncio.wait_for(self._redraw.wait(), pause)
             except TimeoutError:
                 pass
+
+
+def _part(effect: Any) -> str:
+    """The driver that carries `effect` out."""
+    if effect.part:
+        return effect.part
+    account = effect.account if isinstance(effect, FetchBill) else effect.intent.account
+    return f"channel:{account.channel}"
+
+
+def _never_left(effect: Effect, word: str, why: str) -> Input:
+    """Not one byte of a numbered or once effect left the box."""
+    match effect:
+        case Print():
+            return PrintRefused(effect.job, word, why)
+        case ChargeCode():
+            return ChannelSaid(effect.intent.order_no, Said.REFUSED, detail=why)
+    assert isinstance(effect, KickDrawer)
+    return DrawerKicked(effect.kick)
+
+
+def _mute(effect: Effect) -> Input:
+    """Nobody answered in time: what left is unsure."""
+    match effect:
+        case Print():
+            return PrintUnsure(effect.job, "the printer said nothing for a minute")
+        case ChargeCode():
+            return ChannelSaid(effect.intent.order_no, Said.UNKNOWN, detail="no answer in time")
+    assert isinstance(effect, KickDrawer)
+    return DrawerKicked(effect.kick)
 
 
 def _word(driver) -> str:

@@ -53,11 +53,40 @@ class Rules(msgspec.Struct, frozen=True):
 
     pace_ms: tuple[tuple[int, int], ...] = ((60_000, 2_000), (300_000, 5_000))
     give_up_ms: int = 300_000
+    place_ms: int = 8_000                # without a QR by then another route is tried, where there is one
+    undo_after_ms: int = 0               # after the order was made: an undo that comes sooner is refused
     undo_every_ms: int = 2_000
+    undo_moves_money: bool = False       # the undo of a paid order gives its money back by itself
     dead_after_ms: int = 7_500_000       # WeChat's QR lives two hours whatever we asked for
     refund_query_ms: int = 60_000
     refund_parts_max: int = 50
     refund_days_max: int = 365
+
+
+# A payer's code is charged at once and decided within a minute, and its undo is a reversal.
+CODE_RULES = Rules(pace_ms=((60_000, 5_000),), give_up_ms=45_000, undo_after_ms=15_000, undo_moves_money=True)
+
+
+class CodeRule(msgspec.Struct, frozen=True):
+    """Payment codes of one wallet: digits alone, `low` to `high` the first two, `shortest` to `longest` in all."""
+
+    wallet: str
+    low: str
+    high: str
+    shortest: int
+    longest: int
+
+
+CODES = (CodeRule("wechat", "10", "15", 18, 18), CodeRule("alipay", "25", "30", 16, 24),
+         CodeRule("unionpay", "62", "62", 19, 19), CodeRule("ecny", "01", "01", 19, 19))
+
+
+class Supervisor(msgspec.Struct, frozen=True):
+    """Who may approve.  `badge` the SHA-256 of the badge's code, hex; `pin` as `approval.pin_hash` makes it."""
+
+    name: str
+    badge: str
+    pin: str
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -71,7 +100,11 @@ class Terms(msgspec.Struct, frozen=True):
     lang: str = "zh"
     route: tuple[str, ...] = ("wechat",)
     accounts: tuple[Account, ...] = ()
-    rules: tuple[tuple[str, Rules], ...] = ()
+    rules: tuple[tuple[str, Rules], ...] = ()    # by channel, or channel and way: "wechat", "wechat.code"
+    rules_version: int = 0
+    codes: tuple[CodeRule, ...] = CODES
+    approve_refund_fen: int = 0          # refunds above it want a supervisor; 0: none does
+    supervisors: tuple[Supervisor, ...] = ()
     cutoff_hour: int = 4
     cash_round_fen: int = 1              # cash totals are rounded down to a multiple of this
     amount_fen_max: int = 5_000_000
@@ -81,6 +114,7 @@ class Terms(msgspec.Struct, frozen=True):
         """The account used at `channel`, or None when the shop has none there."""
         return next((a for a in self.accounts if a.channel == channel), None)
 
-    def rules_of(self, channel: str) -> Rules:
-        """The rules of `channel`; the defaults where nothing was settled."""
-        return next((r for name, r in self.rules if name == channel), Rules())
+    def rules_of(self, channel: str, way: str = "qr") -> Rules:
+        """The rules of `channel` for orders of this way; the defaults where nothing was settled."""
+        name = channel if way == "qr" else f"{channel}.{way}"
+        return next((rules for known, rules in self.rules if known == name), CODE_RULES if way == "code" else Rules())

@@ -176,7 +176,7 @@ class World:
         if effect not in self.running:
             return
         began, tries = self.running[effect]
-        wait = wait_ms(effect, tries, self.now_ms - began, TERMS)
+        wait = wait_ms(effect, tries, self.now_ms - began, self.now_ms - self.born_ms, TERMS)
         if wait is not None:
             self.at(wait, lambda b=self.boots: self._ask(effect, b))
 

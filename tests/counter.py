@@ -69,6 +69,7 @@ class Counter:
         self.journal, self.terms, self.printer = MemoryJournal(), terms, printer
         self.mono_ms, self.boots, self.wall = 0, 0, "2026-09-01T10:00:00+08:00"
         self.printed: list[Print] = []
+        self.once: list[Effect] = []
         self.start_up()
 
     def start_up(self) -> None:
@@ -84,6 +85,7 @@ class Counter:
         for event in events:
             verdict, start, stop = self.box.handle(event, Stamp(f"boot{self.boots}", self.mono_ms, self.wall, "ntp"))
             self.running = (self.running - set(stop)) | {e for e in start if e.kind == "repeatable"}
+            self.once += [e for e in start if e.kind != "repeatable"]
             for effect in start:
                 self._answer(effect)
         return verdict

@@ -87,12 +87,12 @@ class Killer:
 
     def _hook(self) -> None:
         server, printer = self.counter.channel, self.counter.printer
-        answer, receive = server._answer, printer.receive
+        answer, receive = server.rules_say, printer.receive
 
-        def answered(call: str, *request: Any) -> Any:
-            done = answer(call, *request)
-            if call != "query" or not any(no in request[1] for no in self._old):
-                self._reached(f"channel {call}")
+        def answered(ask: Any) -> Any:
+            done = answer(ask)
+            if ask.call != "query" or not any(no in ask.path for no in self._old):
+                self._reached(f"channel {ask.call}")
             return done
 
         def received(data: bytes) -> None:
@@ -102,7 +102,7 @@ class Killer:
                 self._reached("paper")
             receive(data)
 
-        server._answer, printer.receive = answered, received  # type: ignore[assignment,method-assign]
+        server.rules_say, printer.receive = answered, received  # type: ignore[assignment,method-assign]
 
     def _follow(self) -> None:
         while not self._ends.wait(0.001):

@@ -170,7 +170,7 @@ def told(effect: Effect, verdict: Verdict) -> Input:
             return QrReady(intent.order_no, verdict.qr)
         case PlaceOrder(intent=intent) | ChargeCode(intent=intent) | QueryOrder(intent=intent) | CloseOrder(intent=intent):
             return ChannelSaid(intent.order_no, Said(verdict.word), verdict.amount_fen, verdict.channel_no,
-                               verdict.detail, verdict.wallet)
+                               verdict.detail, verdict.wallet, isinstance(effect, CloseOrder))
     raise AssertionError(effect)
 
 

@@ -29,6 +29,7 @@ class Phase(enum.StrEnum):
     ASKING = "asking"              # paid while cancelling: the cashier decides, goods or money back
     CLOSED = "closed"              # a tombstone: still queried until its shelf life is over
     RETURNING = "returning"        # late money on its way back
+    UNDECIDED = "undecided"        # its shelf life is over and nobody was definite: the channel's bill may decide, too
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -53,6 +54,10 @@ class Tender(msgspec.Struct, frozen=True):
     channel_no: str = ""
     account: Account | None = None   # None for cash, and in rows that an older release wrote
     made_at: str = ""                # of the order, RFC 3339 with offset
+    way: str = "qr"
+    wallet: str = ""                 # which wallet really paid, where an aggregator said so
+    instalments: int = 0             # periods the payer pays in, 0 for none
+    fee_payer: str = ""              # who bears their fee: payer or shop
 
 
 class Basket(msgspec.Struct):
@@ -64,6 +69,11 @@ class Basket(msgspec.Struct):
     @property
     def total_fen(self) -> int:
         return sum(line.amount_fen for line in self.lines)
+
+    @property
+    def cash_fen(self) -> int:
+        """What lies in the drawer for it already."""
+        return sum(t.amount_fen for t in self.tenders if not t.order_no)
 
     @property
     def due_fen(self) -> int:
@@ -85,6 +95,12 @@ class Order(msgspec.Struct):
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
     disputed_fen: int = 0          # what the channel says was paid, where that is not the amount; 0: no dispute
+    charged: bool = False          # the payer's code left, once
+    undo_moves: bool = False       # frozen with the intent: the undo of a paid order gives its money back
+    undo_after_ms: int = 0
+    undo_refused: bool = False     # the channel will never undo it: only its word on the payment counts
+    routes: tuple[str, ...] = ()   # channels that could take the same wallet, this one among them
+    reroutes: int = 0              # attempts of this sale that were taken to another route before
 
     @property
     def given(self) -> bool:
@@ -108,7 +124,9 @@ class Sale(msgspec.Struct):
 
 class Refund(msgspec.Struct):
     intent: RefundIntent
-    cause: str                     # "customer", "late", "cancelling", "parked"
+    cause: str                     # "customer", "late", "cancelling", "parked", "dropped"
+    stuck: str = ""                # why the channel could not pay it out
+    approved_by: str = ""          # the supervisor who said yes
     accepted: bool = False
     sale_no: str = ""              # the sale it takes back, empty for money that no sale waited for
 
@@ -154,6 +172,24 @@ class Chain(msgspec.Struct):
     count: int = 0
 
 
+class Tally(msgspec.Struct):
+    """What became of the attempts at one channel in one hour.  `ms` sums the time from intent to PAID."""
+
+    attempts: int = 0
+    paid: int = 0
+    ms: int = 0
+    late: int = 0
+    failed: dict[str, int] = {}    # by cause: cashier timeout refused reroute parked replaced, and what else closed an order
+
+    def add(self, other: Tally) -> None:
+        self.attempts += other.attempts
+        self.paid += other.paid
+        self.ms += other.ms
+        self.late += other.late
+        for cause, count in other.failed.items():
+            self.failed[cause] = self.failed.get(cause, 0) + count
+
+
 class Totals(msgspec.Struct):
     """One period from Z to Z.  `methods` sums tenders less refunds by method."""
 
@@ -168,6 +204,7 @@ class Totals(msgspec.Struct):
     voids_fen: int = 0
     kicks: int = 0
     methods: dict[str, int] = {}
+    tallies: dict[str, Tally] = {}   # by channel, way and hour of the intent: "wechat qr 14"
     grand_fen: int = 0             # never resets
 
 
@@ -273,15 +310,38 @@ def _basket_recalled(b: Books, f, at: Stamp) -> None:
 
 def _tender_taken(b: Books, f, at: Stamp) -> None:
     b.basket.tenders.append(f.tender)
+    if f.tender.order_no and b.basket.order_no == f.tender.order_no:
+        b.basket.order_no = ""                            # a part is paid: the next attempt may begin
 
 
 def _order_intended(b: Books, f, at: Stamp) -> None:
     no = f.intent.order_no
     b.orders_made += 1
-    b.orders[no] = Order(intent=f.intent, give_up_ms=f.give_up_ms, due_ms=at.mono_ms + f.give_up_ms,
-                         dead_after_ms=f.dead_after_ms, since=at.wall, since_ms=at.mono_ms)
+    order = Order(intent=f.intent, give_up_ms=f.give_up_ms, due_ms=at.mono_ms + f.give_up_ms,
+                  dead_after_ms=f.dead_after_ms, since=at.wall, since_ms=at.mono_ms, undo_moves=f.undo_moves,
+                  undo_after_ms=f.undo_after_ms, routes=f.routes, reroutes=f.reroutes)
+    b.orders[no] = order
     b.basket.order_no = no
     b.shown = None
+    _tally(b, order).attempts += 1
+
+
+def _tally(b: Books, order: Order) -> Tally:
+    key = f"{order.intent.channel} {order.intent.way} {order.since[11:13]}"
+    return b.day.tallies.setdefault(key, Tally())
+
+
+def _failed(b: Books, order: Order, cause: str) -> None:
+    tally = _tally(b, order)
+    tally.failed[cause] = tally.failed.get(cause, 0) + 1
+
+
+def _charge_started(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].charged = True
+
+
+def _payer_asked(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].phase = Phase.AWAITING
 
 
 def _qr_issued(b: Books, f, at: Stamp) -> None:
@@ -296,9 +356,23 @@ def _cancel_wished(b: Books, f, at: Stamp) -> None:
         order.give_up_ms, order.due_ms = f.slow_ms, at.mono_ms + f.slow_ms
 
 
+def _paid_under_undo(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].channel_no = f.channel_no
+
+
+def _undo_refused(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].undo_refused = True
+
+
+def _order_overdue(b: Books, f, at: Stamp) -> None:
+    order = b.orders[f.order_no]
+    order.phase = Phase.UNDECIDED
+
+
 def _order_closed(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase, order.qr = Phase.CLOSED, ""
+    _failed(b, order, order.cause or ("refused" if order.intent.way == "code" else "closed"))
+    order.phase, order.qr, order.channel_no = Phase.CLOSED, "", ""
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
     if order.park == "give_back":
         order.basket = None                           # goods that were given away are still booked if money comes after all
@@ -308,7 +382,8 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
 
 
 def _order_reopened(b: Books, f, at: Stamp) -> None:
-    b.orders[f.order_no].phase = Phase.CANCELLING
+    order = b.orders[f.order_no]
+    order.phase, order.cause = Phase.CANCELLING, order.cause or "reopened"
 
 
 def _order_forgotten(b: Books, f, at: Stamp) -> None:
@@ -333,7 +408,11 @@ def _order_parked(b: Books, f, at: Stamp) -> None:
 
 
 def _payment_confirmed(b: Books, f, at: Stamp) -> None:
-    b.orders.pop(f.order_no, None)
+    order = b.orders.pop(f.order_no, None)
+    if order is not None:
+        tally = _tally(b, order)
+        tally.paid += 1
+        tally.ms += max(0, at.mono_ms - order.since_ms)
     b.wallet_fen += f.amount_fen
 
 
@@ -346,6 +425,7 @@ def _late_payment_found(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
     order.phase, order.channel_no, order.qr, order.basket = Phase.RETURNING, f.channel_no, "", None
     b.wallet_fen += order.intent.amount_fen
+    _tally(b, order).late += 1
     if b.basket.order_no == f.order_no:
         b.basket.order_no = ""
 
@@ -378,7 +458,7 @@ def _sale_recalled(b: Books, f, at: Stamp) -> None:
 
 def _refund_intended(b: Books, f, at: Stamp) -> None:
     b.orders_made += 1
-    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no)
+    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no, approved_by=f.approved_by)
     sale = b.sales.get(f.sale_no)
     if sale is not None:
         sale.refunded_fen += f.intent.amount_fen
@@ -389,6 +469,10 @@ def _refund_intended(b: Books, f, at: Stamp) -> None:
 
 def _refund_accepted(b: Books, f, at: Stamp) -> None:
     b.refunds[f.refund_no].accepted = True
+
+
+def _refund_stuck(b: Books, f, at: Stamp) -> None:
+    b.refunds[f.refund_no].stuck = f.why
 
 
 def _refund_confirmed(b: Books, f, at: Stamp) -> None:
@@ -522,5 +606,7 @@ FOLDS = {
     "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
     "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
-    "DayOpened": _day_opened, "PapersShelved": _papers_shelved,
+    "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
+    "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
+    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved,
 }

@@ -8,11 +8,23 @@ from __future__ import annotations
 import msgspec
 
 from device.txn.books import Sale
+from device.txn.routing import Outcome
+from device.txn.words import say
 from device.types import Terms
 
 
+class Code(msgspec.Struct, frozen=True):
+    """A payer's code on its way out.  It lives here for one step, and nothing may print it."""
+
+    order_no: str
+    code: str
+
+    def __repr__(self) -> str:
+        return f"Code({self.order_no!r}, ...)"
+
+
 class Desk(msgspec.Struct, frozen=True):
-    """`mode` is the question that digits and scans answer: "", refund, pick, reprint, park."""
+    """`mode` is the question that digits and scans answer: "", code, check, refund, pick, badge, pin, reprint, park."""
 
     terms: Terms = msgspec.field(default_factory=Terms)
     typed: str = ""
@@ -23,6 +35,14 @@ class Desk(msgspec.Struct, frozen=True):
     words: tuple[str, str] = ("", "")
     tone: str = "plain"
     health: tuple[tuple[str, str], ...] = ()   # (part, word), sorted; a part that is well is not named
+    code: Code | None = None
+    spent: tuple[str, ...] = ()                # digests of codes that were charged: each goes to one attempt
+    part_fen: int = 0                          # the next code pays this much only; 0: all that is due
+    extras: tuple[tuple[str, str], ...] = ()   # for the next wallet order: instalments
+    outcomes: tuple[Outcome, ...] = ()         # what lately became of attempts, for the choice of a route
+    back_fen: int = 0                          # a refund that waits for a supervisor
+    supervisor: str = ""                       # whose badge was scanned; the PIN comes next
+    tries: int = 0                             # PINs that were wrong, one after the other
     up: bool = False
     collector: bool = False
 
@@ -40,6 +60,11 @@ class Verdict(msgspec.Struct):
     refused: bool = False
     desk: dict = {}
     again: tuple[str, ...] = ()                # orders whose channel is asked now
+
+
+def refuse(key: str, /, **values: object) -> Verdict:
+    """One clear sentence, and nothing changed but the digits typed so far."""
+    return Verdict(words=say(key, **values), tone="bad", refused=True, desk={"typed": ""})
 
 
 def observe(desk: Desk, verdict: Verdict) -> Desk:

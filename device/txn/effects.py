@@ -88,6 +88,7 @@ class CloseOrder(Effect, frozen=True):
 
     binds: ClassVar[bool] = True
     intent: Intent
+    not_before_ms: int = 0               # monotonic, of this boot: a channel refuses an undo that comes too soon
 
 
 class RefundOrder(Effect, frozen=True):

@@ -71,11 +71,27 @@ class OrderIntended(Fact, frozen=True):
     intent: Intent
     give_up_ms: int
     dead_after_ms: int
+    undo_moves: bool = False
+    undo_after_ms: int = 0
+    routes: tuple[str, ...] = ()         # channels that could take the same wallet, this one among them
+    reroutes: int = 0                    # attempts of this sale that were taken to another route before
 
 
 class QrIssued(Fact, frozen=True):
     order_no: str
     qr: str
+
+
+class ChargeStarted(Fact, frozen=True):
+    """The payer's code leaves now, once: it is never sent again under this number."""
+
+    order_no: str
+
+
+class PayerAsked(Fact, frozen=True):
+    """The channel asks the payer for a password."""
+
+    order_no: str
 
 
 class CancelWished(Fact, frozen=True):
@@ -89,6 +105,27 @@ class CancelWished(Fact, frozen=True):
 class OrderClosed(Fact, frozen=True):
     order_no: str
     why: str = ""
+    given_back: bool = False
+
+
+class PaidUnderUndo(Fact, frozen=True):
+    """Paid while an undo that itself gives money back is on its way: the undo is repeated until the channel is definite."""
+
+    order_no: str
+    channel_no: str
+
+
+class UndoRefused(Fact, frozen=True):
+    """The channel will never undo this order, and nothing moved: only its word on the payment is waited for."""
+
+    order_no: str
+    why: str = ""
+
+
+class OrderOverdue(Fact, frozen=True):
+    """Undecided when its shelf life was over: from here on the channel's bill may decide, too."""
+
+    order_no: str
 
 
 class OrderReopened(Fact, frozen=True):
@@ -149,10 +186,18 @@ class RefundIntended(Fact, frozen=True):
     intent: RefundIntent
     cause: str
     sale_no: str = ""
+    approved_by: str = ""
 
 
 class RefundAccepted(Fact, frozen=True):
     refund_no: str
+
+
+class RefundStuck(Fact, frozen=True):
+    """The channel took the refund and could not pay it out: a person must act there; it is asked after all the same."""
+
+    refund_no: str
+    why: str
 
 
 class RefundConfirmed(Fact, frozen=True):
@@ -172,6 +217,7 @@ class CashReturned(Fact, frozen=True):
     refund_no: str
     sale_no: str
     amount_fen: int
+    approved_by: str = ""
 
 
 class ReceiptDue(Fact, frozen=True):
@@ -257,13 +303,13 @@ AnyFact = (
     | PaidWhileCancelling | OrderParked | PaymentConfirmed | LatePaymentFound | SaleClosed | SaleRecalled | RefundIntended
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
-    | DayClosed | ScreenCleared | AmountDisputed
-    | DayOpened | PapersShelved
+    | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
+    | OrderOverdue | RefundStuck | PapersShelved
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
-          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, AmountDisputed, Booted)
+          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, Booted)
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)
@@ -302,7 +348,9 @@ def refs_of(facts: list[Fact]) -> tuple[str, ...]:
     """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
     refs: list[str] = []
     for fact in facts:
-        if isinstance(fact, SaleClosed):
+        if isinstance(fact, (OrderClosed, PaymentConfirmed, RefundConfirmed)) and fact.order_no:
+            refs.append(fact.order_no)
+        elif isinstance(fact, SaleClosed):
             refs += [fact.sale.order_no, *(t.order_no for t in fact.sale.tenders if t.order_no)]
         elif isinstance(fact, (RefundIntended, CashReturned, RefundFailed)) and fact.sale_no:
             refs.append(fact.sale_no)

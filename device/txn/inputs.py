@@ -91,6 +91,7 @@ class ChannelSaid(Input, frozen=True):
     channel_no: str = ""
     detail: str = ""
     wallet: str = ""               # which wallet really paid, where an aggregator says so
+    undo: bool = False             # the answer to an undo: PAID then says that it was left alone
 
 
 class RefundSaid(Input, frozen=True):

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import record
+from device.txn.approval import badge_scanned, needs_approval, pin_entered
 from device.txn.books import Books, Line, Order, Paper, Phase, Sale, Tender
 from device.txn.day import report
-from device.txn.desk import Desk, Verdict
-from device.txn.effects import Intent, RefundIntent
+from device.txn.desk import Desk, Verdict, refuse
+from device.txn.effects import RefundIntent
 from device.txn.facts import (
     BasketCleared,
     BasketHeld,
@@ -23,7 +24,6 @@ from device.txn.facts import (
     LineAdded,
     LineChanged,
     LineVoided,
-    OrderIntended,
     OrderParked,
     ReceiptDue,
     RefundFailed,
@@ -37,6 +37,17 @@ from device.txn.facts import (
 from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
 from device.txn.minting import business_day, held_slot, hold_code, is_report_no, mint, paper_due, report_no
 from device.txn.numbers import order_number_ok
+from device.txn.paying import (
+    INSTALMENTS,
+    code_key,
+    code_scanned,
+    instalments_scanned,
+    parts_back,
+    pay_key,
+    refund_of,
+    wallet_of,
+)
+from device.txn.question import answer, asked_about
 from device.txn.receipt import copy_of, hold_paper, park_paper, refund_paper, sale_paper
 from device.txn.words import say, yuan
 from device.types import Found, Item, Stamp
@@ -46,7 +57,6 @@ QTY_MAX = 999
 DIGITS_MAX = 9
 SLOW_MS = 30_000          # how long a cashier looks at "cancelling" before being told what to do
 REPRINTED = ("sale", "x", "z")       # papers that carry a number of their own
-CHANNEL_KEYS = {"1": "wechat", "2": "alipay", "3": "unionpay", "4": "gateway"}
 
 
 def live_order(b: Books) -> Order | None:
@@ -59,34 +69,29 @@ def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
     return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
 
 
-def refuse(key: str, /, **values: object) -> Verdict:
-    return Verdict(words=say(key, **values), tone="bad", refused=True, desk={"typed": ""})
-
-
 # Scans.
 
 def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
+    if order_number_ok(no := e.symbol.strip().upper()) and d.mode not in ("refund", "reprint", "badge"):
+        return asked_about(b, d, no)
     if live_order(b) is not None:
         return refuse("busy_paying")
+    if d.mode == "code":
+        return code_scanned(b, d, e.symbol, at)
+    if d.mode == "badge":
+        return badge_scanned(b, d, e.symbol)
     if d.mode in ("refund", "reprint"):
         return _receipt_scanned(b, d, e.symbol)
+    if e.symbol.startswith(INSTALMENTS):
+        return instalments_scanned(b, d, e.symbol)
     slot = held_slot(b, e.symbol)
     if slot is not None:
         return _recall_held(b, slot) if slot else refuse("held_gone")
     if e.found is None:
-        if looks_like_payment_code(e.symbol):
+        if wallet_of(e.symbol, d.terms.codes):
             return refuse("payment_code_idle")        # a bearer token: not repeated, not kept
         return refuse("unknown_code", code=e.symbol[:32])
     return _add(b, d, e.found)
-
-
-def looks_like_payment_code(symbol: str) -> bool:
-    """Prefix and length of the wallets' codes; never a reason to charge, only a reason to keep quiet about it."""
-    if not (symbol.isascii() and symbol.isdigit()):
-        return False
-    head = symbol[:2]
-    return (len(symbol) == 18 and "10" <= head <= "15") or (16 <= len(symbol) <= 24 and "25" <= head <= "30") \
-        or (len(symbol) == 19 and head in ("62", "01"))
 
 
 def _add(b: Books, d: Desk, found: Found) -> Verdict:
@@ -157,6 +162,8 @@ def _rounded(sale: Sale) -> int:
 
 def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     """The journal's index answered: the sale as its own rows tell it, refunds included."""
+    if e.order_no == d.looking and d.mode == "check":
+        return answer(b, d, e)
     if e.order_no != d.looking or d.mode not in ("refund", "reprint"):
         return Verdict(desk={"looking": ""} if e.order_no == d.looking else {})
     sale, paper, copies, report = None, None, 0, is_report_no(b, e.order_no)   # a report's row may hold the sale that caused it
@@ -212,7 +219,11 @@ def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
         number = int(d.typed) if d.typed else b.day.x_no if e.key == "X" else b.day.z_no
         return _find_paper(b, report_no(b, e.key, number)) if number else refuse("reprint_none")
     if d.mode == "pick" and e.key == "ENTER":
-        return _refund(b, d, at)
+        return _ask_approval(b, d, at)
+    if d.mode == "badge" and e.key == "ENTER":
+        return refuse("badge_scan")
+    if d.mode == "pin" and e.key == "ENTER":
+        return pin_entered(b, d, at, _refund)
     verdict = KEY_RULES[e.key](b, d, int(d.typed) if d.typed else None, at)
     verdict.desk.setdefault("typed", "")
     if d.mode and "mode" not in verdict.desk and not verdict.refused:
@@ -232,13 +243,13 @@ def _clear(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if n is not None or d.qty or d.mode or live_order(b) is not None or b.shown is not None or not b.basket.lines:
         return Verdict([ScreenCleared()] if b.shown else [], ("", ""), desk={"typed": "", "qty": 0, "mode": "", "pick": None,
                                                                                    "looking": ""})
-    return _drop_basket(b, d, "clear")
+    return _drop_basket(b, d, "clear", at)
 
 
-def _drop_basket(b: Books, d: Desk, reason: str) -> Verdict:
-    cash = sum(t.amount_fen for t in b.basket.tenders)
+def _drop_basket(b: Books, d: Desk, reason: str, at: Stamp) -> Verdict:
+    cash = b.basket.cash_fen
     facts: list[Fact] = [record.due("void", reason=reason, lines=len(b.basket.lines), amount_fen=b.basket.total_fen,
-                                    cash_back_fen=cash), BasketCleared(reason)]
+                                    cash_back_fen=cash), *parts_back(b, b.basket, "dropped", at), BasketCleared(reason)]
     facts += kick(b, d, "cash back") if cash else []
     return Verdict(facts, say("cash_back", cash=yuan(cash)) if cash else say("cleared"), desk={"qty": 0})
 
@@ -260,30 +271,6 @@ def _void(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
         return refuse("tenders_open")
     body = record.due("void", reason="line", gtin=line.gtin, qty_milli=line.qty_milli, amount_fen=line.amount_fen)
     return Verdict([body, LineVoided(index, "line")], say("line_voided", name=line.name_zh))
-
-
-def _pay(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    if d.terms.training:                              # no order of a training box may ever reach a channel
-        return refuse("training_cash")
-    if n is not None and str(n) not in CHANNEL_KEYS:
-        return refuse("no_channel")
-    channel = CHANNEL_KEYS[str(n)] if n is not None else next(iter(d.terms.route), "")
-    account = d.terms.account_of(channel)
-    if account is None or dict(d.health).get(f"channel:{channel}") == "error":
-        return refuse("no_channel")                   # an order there could neither be placed nor closed
-    if not b.basket.lines:
-        return refuse("empty")
-    if b.basket.due_fen <= 0:
-        return refuse("nothing_due")
-    rules = d.terms.rules_of(channel)
-    wall = datetime.datetime.fromisoformat(at.wall)
-    expires = (wall + datetime.timedelta(milliseconds=rules.give_up_ms + 60_000)).replace(microsecond=0).isoformat()
-    intent = Intent(mint(b), channel, account, b.basket.due_fen, d.terms.shop_zh, at.wall, expires)
-    return Verdict([OrderIntended(intent, rules.give_up_ms, rules.dead_after_ms)], ("", ""), desk={"qty": 0})
-
-
-def _code(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    return refuse("code_not_here")
 
 
 def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -317,8 +304,12 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _check(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    asked = tuple(o.intent.order_no for o in b.orders.values() if o.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING))
-    return Verdict(words=say("checking"), tone="wait", again=asked) if asked else refuse("nothing_open")
+    """Ask the channel now; with nothing open, the number on the customer's phone or on our slip is scanned next."""
+    undecided = (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING, Phase.UNDECIDED)
+    asked = tuple(o.intent.order_no for o in b.orders.values() if o.phase in undecided)
+    if asked:
+        return Verdict(words=say("checking"), tone="wait", again=asked)
+    return Verdict(words=say("check_scan"), tone="wait", desk={"mode": "check"})
 
 
 def _hold(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -352,12 +343,14 @@ def _park(b: Books, d: Desk, policy: str, at: Stamp) -> Verdict:
     order = live_order(b)
     if order is None:                                 # paid or closed while the cashier thought
         return Verdict(desk={"mode": ""})
+    if policy == "book" and order.intent.amount_fen < b.basket.due_fen:
+        return refuse("park_part", due=yuan(b.basket.due_fen - order.intent.amount_fen))
     slip, no = b.slips_made + 1, order.intent.order_no
     facts: list[Fact] = [OrderParked(no, policy, slip),
                          paper_due(b, "park", no, park_paper(d.terms, order, policy, slip, at))]
-    cash = sum(t.amount_fen for t in b.basket.tenders)
+    cash = b.basket.cash_fen
     if policy == "give_back":
-        facts.append(CancelWished(no, "parked", SLOW_MS))
+        facts += [CancelWished(no, "parked", SLOW_MS), *parts_back(b, b.basket, "parked", at)]
         facts += kick(b, d, "cash back") if cash else []
     words = say("cash_back", cash=yuan(cash)) if cash and policy == "give_back" else say("parked", slip=slip)
     return Verdict(facts, words, "wait", desk={"mode": "", "typed": "", "qty": 0})
@@ -371,7 +364,7 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
         return Verdict([CancelWished(order.intent.order_no, "cashier", SLOW_MS)], say("cancelling"), "wait")
     if d.mode:
         return Verdict(words=("", ""), desk={"mode": "", "pick": None, "looking": ""})
-    return _drop_basket(b, d, "cancel") if b.basket.lines else refuse("cancel_what")
+    return _drop_basket(b, d, "cancel", at) if b.basket.lines else refuse("cancel_what")
 
 
 def _ask_refund(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -380,7 +373,8 @@ def _ask_refund(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     return Verdict(words=say("refund_scan"), tone="wait", desk={"mode": "refund", "pick": None})
 
 
-def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
+def _ask_approval(b: Books, d: Desk, at: Stamp) -> Verdict:
+    """Above the shop's limit a supervisor's badge and PIN come first."""
     sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
     if sale is None:
         return refuse("refund_scan")
@@ -388,6 +382,15 @@ def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
     amount = int(d.typed) if d.typed else left
     if not 0 < amount <= left:
         return refuse("refund_over", left=yuan(left))
+    if not needs_approval(d.terms, amount):
+        return _refund(b, d, amount, "", at)
+    return Verdict(words=say("badge_scan"), tone="wait", desk={"mode": "badge", "back_fen": amount, "typed": ""})
+
+
+def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verdict:
+    sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
+    if sale is None or amount > sale.amount_fen - _rounded(sale) - sale.refunded_fen:
+        return refuse("refund_scan")
     if any(r.intent.order_no in sale.returned for r in b.refunds.values()):
         return refuse("refund_wait")
     facts: list[Fact] = []
@@ -400,22 +403,21 @@ def _refund(b: Books, d: Desk, at: Stamp) -> Verdict:
             continue
         if today is None:
             return refuse("no_channel")               # nobody to carry it out
-        account = tender.account or today
         if sale.parts >= rules.refund_parts_max:
             return refuse("refund_parts")
         if _age_days(sale, at) > rules.refund_days_max:
             return refuse("refund_old", days=rules.refund_days_max)
-        facts.append(RefundIntended(RefundIntent(mint(b, len(facts)), tender.order_no, tender.method, account, part,
-                                                 tender.amount_fen, "customer refund", at.wall), "customer", sale.order_no))
+        intent = refund_of(tender, mint(b, len(facts)), part, "customer refund", at, today)
+        facts.append(RefundIntended(intent, "customer", sale.order_no, approved_by))
         amount -= part
     words = say("refunding", amount=yuan(sum(f.intent.amount_fen for f in facts)))
     if amount:                                        # what no wallet took was cash
         no = mint(b, len(facts))
-        facts += [CashReturned(no, sale.order_no, amount), *kick(b, d, "cash refund"),
+        facts += [CashReturned(no, sale.order_no, amount, approved_by), *kick(b, d, "cash refund"),
                   paper_due(b, "refund", sale.order_no, refund_paper(d.terms, sale.order_no, no, amount, "cash", at)),
-                  record.refund_due(sale.order_no, no, amount, "cash", "customer")]
+                  record.refund_due(sale.order_no, no, amount, "cash", "customer", approved_by)]
         words = say("cash_back", cash=yuan(amount))
-    return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": ""})
+    return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": "", "back_fen": 0, "supervisor": ""})
 
 
 def _age_days(sale: Sale, at: Stamp) -> int:
@@ -460,7 +462,7 @@ def _report(b: Books, d: Desk, letter: str, number: int, at: Stamp) -> Verdict:
 
 WHILE_PAYING = {"CASH", "CHECK", "PARK", "CANCEL", "CLEAR"}
 KEY_RULES: dict[str, Callable[[Books, Desk, int | None, Stamp], Verdict]] = {
-    "ENTER": _enter, "CLEAR": _clear, "QTY": _qty, "VOID": _void, "PAY": _pay, "CODE": _code, "CASH": _cash, "CHECK": _check,
+    "ENTER": _enter, "CLEAR": _clear, "QTY": _qty, "VOID": _void, "PAY": pay_key, "CODE": code_key, "CASH": _cash, "CHECK": _check,
     "HOLD": _hold, "PARK": _ask_park, "CANCEL": _cancel, "REFUND": _ask_refund, "REPRINT": _ask_reprint, "DRAWER": _drawer,
     "X": _x, "Z": _z,
 }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from device.txn import record
 from device.txn.books import WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
-from device.txn.effects import RefundIntent
+from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
     AmountDisputed,
     Booted,
@@ -23,9 +25,12 @@ from device.txn.facts import (
     LatePaymentFound,
     OrderClosed,
     OrderForgotten,
+    OrderOverdue,
     OrderReopened,
+    PaidUnderUndo,
     PaidWhileCancelling,
     PapersShelved,
+    PayerAsked,
     PaymentConfirmed,
     QrIssued,
     ReceiptDue,
@@ -37,12 +42,16 @@ from device.txn.facts import (
     RefundConfirmed,
     RefundFailed,
     RefundIntended,
+    RefundStuck,
     SaleClosed,
     ScreenCleared,
     Tender,
+    TenderTaken,
+    UndoRefused,
 )
 from device.txn.inputs import (
     Asked,
+    BillSaid,
     ChannelSaid,
     Configured,
     DeviceSaid,
@@ -66,6 +75,7 @@ from device.txn.inputs import (
 )
 from device.txn.keys import SLOW_MS, on_pressed, on_recalled, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
+from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.words import disputed_words, say, yuan
 from device.types import Stamp
@@ -96,14 +106,18 @@ Move = Callable[[Books, Desk, Order, ChannelSaid, Stamp], Verdict]
 
 
 def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
-    """Paid: the sale is closed, its receipt and its record fall due, all in one row."""
+    """Paid: the sale is closed, its receipt and its record fall due, all in one row.  A part leaves the rest to be paid."""
     if order.park == "give_back" or (order.basket is None and b.basket.order_no != order.intent.order_no):
         return give_back(b, d, order, said, at)       # the basket on the counter is another customer's
     intent = order.intent
     parked = order.basket is not None
     basket = order.basket if order.basket is not None else b.basket
-    tenders = [*basket.tenders, Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no, intent.account,
-                                         intent.made_at)]
+    tender = tender_of(intent, said)
+    if basket.due_fen > intent.amount_fen and not parked:
+        rest = basket.due_fen - intent.amount_fen
+        return Verdict([PaymentConfirmed(intent.order_no, said.channel_no, intent.amount_fen), TenderTaken(tender)],
+                       say("part_paid", paid=yuan(intent.amount_fen), due=yuan(rest)), "wait", desk={"mode": "", "typed": ""})
+    tenders = [*basket.tenders, tender]
     sale = Sale(order_no=intent.order_no, lines=list(basket.lines), tenders=tenders, amount_fen=basket.total_fen,
                 cashier=d.terms.cashier, at=at.wall)
     facts: list[Fact] = [PaymentConfirmed(intent.order_no, said.channel_no, intent.amount_fen),
@@ -111,6 +125,56 @@ def book(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdi
                          paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at)), record.sale_due(sale)]
     words = say("parked_paid", slip=order.slip) if parked else say("paid")
     return Verdict(facts, words, "good", desk={} if parked else {"mode": "", "typed": ""})
+
+
+def tender_of(intent: Intent, said: ChannelSaid) -> Tender:
+    """What a paid order becomes in its sale."""
+    extras = dict(intent.extras)
+    return Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no, intent.account, intent.made_at,
+                  intent.way, said.wallet, int(extras.get("instalments", "0")), extras.get("fee_payer", ""))
+
+
+def ask_payer(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """The channel knows a charged code and waits for its payer.  Of a QR it only says that the request has arrived."""
+    if order.intent.way == "qr":
+        return Verdict()
+    live = b.basket.order_no == order.intent.order_no
+    return Verdict([PayerAsked(order.intent.order_no)], say("payer_asked") if live else None, "wait",
+                   desk=outcome_of(d, order, True, at))
+
+
+def turned_down(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """The one try of a payer's code was refused for good; the number is burnt.  Of a QR this proves nothing."""
+    if order.intent.way == "qr":
+        return Verdict()
+    verdict = close(b, d, order, said, at)
+    if b.basket.order_no == order.intent.order_no:
+        verdict.words, verdict.tone = say("code_refused", why=said.detail), "bad"
+    return verdict
+
+
+def paid_under_undo(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """One way back only: an undo that moves money is repeated until the channel is definite; nothing is refunded beside it."""
+    if not order.undo_moves:
+        return ask_cashier(b, d, order, said, at) if order.phase is Phase.CANCELLING else late(b, d, order, said, at)
+    if said.undo or order.undo_refused or not order.cause:      # no undo is on its way, or it moved nothing and never will
+        return late(b, d, order, said, at)
+    if order.channel_no:
+        return Verdict()                              # said before
+    live = b.basket.order_no == order.intent.order_no
+    return Verdict([PaidUnderUndo(order.intent.order_no, said.channel_no)], say("paid_undoing") if live else None, "wait")
+
+
+def never_undone(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """The undo is refused for good.  A payment that was seen before stands, and goes back by a refund."""
+    if not said.undo or order.undo_refused:
+        return Verdict()
+    facts: list[Fact] = [UndoRefused(order.intent.order_no, said.detail)]
+    if not (order.undo_moves and order.channel_no):
+        return Verdict(facts)
+    verdict = late(b, d, order, msgspec.structs.replace(said, said=Said.PAID, channel_no=order.channel_no), at)
+    verdict.facts = facts + verdict.facts
+    return verdict
 
 
 def ask_cashier(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -134,25 +198,37 @@ def give_back(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> 
 
 def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """Definitely unpaid.  The number stays as a tombstone, queried until its shelf life is over."""
-    facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail)]
+    moved = said.said is Said.GIVEN_BACK or (order.undo_moves and bool(order.channel_no))
+    facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail, moved)]
+    if moved:
+        facts += [record.due("payment_alert", cause="undone", order_no=order.intent.order_no, channel_no=order.channel_no,
+                             amount_fen=order.intent.amount_fen, channel=order.intent.channel),
+                  paper_due(b, "alert", order.intent.order_no, alert_paper(
+                      d.terms, "付款已退回 / Payment was given back", order.intent.order_no, order.intent.amount_fen, at))]
     if order.park == "book":
         cash_fen = sum(t.amount_fen for t in order.basket.tenders)    # lies in the drawer, and no sale will name it
         facts += [record.due("payment_alert", cause="goods_given_unpaid", order_no=order.intent.order_no,
                              amount_fen=order.intent.amount_fen, channel=order.intent.channel, cash_fen=cash_fen),
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, f"转挂未付 / Parked, never paid  {order.slip}", order.intent.order_no,
-                      order.intent.amount_fen, at))]
+                      order.intent.amount_fen, at), ahead=int(moved))]
         return Verdict(facts, say("parked_lost", slip=order.slip), "bad")
     if b.basket.order_no != order.intent.order_no:
         return Verdict(facts)
-    return Verdict(facts, None if order.cause == "refused" else say("cancelled"))      # the refusal stays on the screen
+    if order.cause == "reroute":
+        return rerouted(b, d, order, facts, at)
+    words = say("undone") if moved else None if order.cause == "refused" else say("cancelled")
+    return Verdict(facts, words)                      # a refusal stays on the screen
 
 
 def settle(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """A try of ours was refused, and an earlier one may stand there and be paid: only close and query can tell."""
+    if order.intent.way == "code":
+        return turned_down(b, d, order, said, at)
     live = b.basket.order_no == order.intent.order_no
-    return Verdict([CancelWished(order.intent.order_no, "refused", SLOW_MS)],
-                   say("refused", why=said.detail) if live else None, "bad")
+    again = live and other_route(d, order)
+    return Verdict([CancelWished(order.intent.order_no, "reroute" if again else "refused", SLOW_MS)],
+                   say("refused", why=said.detail) if live else None, "bad", desk=outcome_of(d, order, False, at))
 
 
 def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -162,43 +238,49 @@ def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Ver
 
 MOVES: dict[tuple[Phase, Said], Move] = {
     (Phase.PLACING, Said.PAID): book,
+    (Phase.PLACING, Said.OPEN): ask_payer,
     (Phase.PLACING, Said.CLOSED): close,
     (Phase.PLACING, Said.REFUSED): settle,
+    (Phase.PLACING, Said.GIVEN_BACK): close,
     (Phase.AWAITING, Said.PAID): book,
     (Phase.AWAITING, Said.CLOSED): close,
-    (Phase.CANCELLING, Said.PAID): ask_cashier,
+    (Phase.AWAITING, Said.REFUSED): turned_down,
+    (Phase.AWAITING, Said.GIVEN_BACK): close,
+    (Phase.CANCELLING, Said.PAID): paid_under_undo,
     (Phase.CANCELLING, Said.CLOSED): close,
     (Phase.CANCELLING, Said.ABSENT): close,
+    (Phase.CANCELLING, Said.REFUSED): never_undone,
+    (Phase.CANCELLING, Said.GIVEN_BACK): close,
     (Phase.CLOSED, Said.PAID): late,
     (Phase.CLOSED, Said.OPEN): reopen,
+    (Phase.UNDECIDED, Said.PAID): paid_under_undo,
+    (Phase.UNDECIDED, Said.CLOSED): close,
+    (Phase.UNDECIDED, Said.ABSENT): close,
+    (Phase.UNDECIDED, Said.REFUSED): never_undone,
+    (Phase.UNDECIDED, Said.GIVEN_BACK): close,
 }
 IGNORED: dict[tuple[Phase, Said], str] = {
-    (Phase.PLACING, Said.OPEN): "the answer to our request is still on its way",
     (Phase.PLACING, Said.ABSENT): "the request has not arrived yet",
-    (Phase.PLACING, Said.GIVEN_BACK): "nothing was undone",
     (Phase.AWAITING, Said.OPEN): "the customer has not paid yet",
     (Phase.AWAITING, Said.ABSENT): "an older question was answered before the order stood",
-    (Phase.AWAITING, Said.REFUSED): "the request had been taken before; a refusal of its repeat proves nothing",
-    (Phase.AWAITING, Said.GIVEN_BACK): "nothing was undone",
     (Phase.CANCELLING, Said.OPEN): "the close is asked again by its pace",
-    (Phase.CANCELLING, Said.REFUSED): "the query decides",
-    (Phase.CANCELLING, Said.GIVEN_BACK): "no undo of ours moves money",
     (Phase.ASKING, Said.PAID): "said before: the cashier is being asked",
     (Phase.ASKING, Said.OPEN): "an older answer: PAID was said after it",
     (Phase.ASKING, Said.ABSENT): "an older answer",
     (Phase.ASKING, Said.CLOSED): "an older answer: a paid order cannot be closed",
     (Phase.ASKING, Said.REFUSED): "an older answer",
-    (Phase.ASKING, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.ASKING, Said.GIVEN_BACK): "only an undo that moves no money asks the cashier",
     (Phase.CLOSED, Said.ABSENT): "as it should be",
     (Phase.CLOSED, Said.CLOSED): "as it should be",
     (Phase.CLOSED, Said.REFUSED): "as it should be",
-    (Phase.CLOSED, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.CLOSED, Said.GIVEN_BACK): "as it should be",
     (Phase.RETURNING, Said.PAID): "said before: the money is on its way back",
     (Phase.RETURNING, Said.OPEN): "an older answer",
     (Phase.RETURNING, Said.ABSENT): "an older answer",
     (Phase.RETURNING, Said.CLOSED): "an older answer",
     (Phase.RETURNING, Said.REFUSED): "an older answer",
-    (Phase.RETURNING, Said.GIVEN_BACK): "no undo of ours moves money",
+    (Phase.RETURNING, Said.GIVEN_BACK): "an older answer: a refund began only when no undo moved money",
+    (Phase.UNDECIDED, Said.OPEN): "the undo, or the end of the channel's own patience, decides",
 }
 
 
@@ -231,14 +313,15 @@ def on_qr_ready(b: Books, d: Desk, e: QrReady, at: Stamp) -> Verdict:
     order = b.orders.get(e.order_no)
     if order is None or order.phase not in (Phase.PLACING, Phase.AWAITING):
         return Verdict()                              # too late: nobody may scan it any more
-    return Verdict([QrIssued(e.order_no, e.qr)], ("", ""))
+    desk = outcome_of(d, order, True, at) if order.phase is Phase.PLACING else {}
+    return Verdict([QrIssued(e.order_no, e.qr)], ("", ""), desk=desk)
 
 
 def _give_back(b: Books, d: Desk, order: Order, channel_no: str, at: Stamp) -> list[Fact]:
     intent = order.intent
     cause = {Phase.ASKING: "cancelling"}.get(order.phase, "parked" if order.park else "late")
     refund = RefundIntent(mint(b), intent.order_no, intent.channel, intent.account, intent.amount_fen, intent.amount_fen,
-                          f"{cause} payment", at.wall)
+                          f"{cause} payment", at.wall, channel_no, intent.way, intent.made_at)
     return [LatePaymentFound(intent.order_no, channel_no), RefundIntended(refund, cause),
             record.due("payment_alert", cause=cause, order_no=intent.order_no, channel_no=channel_no,
                        amount_fen=intent.amount_fen, channel=intent.channel, refund_no=refund.refund_no),
@@ -266,15 +349,24 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
         if refund.cause == "customer":
             facts += [paper_due(b, "refund", sale_no, refund_paper(
                           d.terms, sale_no, e.refund_no, amount, refund.intent.channel, at)),
-                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause)]
+                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause, refund.approved_by)]
         else:
             facts.append(record.due("payment_alert", cause=f"{refund.cause}_given_back", order_no=refund.intent.order_no,
                                     refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel))
         return Verdict(facts, say("refunded", amount=yuan(amount)), "good")
     if refund.cause != "customer" or e.word is RefundWord.ABNORMAL:
         # Money that is not ours stays owed, and an abnormal refund may still be paid out by hand at the channel, where a
-        # second number could pay it twice: the intent stands and is asked again; a person is told.
-        return Verdict(words=say("refund_failed", why=e.detail or e.word), tone="bad")
+        # second number could pay it twice: the intent stands and is asked again; a person is told, once.
+        if refund.stuck:
+            return Verdict()
+        why = e.detail or str(e.word)
+        return Verdict([RefundStuck(e.refund_no, why),
+                        record.due("payment_alert", cause="refund_stuck", order_no=refund.intent.order_no,
+                                   refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel),
+                        paper_due(b, "alert", refund.intent.order_no, alert_paper(
+                            d.terms, "退款未到账，请人工处理 / Refund stuck: see to it at the channel", refund.intent.order_no,
+                            amount, at))],
+                       say("refund_failed", why=why), "bad")
     return Verdict([RefundFailed(e.refund_no, e.detail or str(e.word), sale_no)],
                    say("refund_failed", why=e.detail or e.word), "bad")
 
@@ -358,6 +450,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         if order.disputed_fen and order.phase is not Phase.ASKING:
             return Verdict()                          # neither cancelled nor forgotten by itself
         if order.phase in (Phase.PLACING, Phase.AWAITING):
+            if order.given and order.undo_moves:
+                return Verdict()                      # the goods are gone: their money is wanted, not its return
             return Verdict([CancelWished(no, "timeout", SLOW_MS)], say("cancelling") if b.basket.order_no == no else None, "wait")
         if order.phase is Phase.CANCELLING and b.basket.order_no == no:
             return Verdict(words=say("cancel_slow", since=order.since[11:16]), tone="wait")
@@ -365,9 +459,47 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
             return answer_asking(b, d, order, False, at)
         if order.phase is Phase.CLOSED:
             return Verdict([OrderForgotten(no)])
+    if what == "overdue" and order is not None and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING):
+        return Verdict([OrderOverdue(order.intent.order_no)])
+    if what == "slow" and order is not None:
+        return _slow(b, d, order, at)
     if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
         return Verdict([ScreenCleared()], ("", ""))
     return Verdict()
+
+
+def _slow(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
+    """No QR after the time a customer waits for one: said, and another route tried once this attempt is known dead."""
+    if order.phase is not Phase.PLACING or b.basket.order_no != order.intent.order_no:
+        return Verdict()
+    failed = outcome_of(d, order, False, at)
+    if not other_route(d, order):
+        return Verdict(words=say("placing_slow"), tone="wait", desk=failed)
+    return Verdict([CancelWished(order.intent.order_no, "reroute", SLOW_MS)], say("rerouting"), "wait", desk=failed)
+
+
+def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:
+    """The channel's own bill settles one order that nobody was definite about; the next is settled when it is asked again."""
+    if not e.ready:
+        return Verdict()
+    for order in b.orders.values():
+        intent = order.intent
+        if order.phase is not Phase.UNDECIDED or (intent.channel, intent.made_at[:10]) != (e.channel, e.day):
+            continue
+        return MOVES[order.phase, (said := billed(order, e)).said](b, d, order, said, at)
+    return Verdict()
+
+
+def billed(order: Order, bill: BillSaid) -> ChannelSaid:
+    """What `bill` says of `order`: an undo settled the matter, whichever way, so its money counts as taken and not undone."""
+    no = order.intent.order_no
+    paid = [row for row in bill.rows if row[0] == "paid" and row[1] == no]
+    back_fen = sum(row[3] for row in bill.rows if row[0] == "refund" and row[1] == no)
+    if not paid:
+        return ChannelSaid(no, Said.CLOSED, detail="the channel's bill does not name it", undo=True)
+    if back_fen >= order.intent.amount_fen:
+        return ChannelSaid(no, Said.GIVEN_BACK, paid[0][3], paid[0][4], undo=True)
+    return ChannelSaid(no, Said.PAID, paid[0][3], paid[0][4], undo=True)
 
 
 def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:
@@ -389,5 +521,5 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
     PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: on_signed,
     DeviceSaid: on_device_said,
-    LinkSaid: on_link_said, Recalled: on_recalled, Rang: on_rang, Asked: on_asked,
+    BillSaid: on_bill_said, LinkSaid: on_link_said, Recalled: on_recalled, Rang: on_rang, Asked: on_asked,
 }

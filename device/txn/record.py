@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from device.txn.books import Books, Due, Sale
+from device.txn.books import Books, Due, Sale, Tender
 from device.txn.facts import RecordDue
 
 
@@ -23,12 +23,21 @@ def sale_due(sale: Sale, **more: object) -> RecordDue:
     return due("sale", order_no=sale.order_no, amount_fen=sale.amount_fen, cashier=sale.cashier,
                lines=[{"gtin": x.gtin, "name": x.name_zh, "qty_milli": x.qty_milli, "price_fen": x.price_fen,
                        "amount_fen": x.amount_fen} for x in sale.lines],
-               tenders=[{"method": t.method, "amount_fen": t.amount_fen, "order_no": t.order_no,
-                         "channel_no": t.channel_no} for t in sale.tenders], **more)
+               tenders=[_tender(t) for t in sale.tenders], **more)
 
 
-def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str) -> RecordDue:
-    return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause)
+def _tender(t: Tender) -> dict[str, object]:
+    said: dict[str, object] = {"method": t.method, "amount_fen": t.amount_fen, "order_no": t.order_no, "channel_no": t.channel_no}
+    if t.wallet:
+        said["wallet"] = t.wallet
+    if t.instalments:
+        said |= {"instalments": t.instalments, "fee_payer": t.fee_payer}
+    return said
+
+
+def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str, approved_by: str = "") -> RecordDue:
+    approved = {"approved_by": approved_by} if approved_by else {}
+    return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause, **approved)
 
 
 def payload(books: Books, record: Due) -> bytes:

@@ -9,7 +9,8 @@ from device.txn.screen import Line, Screen
 from device.txn.words import HEALTH, WALLETS, disputed_words, say, yuan
 
 LINES_SHOWN = 8
-PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING"}
+PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING",
+          Phase.UNDECIDED: "CANCELLING"}
 
 
 def phase(books: Books, desk: Desk) -> str:
@@ -33,7 +34,7 @@ def render(books: Books, desk: Desk) -> Screen:
     notice, tone = desk.words[lang], desk.tone
     total = basket.total_fen
     screen = {"phase": now, "lines_total": len(basket.lines), "total_fen": total, "footer": footer(books, desk),
-              "typed": desk.typed + (f" x{desk.qty}" if desk.qty else ""), "lang": terms.lang, "training": terms.training,
+              "typed": typed(desk), "lang": terms.lang, "training": terms.training,
               "notice": notice, "tone": tone,
               "lines": tuple(Line(x.name_en if lang and x.name_en else x.name_zh, quantity(x.qty_milli, x.unit), x.amount_fen)
                              for x in basket.lines[-LINES_SHOWN:])}
@@ -41,9 +42,8 @@ def render(books: Books, desk: Desk) -> Screen:
     if order is not None:
         wallet = WALLETS.get(order.intent.channel, (order.intent.channel,) * 2)
         live = order.phase is Phase.AWAITING and not order.disputed_fen
-        title = {Phase.PLACING: say("placing"), Phase.AWAITING: say("scan_to_pay", wallet=wallet[lang]),
-                 Phase.CANCELLING: say("cancelling"), Phase.ASKING: say("asking")}[order.phase][lang]
-        screen |= {"title": title, "big": yuan(basket.due_fen), "order_no": order.intent.order_no,
+        title = _paying(order, wallet[lang])[lang]
+        screen |= {"title": title, "big": yuan(order.intent.amount_fen), "order_no": order.intent.order_no,
                    "qr": order.qr if live else "", "wallets": (wallet[0], wallet[1]) if live else (),
                    "deadline": (books.boot, order.due_ms) if live or order.phase is Phase.ASKING else None}
         if order.disputed_fen and order.phase is not Phase.ASKING:
@@ -69,6 +69,26 @@ def render(books: Books, desk: Desk) -> Screen:
     if screen["notice"] == screen["title"]:
         screen["notice"] = ""                          # said once, large
     return Screen(**screen)
+
+
+def typed(desk: Desk) -> str:
+    """The digits so far; those of a PIN are nobody's to read."""
+    digits = "*" * len(desk.typed) if desk.mode == "pin" else desk.typed
+    return digits + (f" x{desk.qty}" if desk.qty else "")
+
+
+def _paying(order: Order, wallet: str) -> tuple[str, str]:
+    """What the customer should do, or wait for."""
+    way = order.intent.way
+    match order.phase:
+        case Phase.PLACING:
+            return say("charging" if way == "code" else "present_card" if way == "card" else "placing")
+        case Phase.AWAITING:
+            return say("payer_asked" if way == "code" else "present_card" if way == "card" else "scan_to_pay",
+                       **({} if way != "qr" else {"wallet": wallet}))
+        case Phase.ASKING:
+            return say("asking")
+    return say("paid_undoing" if order.undo_moves and order.channel_no else "cancelling")
 
 
 def footer(books: Books, desk: Desk) -> tuple[str, ...]:
@@ -125,6 +145,7 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
 
 
 def _order(order: Order, now_ms: int) -> dict:
-    return {"order_no": order.intent.order_no, "channel": order.intent.channel, "amount_fen": order.intent.amount_fen,
+    return {"order_no": order.intent.order_no, "channel": order.intent.channel, "way": order.intent.way,
+            "amount_fen": order.intent.amount_fen,
             "phase": str(order.phase), "qr": order.qr, "disputed_fen": order.disputed_fen,
             "age_s": max(0, now_ms - order.since_ms) // 1000}

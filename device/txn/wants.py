@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from device.txn import record
-from device.txn.books import Books, Phase
+from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.effects import (
     Alarm,
+    ChargeCode,
     CloseOrder,
     Effect,
+    FetchBill,
     KickDrawer,
     PlaceOrder,
     Print,
@@ -23,7 +25,7 @@ from device.txn.effects import (
 )
 
 Key = tuple[str, ...]
-ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",))
+ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",))
 
 
 def keys(books: Books) -> set[Key]:
@@ -39,12 +41,15 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
     """Effects wanted for one key; empty for a key that is no more."""
     match key:
         case ("order", no):
-            return _order(no, books)
+            return _order(no, books, desk)
         case ("refund", no):
             refund = books.refunds.get(no)
             if refund is None:
                 return set()
             return {QueryRefund(refund.intent) if refund.accepted else RefundOrder(refund.intent)}
+        case ("bill",):
+            open_ = [o.intent for o in books.orders.values() if o.phase is Phase.UNDECIDED]
+            return {FetchBill(intent.account, intent.made_at[:10]) for intent in open_}
         case ("printer",):
             return _printer(books, desk)
         case ("record",):
@@ -56,21 +61,23 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
     raise AssertionError(key)
 
 
-def _order(no: str, books: Books) -> set[Effect]:
+def _order(no: str, books: Books, desk: Desk) -> set[Effect]:
     order = books.orders.get(no)
     if order is None:
         return set()
     intent, alarm = order.intent, Alarm(("order", no), books.boot, order.due_ms)
-    if order.disputed_fen and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CLOSED):
-        return {QueryOrder(intent, watch=True)}       # a person decides; only the channel's own word can settle it before
+    overdue = Alarm(("overdue", no), books.boot, order.since_ms + order.dead_after_ms)
+    undo = CloseOrder(intent, order.since_ms + order.undo_after_ms if order.undo_after_ms else 0)
     match order.phase:
-        case Phase.PLACING:
-            return {PlaceOrder(intent), QueryOrder(intent), alarm}
-        case Phase.AWAITING:
-            return {QueryOrder(intent), alarm}
+        case Phase.PLACING | Phase.AWAITING if order.given and order.undo_moves:
+            return {QueryOrder(intent), alarm, overdue, *_first(order, books, desk)}
+        case Phase.PLACING | Phase.AWAITING:
+            return {QueryOrder(intent), alarm, *_first(order, books, desk)}
         case Phase.CANCELLING:
             live = books.basket.order_no == no        # a cashier waits for its end
-            return {CloseOrder(intent), QueryOrder(intent), *([alarm] if live else [])}
+            return {QueryOrder(intent), overdue, *([alarm] if live else []), *([] if order.undo_refused else [undo])}
+        case Phase.UNDECIDED:
+            return {QueryOrder(intent, watch=True), *([undo] if order.cause and not order.undo_refused else [])}
         case Phase.ASKING:
             return {alarm}
         case Phase.CLOSED:
@@ -78,6 +85,18 @@ def _order(no: str, books: Books) -> set[Effect]:
         case Phase.RETURNING:
             return set()                              # its refund is wanted under its own key
     raise AssertionError(order.phase)
+
+
+def _first(order: Order, books: Books, desk: Desk) -> set[Effect]:
+    """What an order that nobody has answered yet wants besides its query."""
+    if order.phase is not Phase.PLACING:
+        return set()
+    no, intent = order.intent.order_no, order.intent
+    if intent.way == "code":                          # started once: afterwards only the query can tell
+        waits = desk.code is not None and desk.code.order_no == no and not order.charged
+        return {ChargeCode(intent, desk.code.code)} if waits and desk.code is not None else set()
+    place_ms = desk.terms.rules_of(intent.channel, intent.way).place_ms
+    return {PlaceOrder(intent), Alarm(("slow", no), books.boot, order.since_ms + place_ms)}
 
 
 def _printer(books: Books, desk: Desk) -> set[Effect]:
