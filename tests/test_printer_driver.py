@@ -116,9 +116,10 @@ def test_a_refill_while_we_wait_is_still_a_proof():
 
 def test_printer_dies_in_the_middle_of_a_receipt():
     with tcp() as (model, port):
-        model.die_after(120)
         async def story():
             printer = driver(port)
+            await printer.do(KickDrawer(1))
+            model.die_after(120)
             unsure = await printer.do(Print(1, PAPER))
             assert port.settle()
             gone = await answer(printer, Print(2, PAPER))
@@ -134,6 +135,7 @@ def test_printer_back_from_the_dead_prints_the_next_job_only():
     async def story():
         with tcp() as (model, port):
             printer = driver(port)
+            await printer.do(KickDrawer(1))
             model.die_after(150)
             first = await printer.do(Print(1, PAPER))
             assert port.settle()

@@ -26,6 +26,10 @@ SIZE = {1: b"\x1d!\x00\x1c!\x00", 2: b"\x1d!\x11\x1c!\x0c"}     # GS ! for ASCII
 QUEUED_PAPER = b"\x1dr\x01"
 QUEUED_DRAWER = b"\x1dr\x02"
 CLEAR_BUFFER = b"\x10\x05\x02"
+# For a printer that may sit in the middle of a command whose end was lost: it takes whatever comes for the missing bytes.  So
+# NULs, more than the longest command of ours can lack (a QR of 997 bytes: 1005), then ESC @.  A printer that lacks nothing skips
+# NULs.  Not CAN, which means something in page mode only, and not DLE ENQ, which obeys only after an error.
+RESYNC = b"\0" * 1024 + INIT
 REAL_TIME = (b"\x10\x04", b"\x10\x05", b"\x10\x14")              # many printers obey these even inside image data
 QR_BYTES_MAX = 997           # version 25 at level M: 125 modules with its margin still fit 58 mm at three dots
 QR_LEVEL_M_BYTES = (14, 26, 42, 62, 84, 106, 122, 152, 180, 213, 251, 287, 331, 362, 412, 450, 504, 560, 624, 666, 711,

@@ -61,6 +61,10 @@ class Printer:
 
     `level` is the best proof this printer was ever seen to give: 0 none, 1 it answers DLE EOT, 2 also GS r, 3 also
     GS ( H.  It never falls, so a printer that once spoke and is silent now counts as gone, not as one-way.
+
+    What a new connection finds may be the middle of a job that an old one lost, in a printer that was never off.  So it is
+    brought to the start of a command first, and at start and after a job without proof the paper is cut before the next job:
+    a broken receipt and a new one never share a piece.  Costs a blank slip when nothing hung in the printer.
     """
 
     does: ClassVar[frozenset[type[Effect]]] = frozenset({Print, KickDrawer})
@@ -81,6 +85,7 @@ class Printer:
         self._stirred = asyncio.Event()
         self._closed = False
         self._asked = 0
+        self._lost = self._torn = True                 # what the printer was told last is not known; nor what hangs in it
 
     async def do(self, effect: Effect) -> Input:
         """Printed or PrintUnsure for Print, DrawerKicked for KickDrawer.
@@ -129,6 +134,9 @@ class Printer:
     async def _print(self, effect: Print) -> Input:
         data = await asyncio.to_thread(self._encode, effect.paper, self._columns)
         await self._ready()
+        if self._torn:
+            await self._before_a_job(escpos.CUT)
+        self._torn = True
         try:
             await self._send(data)
             proof = await self._proof(data)
@@ -136,9 +144,20 @@ class Printer:
             await self._line.close()                   # the next job starts on a fresh connection and a reset parser
             self._say("gone" if self._word in ("ok", "slow", "") else self._word, error.what)
             return PrintUnsure(effect.job, error.what)
+        except DriverGone:
+            self._torn = False                         # not a byte of it left
+            raise
+        self._torn = False
         if self._word == "slow":
             self._say("ok")
         return Printed(effect.job, proof)
+
+    async def _before_a_job(self, data: bytes) -> None:
+        """Write what is no part of a job: when it breaks off, no receipt is in doubt, and the printer is merely gone."""
+        try:
+            await self._line.write(data)
+        except PrintUnproven as error:
+            raise DriverGone(f"{error.what}", which="printer", hint=error.hint) from error
 
     async def _send(self, data: bytes) -> None:
         left = False
@@ -220,14 +239,22 @@ class Printer:
         try:
             if self._line.is_open:
                 try:
-                    return await self._greet()
+                    return await self._greeted()
                 except DriverGone:
                     await self._line.close()
+            self._lost = True
             await self._line.open()
-            return await self._greet()
+            return await self._greeted()
         except DriverGone as error:
             self._say("gone", error.what)
             raise
+
+    async def _greeted(self) -> tuple[str, str] | None:
+        complaint = await self._greet()
+        if complaint is None and self._lost:           # an off-line printer would keep it for later, and the next look's as well
+            await self._before_a_job(escpos.RESYNC)
+            self._lost = False
+        return complaint
 
     async def _greet(self) -> tuple[str, str] | None:
         """Ask DLE EOT 1, 2, 4 where the line can answer; DriverGone from a printer that answered in an earlier hour."""

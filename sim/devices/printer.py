@@ -255,6 +255,8 @@ class PrinterModel:
         return 1                                       # unknown: the lead byte is dropped and the rest prints as text
 
     def _obey(self, command: bytes) -> None:
+        if command == b"\0":
+            return                                     # skipped by every printer where it waits for no argument
         name = command[:2]
         if name == b"\x1dr":
             queued = {1: 0x03 * self.paper_low, 2: 0x01 * self.drawer_open}
