@@ -34,7 +34,8 @@ class Row(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """What the row takes on the card, not less."""
-        return len(self.facts) + ROW_EXTRA_BYTES + sum(len(ref) + ROW_EXTRA_BYTES for ref in self.refs)
+        named = sum(len(ref) + ROW_EXTRA_BYTES for ref in self.refs) if self.refs else 0
+        return len(self.facts) + ROW_EXTRA_BYTES + named
 
 
 class Journal:
@@ -59,6 +60,8 @@ class Journal:
         self._fold_from_due: int | None = None
         self._ack_due = False
         self._dead = False
+        self._pages: int | None = None               # in use; None after a commit, and nobody else writes this file
+        self._card = str(self._path.parent)
         self.commits = 0
         self._db = self._open(connect, identity)
 
@@ -105,6 +108,7 @@ class Journal:
             self._dead = True
             raise
         self.commits += 1
+        self._pages = None
         self._durable_n, self._durable_mark = self._n, self._mark
         self._fold_from = self._fold_from_due or self._fold_from
         self._fold_from_due, self._ack_due = None, False
@@ -128,8 +132,10 @@ class Journal:
 
     def room_bytes(self) -> int:
         """Bytes that may still be kept before JournalFull; negative when the reserve is touched already."""
-        pages = self._db.execute("PRAGMA page_count").fetchone()[0] - self._db.execute("PRAGMA freelist_count").fetchone()[0]
-        quota_left = self._quota_bytes - pages * self._page_bytes
+        if self._pages is None:
+            self._pages = (self._db.execute("PRAGMA page_count").fetchone()[0]
+                           - self._db.execute("PRAGMA freelist_count").fetchone()[0])
+        quota_left = self._quota_bytes - self._pages * self._page_bytes
         return min(quota_left, self._free_bytes() - self._reserve_bytes) - self._waiting_bytes
 
     def fold(self) -> Iterator[tuple[int, bytes]]:
@@ -336,7 +342,7 @@ class Journal:
         return low
 
     def _free_on_card(self) -> int:
-        card = os.statvfs(self._path.parent)
+        card = os.statvfs(self._card)
         return card.f_bavail * card.f_frsize
 
     def _refused(self, why: str, hint: str) -> Outside:
