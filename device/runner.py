@@ -22,6 +22,7 @@ from device.txn.desk import Verdict
 from device.txn.effects import Alarm, ChargeCode, Effect, FetchBill, KickDrawer, Print, Recall
 from device.txn.facts import Fact, OrderIntended, RecordSigned
 from device.txn.inputs import (
+    BillSaid,
     ChannelSaid,
     DeviceSaid,
     DrawerKicked,
@@ -168,8 +169,8 @@ class Runner:
         part = _part(effect)
         driver = self.drivers.get(part)
         try:
-            if driver is None:
-                raise DriverGone("not set up on this box", which=part)
+            if driver is None or type(effect) not in driver.does:
+                raise DriverGone("this box cannot do that", which=part)
             answer = await asyncio.wait_for(asyncio.shield(driver.do(effect)), NUMBERED_S_MAX)
         except (DriverGone, DriverBusy) as why:
             answer = _never_left(effect, "gone" if isinstance(why, DriverGone) else _word(driver), why.what)
@@ -198,6 +199,8 @@ class Runner:
         try:
             if driver is None:
                 raise DriverGone("not set up on this box", which=part, again=False)
+            if isinstance(effect, FetchBill) and FetchBill not in driver.does:
+                return BillSaid(effect.account.channel, effect.day, why="this channel's bill cannot be read here")
             return await driver.do(effect)
         except (DriverGone, DriverBusy) as why:
             return DeviceSaid(part, "gone" if why.again else "error", why.what)

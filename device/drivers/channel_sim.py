@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from device.drivers import channel_wechat_bytes as wire
-from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
-from device.txn.inputs import ChannelSaid, DeviceSaid, Input, QrReady, RefundSaid, RefundWord, Said
+from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.txn.inputs import BillSaid, ChannelSaid, DeviceSaid, Input, QrReady, RefundSaid, RefundWord, Said
 
 
 class Rules(Protocol):
@@ -32,7 +32,7 @@ class ChannelSim:
     answer).
     """
 
-    does: frozenset[type[Effect]] = frozenset(CALLS)
+    does: frozenset[type[Effect]] = frozenset({*CALLS, FetchBill})
     at_once = 4
 
     def __init__(self, rules: Rules, *, channel: str = "wechat", fault: Callable[[str], str] = lambda call: "") -> None:
@@ -49,6 +49,8 @@ class ChannelSim:
 
     def answer_to(self, effect: Effect) -> Input:
         """What `do` answers, without a loop: for worlds that have none."""
+        if isinstance(effect, FetchBill):
+            return BillSaid(effect.account.channel, effect.day, why="not made yet")
         call = CALLS[type(effect)]
         fault = self._fault(call)
         if isinstance(effect, (PlaceOrder, QueryOrder, CloseOrder)):
@@ -59,7 +61,7 @@ class ChannelSim:
             if verdict.word == "qr":
                 return QrReady(order.order_no, verdict.qr)
             return ChannelSaid(order.order_no, Said(verdict.word), verdict.amount_fen, verdict.channel_no,
-                               verdict.detail)
+                               verdict.detail, undo=call == "close")
         assert isinstance(effect, (RefundOrder, QueryRefund)), effect
         refund = effect.intent
         reply = self._reply(wire.refund_call(call, refund), dict(refund.account.fields)["mchid"], fault)
