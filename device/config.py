@@ -17,7 +17,7 @@ import msgspec
 from device.drivers.keypad_keys import layout_codes
 from device.errors import ConfigError
 from device.goods import TEMPLATE_KINDS, Template, template_faults
-from device.types import Account, Rules, Terms
+from device.types import Account, Rules, Supervisor, Terms
 
 MASK = "********"
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway")
@@ -57,6 +57,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("training", "flag", False, "true: nothing is sold, paper and screen say so"),
         Key("cutoff_hour", "int", 4, "hour at which the business day ends", unit="h", high=23),
         Key("cash_round_fen", "int", 1, "cash totals are rounded down to a multiple of this", unit="fen", low=1, high=100),
+        Key("rules_file", "file", "", "signed rule table of the channels; empty: the one that ships", "daemon"),
+        Key("rules_key_file", "file", "rules.jwk", "key that the rule table is checked with", "daemon"),
+        Key("approve_refund_fen", "int", 0, "refunds above this want a supervisor; 0: none does", unit="fen", high=100_000_000),
         Key("amount_fen_max", "int", 5_000_000, "no sale above this", unit="fen", low=1, high=100_000_000),
         Key("route", "words", (), "channels that PAY tries, first first; empty: every channel set up below",
             choices=CHANNELS),
@@ -128,6 +131,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("refund_query_s", "int", 60, "pause between questions after a refund", unit="s", low=1, high=3600),
         Key("refund_parts_max", "int", 50, "refunds of one order", low=1, high=300),
         Key("refund_days_max", "int", 365, "days after which nothing is refunded", unit="days", low=1, high=3650),
+    ),
+    "supervisor[]": (
+        Key("name", "text", _MUST, "as it stands in records", low=1, high=40),
+        Key("badge", "word", _MUST, "hash of the badge, as `tillbox supervisor` prints it", pattern=r"[0-9a-f]{64}"),
+        Key("pin", "word", _MUST, "hash of the PIN, likewise", pattern=r"[0-9a-f]{16}\$[0-9a-f]{64}"),
     ),
     "template[]": (
         Key("pattern", "text", _MUST, "one letter a digit: F prefix, P item, V value, W weight, M amount, C check",
@@ -231,6 +239,9 @@ class Config(msgspec.Struct, frozen=True):
     training: bool
     cutoff_hour: int
     cash_round_fen: int
+    rules_file: str
+    rules_key_file: str
+    approve_refund_fen: int
     amount_fen_max: int
     route: tuple[str, ...]
     merchant_keys_on_box: bool
@@ -245,6 +256,7 @@ class Config(msgspec.Struct, frozen=True):
     printer: PrinterConfig
     mqtt: MqttConfig
     channels: tuple[ChannelConfig, ...]
+    supervisors: tuple[Supervisor, ...]
     templates: tuple[Template, ...]
 
 
@@ -262,10 +274,11 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
     """The configuration in `data`, defaults filled in.  ConfigError with every reason when anything is wrong."""
     faults: list[str] = []
     tables = tuple(name for name in SECTIONS if name.isalpha())
-    top = _section("", data, "", faults, also=(*tables, "channel", "template"))
+    top = _section("", data, "", faults, also=(*tables, "channel", "template", "supervisor"))
     parts = {name: _section(name, _table(data, name, faults), f"{name}.", faults) for name in tables}
     channels = _channels(_table(data, "channel", faults), faults)
     templates = _templates(data.get("template", []), faults)
+    supervisors = _supervisors(data.get("supervisor", []), faults)
     _across(top, parts, channels, faults)
     if faults:
         raise ConfigError(faults, which=which)
@@ -284,6 +297,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         mqtt=MqttConfig(**parts["mqtt"]),
         channels=tuple(ChannelConfig(**channel) for channel in channels),
         templates=tuple(templates),
+        supervisors=tuple(supervisors),
     )
 
 
@@ -304,6 +318,7 @@ def to_terms(config: Config) -> Terms:
         lang=config.lang, route=config.route, accounts=tuple(_account(channel) for channel in config.channels),
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels), cutoff_hour=config.cutoff_hour,
         cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max, training=config.training,
+        approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
     )
 
 
@@ -558,6 +573,19 @@ def _templates(data: Any, faults: list[str]) -> list[Template]:
     return templates
 
 
+def _supervisors(data: Any, faults: list[str]) -> list[Supervisor]:
+    if not isinstance(data, list) or not all(isinstance(table, dict) for table in data):
+        faults.append("supervisor is written [[supervisor]], once for each of them")
+        return []
+    supervisors: list[Supervisor] = []
+    for n, table in enumerate(data, 1):
+        before = len(faults)
+        values = _section("supervisor[]", table, f"supervisor {n}: ", faults)
+        if len(faults) == before:
+            supervisors.append(Supervisor(**values))
+    return supervisors
+
+
 def _overlap(one: Template, other: Template) -> bool:
     alike = re.sub("[^0-9F]", "x", one.pattern) == re.sub("[^0-9F]", "x", other.pattern)
     return alike and (not one.prefixes or (bool(other.prefixes) and set(other.prefixes) <= set(one.prefixes)))
@@ -608,6 +636,8 @@ def _walk(config: Config) -> list[tuple[str, Key, Any]]:
     for name, keys in SECTIONS.items():
         if name == "channel.*":
             parts: list[tuple[str, Any]] = [(f"channel.{channel.name}.", channel) for channel in config.channels]
+        elif name == "supervisor[]":
+            parts = [(f"supervisor.{n}.", supervisor) for n, supervisor in enumerate(config.supervisors, 1)]
         elif name == "template[]":
             parts = [(f"template.{n}.", template) for n, template in enumerate(config.templates, 1)]
         else:

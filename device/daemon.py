@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from device import __version__
+from device import __version__, rules
 from device.box import Box
 from device.config import Config, parse_toml, show, to_terms
 from device.drivers.registry import display_of, drivers_of
@@ -36,7 +36,7 @@ from device.txn import facts
 from device.txn import show as screens
 from device.txn.inputs import LinkSaid, Started
 from device.txn.screen import Screen
-from device.types import Stamp
+from device.types import Stamp, Terms
 
 log = logging.getLogger("tillbox")
 
@@ -71,10 +71,10 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.terms = to_terms(config)
         state = Path(config.state_dir) / ("training" if config.training else "")
         state.mkdir(parents=True, exist_ok=True)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+        self.terms, self.rules_fault = _ruled(to_terms(config), config)
         self.boot = secrets.token_hex(8)
         self.clock = RealClock(self.boot)
         self.journal = Journal(str(state / "journal.db"),
@@ -306,13 +306,47 @@ def _prices(config: Config) -> tuple[PriceList, str]:
         return PriceList(), f"no price list: {why}"
 
 
+def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
+    """The terms under the newest rule table at hand, and the sentence that says what is wrong with the fleet's.
+
+    A table once taken is kept in the state folder, so that neither an older one nor a spoilt file undoes it.
+    """
+    table, fault = rules.parse((Path(__file__).with_name("rules.json")).read_bytes(), which="the rule table that ships"), ""
+    kept = Path(config.state_dir) / "rules.taken"
+    for path in (kept, Path(config.rules_file)) if config.rules_file else ():
+        try:
+            token = path.read_bytes().strip()
+            told = rules.opened(token, _verifiers(config.rules_key_file, "a rule table"), which=str(path))
+        except (OSError, Outside) as why:
+            if path != kept:
+                log.error("the rule table is not taken: %s", why)
+                fault = f"the rule table is not taken: {why}"
+            continue
+        if told.version > table.version:
+            table = told
+            if path != kept:
+                fresh = kept.with_suffix(".new")
+                fresh.write_bytes(token)
+                os.replace(fresh, kept)
+        elif path != kept and told.version < table.version:
+            fault = f"the rule table is not taken: version {told.version} is older than {table.version}"
+            log.error("%s", fault)
+    own = dict(table.rules) | ({} if config.rules_file else dict(terms.rules))      # box.toml speaks where no fleet does
+    return msgspec.structs.replace(terms, rules=tuple(sorted(own.items())), codes=table.codes,
+                                   rules_version=table.version), fault
+
+
 def _ack_verifiers(config: Config) -> dict:
+    return _verifiers(config.ack_key_file, "acknowledgements")
+
+
+def _verifiers(path: str, what: str) -> dict:
     from device.store_forward.es256 import public_verifier
     from device.store_forward.token import thumbprint
     try:
-        jwk = json.loads(Path(config.ack_key_file).read_text())
+        jwk = json.loads(Path(path).read_text())
     except (OSError, ValueError) as why:
-        log.error("no key to check acknowledgements with, so none will be believed: %s", why)
+        log.error("no key to check %s with, so none will be believed: %s", what, why)
         return {}
     return {thumbprint(jwk): public_verifier(jwk)}
 
@@ -366,6 +400,17 @@ def show_config(argv: list[str]) -> int:
         return 2
     for path, value in show(config):
         print(f"{path} = {value}")
+    return 0
+
+
+def show_supervisor(argv: list[str]) -> int:
+    """`tillbox supervisor NAME`: a [[supervisor]] for box.toml, from a badge's code and a PIN that nobody else keeps."""
+    from device.txn.approval import badge_hash, pin_hash
+    badge, pin = sys.stdin.readline().strip(), sys.stdin.readline().strip()
+    if len(argv) != 1 or not badge or not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 9):
+        print("usage: tillbox supervisor NAME, then two lines: the badge's code, and a PIN of 4 to 9 digits", file=sys.stderr)
+        return 2
+    print(f'[[supervisor]]\nname = "{argv[0]}"\nbadge = "{badge_hash(badge)}"\npin = "{pin_hash(pin, secrets.token_hex(8))}"')
     return 0
 
 

@@ -36,7 +36,7 @@ BELOW_BOX = frozenset({"ground", "vocabulary", "core", "stores", "outside"})
 FLOORS: tuple[Floor, ...] = (
     Floor(0, "ground", "words, codecs and pure halves; bytes in, values out",
           ("device/__init__.py", "device/*/__init__.py", "device/types.py", "device/errors.py", "device/config.py",
-           "device/clock.py", "device/goods.py", "device/price_file.py", "device/store_forward/token.py",
+           "device/rules.py", "device/clock.py", "device/goods.py", "device/price_file.py", "device/store_forward/token.py",
            "device/store_forward/es256.py", "device/mqtt/topics.py", "device/mqtt/wire.py", "device/drivers/*_keys.py",
            "device/drivers/*_bytes.py"),
           may=frozenset(), never=IMPURE, third=MSGSPEC),

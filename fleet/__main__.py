@@ -32,9 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     verify.add_argument("--keys", required=True, type=Path, metavar="JWKS")
     verify.add_argument("--json", action="store_true")
 
+    table = commands.add_parser("rules", help="sign a rule table of the channels for boxes")
+    table.add_argument("file", type=Path, metavar="JSON")
+    table.add_argument("--key", required=True, type=Path, metavar="PEM", help="made if missing; its public half is written "
+                                                                              "beside it as .jwk, for rules_key_file")
+    table.add_argument("--out", required=True, type=Path, metavar="FILE")
+
     args = parser.parse_args(argv)
     try:
-        return {"collect": _collect, "verify": _verify}[args.command](args)
+        return {"collect": _collect, "verify": _verify, "rules": _rules}[args.command](args)
     except (OSError, ValueError) as why:
         print(f"tillfleet {args.command}: {why}", file=sys.stderr)
         return 2
@@ -72,6 +78,21 @@ def _collect(args: argparse.Namespace) -> int:
     collector.stop()
     store.close()
     return 1 if collector.failure else 0
+
+
+def _rules(args: argparse.Namespace) -> int:
+    from device.errors import ConfigError
+    from device.rules import sealed
+    from fleet.collector import AckKey
+
+    key = AckKey(args.key)
+    try:
+        token = sealed(args.file.read_bytes(), key.kid, key.sign)
+    except ConfigError as why:
+        raise ValueError(f"{args.file}: {why}") from None
+    _written(args.key.with_suffix(".jwk"), json.dumps({**key.jwk, "kid": key.kid}) + "\n")
+    _written(args.out, token.decode() + "\n")
+    return 0
 
 
 def _written(path: Path, text: str) -> None:

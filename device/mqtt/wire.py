@@ -140,40 +140,56 @@ class Ack(msgspec.Struct, frozen=True):
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
 
 
-class _AckHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _JwsHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alg: Literal["ES256"]
     kid: str
-    typ: Literal["till-ack+jws"]
+    typ: str
+
+
+def jws_encoded(typ: str, payload: bytes, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
+    """`payload` as a JWS compact token of type `typ`; `sign` takes the signing input and gives 64 raw bytes."""
+    signing = f"{b64(msgspec.json.encode(_JwsHeader('ES256', kid, typ)))}.{b64(payload)}".encode()
+    return signing + b"." + b64(sign(signing)).encode()
+
+
+def jws_decoded(raw: bytes, typ: str, verifiers: Mapping[str, Callable[[bytes, bytes], bool]], name: str,
+                bytes_max: int) -> bytes:
+    """The payload of `raw` if one of our cloud's keys signed it.  `verifiers`: kid to (signing input, raw signature) -> ok.
+
+    Raises WireError: NAME_SHAPE, NAME_KEY, NAME_SIGNATURE, with `name` for NAME.
+    """
+    if len(raw) > bytes_max:
+        raise WireError(f"{name}_SHAPE", f"the signed document has more than {bytes_max} bytes")
+    if not _TOKEN.fullmatch(raw):
+        raise WireError(f"{name}_SHAPE", "the signed document is no compact token")
+    head, payload, signature = raw.decode("ascii").split(".")
+    try:
+        header = msgspec.json.decode(unb64(head), type=_JwsHeader)
+        signature_raw, body = unb64(signature), unb64(payload)
+    except (msgspec.DecodeError, ValueError) as why:
+        raise WireError(f"{name}_SHAPE", f"the signed document cannot be read: {why}") from None
+    if header.typ != typ:
+        raise WireError(f"{name}_SHAPE", f"the signed document is of type {header.typ[:40]!r}, not {typ}")
+    verify = verifiers.get(header.kid)
+    if verify is None:
+        raise WireError(f"{name}_KEY", f"the document is signed by {header.kid[:50]!r}, which this box does not know")
+    if not verify(f"{head}.{payload}".encode(), signature_raw):
+        raise WireError(f"{name}_SIGNATURE", "the signature of the document does not hold")
+    return body
 
 
 def ack_encoded(ack: Ack, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
     """The ack as a JWS compact token; `sign` takes the signing input and gives 64 raw bytes."""
     assert ack.hold_ms <= HOLD_MAX_MS and len(ack.want) <= WANT_MAX and len(ack.why) <= 500, ack
-    signing = f"{b64(msgspec.json.encode(_AckHeader('ES256', kid, ACK_TYP)))}.{b64(msgspec.json.encode(ack))}".encode()
-    return signing + b"." + b64(sign(signing)).encode()
+    return jws_encoded(ACK_TYP, msgspec.json.encode(ack), kid, sign)
 
 
 def ack_decoded(raw: bytes, verifiers: Mapping[str, Callable[[bytes, bytes], bool]]) -> Ack:
-    """The ack in `raw` if one of our cloud's keys signed it.  `verifiers`: kid to (signing input, raw signature) -> ok.
+    """The ack in `raw` if one of our cloud's keys signed it.
 
     Raises WireError: ACK_SHAPE, ACK_KEY, ACK_SIGNATURE, ACK_PAYLOAD.
     """
-    if len(raw) > ACK_MAX_BYTES:
-        raise WireError("ACK_SHAPE", f"the acknowledgement has more than {ACK_MAX_BYTES} bytes")
-    if not _TOKEN.fullmatch(raw):
-        raise WireError("ACK_SHAPE", "the acknowledgement is no compact token")
-    head, payload, signature = raw.decode("ascii").split(".")
-    try:
-        header = msgspec.json.decode(unb64(head), type=_AckHeader)
-        signature_raw = unb64(signature)
-        body = unb64(payload)
-    except (msgspec.DecodeError, ValueError) as why:
-        raise WireError("ACK_SHAPE", f"the acknowledgement cannot be read: {why}") from None
-    verify = verifiers.get(header.kid)
-    if verify is None:
-        raise WireError("ACK_KEY", f"the acknowledgement is signed by {header.kid[:50]!r}, which this box does not know")
-    if not verify(f"{head}.{payload}".encode(), signature_raw):
-        raise WireError("ACK_SIGNATURE", "the signature of the acknowledgement does not hold")
+    body = jws_decoded(raw, ACK_TYP, verifiers, "ACK", ACK_MAX_BYTES)
     try:
         ack = msgspec.json.decode(body, type=Ack)
     except msgspec.DecodeError as why:

@@ -378,7 +378,7 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     if not b.chain.jid:
         facts.append(JournalOpened(e.seed, e.terms.box, e.terms.box_no, salt_of(e.seed), e.kid, EMPTY_DIGEST))
     facts.append(Booted(e.boot, e.software))
-    facts.append(record.due("boot", boot=e.boot, software=e.software))
+    facts.append(record.due("boot", boot=e.boot, software=e.software, rules_version=e.terms.rules_version))
     unsure = [p for p in b.papers.values() if p.state == "started"]
     facts += [ReceiptUnsure(p.job, "the box stopped while it printed") for p in unsure]
     facts += [DrawerDone(k.kick) for k in b.kicks.values() if k.started]

@@ -1,0 +1,135 @@
+"""The rule table: data with a version, taken whole or refused whole, believed only when the fleet signed it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from device import daemon, rules
+from device.config import parse
+from device.daemon import show_supervisor
+from device.errors import ConfigError
+from device.store_forward.es256 import public_verifier
+from device.txn.approval import badge_hash, pin_hash
+from device.types import Terms
+from fleet.__main__ import main as tillfleet
+from fleet.collector import AckKey
+
+SHIPPED = json.loads((Path(rules.__file__).with_name("rules.json")).read_bytes())
+
+
+def table(**changes) -> dict:
+    return json.loads(json.dumps(SHIPPED)) | changes
+
+
+def read(document: dict) -> rules.RuleTable:
+    return rules.parse(json.dumps(document).encode())
+
+
+def test_the_shipped_table_names_every_channel_and_wallet():
+    shipped = read(SHIPPED)
+    assert {name for name, _ in shipped.rules} >= {"wechat", "wechat.code", "alipay", "alipay.code", "unionpay", "unionpay.code",
+                                                  "gateway", "gateway.code", "card.card"}
+    assert {code.wallet for code in shipped.codes} == {"wechat", "alipay", "unionpay", "ecny"}
+    terms = Terms(rules=shipped.rules, codes=shipped.codes)
+    assert terms.rules_of("wechat", "code").undo_moves_money and not terms.rules_of("wechat").undo_moves_money
+
+
+def spoilt(where: str, key: str, value: object) -> dict:
+    document = table()
+    document["channels"][where]["qr"][key] = value
+    return document
+
+
+@pytest.mark.parametrize(("document", "says"), [
+    (spoilt("wechat", "give_up_s", 0), "channels.wechat.qr"),
+    (spoilt("alipay", "give_up_ms", 300), "channels.alipay.qr"),
+    (spoilt("gateway", "dead_after_s", 5), "a live order is not dead"),
+    (spoilt("gateway", "pace_s", [[60, 2], [30, 5]]), "each step must end after"),
+    (table(channels={"wechat": {"face": {}}}), "no way to pay"),
+    (table(version=0), "version"),
+    (table(codes=[{"wallet": "wechat", "low": "15", "high": "10", "shortest": 18, "longest": 18}]), "ends before it begins"),
+    (table(more=1), "more"),
+])
+def test_a_table_with_a_fault_is_refused_with_its_place(document, says):
+    with pytest.raises(ConfigError) as fault:
+        read(document)
+    assert says in str(fault.value)
+
+
+def test_every_fault_is_named_at_once():
+    document = spoilt("wechat", "give_up_s", 0)
+    document["channels"]["alipay"]["qr"]["give_up_s"] = 0
+    with pytest.raises(ConfigError) as fault:
+        read(document)
+    assert "channels.wechat.qr" in str(fault.value) and "channels.alipay.qr" in str(fault.value)
+
+
+def test_only_a_table_that_the_fleet_signed_is_believed(tmp_path):
+    ours, theirs = AckKey(tmp_path / "a.pem"), AckKey(tmp_path / "b.pem")
+    token = rules.sealed(json.dumps(SHIPPED).encode(), ours.kid, ours.sign)
+    assert rules.opened(token, {ours.kid: public_verifier(ours.jwk)}) == read(SHIPPED)
+    for keys in ({}, {ours.kid: public_verifier(theirs.jwk)}):
+        with pytest.raises(ConfigError):
+            rules.opened(token, keys)
+    head, body, signature = token.split(b".")
+    with pytest.raises(ConfigError):
+        rules.opened(head + b"." + body[:-2] + b"AA." + signature, {ours.kid: public_verifier(ours.jwk)})
+
+
+@pytest.fixture
+def box(tmp_path):
+    """Gives the terms that a box would start with, and a way to sign a table of some version for it."""
+    def signed(version: int, **changes) -> None:
+        (tmp_path / "table.json").write_text(json.dumps(table(version=version, **changes)))
+        assert tillfleet(["rules", str(tmp_path / "table.json"), "--key", str(tmp_path / "rules.pem"),
+                          "--out", str(tmp_path / "rules.jws")]) == 0
+
+    def started() -> tuple[Terms, str]:
+        config = parse({"box": "b", "box_no": "000001", "tenant": "t", "state_dir": str(tmp_path),
+                        "rules_file": "rules.jws", "rules_key_file": "rules.jwk"})
+        return daemon._ruled(Terms(), config)
+    return signed, started
+
+
+def test_a_newer_table_is_taken_and_kept_an_older_one_is_not(box):
+    signed, started = box
+    slow = table()["channels"]
+    slow["wechat"]["qr"]["give_up_s"] = 111
+    signed(7, channels=slow)
+    terms, fault = started()
+    assert (terms.rules_version, terms.rules_of("wechat").give_up_ms, fault) == (7, 111_000, "")
+    signed(6)
+    terms, fault = started()
+    assert terms.rules_version == 7 and "older" in fault
+
+
+def test_a_spoilt_table_leaves_the_one_that_was_taken(box, tmp_path):
+    signed, started = box
+    signed(7)
+    started()
+    (tmp_path / "rules.jws").write_bytes(b"x.y.z")
+    terms, fault = started()
+    assert terms.rules_version == 7 and "not taken" in fault
+    (tmp_path / "rules.taken").unlink()
+    assert started()[0].rules_version == SHIPPED["version"]
+
+
+def test_the_fleet_signs_no_table_that_a_box_would_refuse(tmp_path, capsys):
+    (tmp_path / "t.json").write_text(json.dumps(table(version=0)))
+    assert tillfleet(["rules", str(tmp_path / "t.json"), "--key", str(tmp_path / "k.pem"), "--out", str(tmp_path / "o")]) == 2
+    assert "version" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_a_supervisor_is_kept_as_hashes_alone(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("BOSS-1\n4711\n"))
+    assert show_supervisor(["Wang"]) == 0
+    import tomllib
+    (told,) = tomllib.loads(capsys.readouterr().out)["supervisor"]
+    assert told["badge"] == badge_hash("BOSS-1") and told["pin"] == pin_hash("4711", told["pin"].partition("$")[0])
+    config = parse({"box": "b", "box_no": "000001", "tenant": "t", "supervisor": [told]})
+    assert msgspec.to_builtins(config.supervisors[0]) == told
