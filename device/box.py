@@ -32,7 +32,10 @@ from device.types import Stamp
 RESTATE_ROWS = 1_000          # rows after which the books are said again, so that a boot folds no more than this
 RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
 DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wire.LatePaymentFound)
-PAPER_FACTS = (ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted, DrawerDone)
+PAPER_FACTS = frozenset((ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted,
+                         DrawerDone))
+NUMBERED_FACTS = frozenset(f for f in wire.ALL if {"order_no", "refund_no", "intent"} & set(f.__struct_fields__))
+NONE: frozenset[Effect] = frozenset()
 
 
 class Box:
@@ -64,12 +67,11 @@ class Box:
             verdict = Verdict(words=say("journal_full"), tone="bad", refused=True, desk={"typed": ""})
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
-        booted = any(isinstance(f, wire.Booted) for f in facts)
         touched = keys_touched(facts)
         for fact in facts:
             evolve(self.books, fact, at)              # a fact that cannot be folded is a KeyError: die, fold again
         touched |= self._moved()
-        start, stop = self._delta(keys(self.books) if booted else touched)
+        start, stop = self._delta(keys(self.books) if any(type(f) is wire.Booted for f in facts) else touched)
         begun = [_started(e) for e in start if e.kind != "repeatable"]
         for fact in begun:
             evolve(self.books, fact, at)
@@ -77,9 +79,10 @@ class Box:
             self.desk = observe(self.desk, Verdict(desk={"code": None}))
         facts = [*facts, *begun]
         if facts:
-            sync = any(e.binds for e in start) or any(type(f) in wire.SYNCED for f in facts)
+            sync = any(e.binds for e in start) or not {type(f) for f in facts}.isdisjoint(wire.SYNCED)
             self._append(facts, at, sync)
-        start += [e for e in self._standing(verdict.again) if e not in start]
+        if verdict.again:
+            start += [e for e in self._standing(verdict.again) if e not in start]
         return verdict, sorted(start, key=_urgency), stop
 
     def restate(self, at: Stamp) -> None:
@@ -98,7 +101,7 @@ class Box:
 
     def _full_for(self, facts: list[Fact]) -> bool:
         """True when `facts` begin something that the card has no room to carry to its end."""
-        return any(type(f) in wire.BEGINS for f in facts) and self.journal.room_bytes() <= 0
+        return not {type(f) for f in facts}.isdisjoint(wire.BEGINS) and self.journal.room_bytes() <= 0
 
     def _moved(self) -> set[Key]:
         """Keys without a number whose ground moved since they were last looked at.
@@ -117,12 +120,11 @@ class Box:
     def _delta(self, touched: set[Key]) -> tuple[list[Effect], list[Effect]]:
         start, stop = [], []
         for key in sorted(touched):
-            wanted, standing = wants_of(key, self.books, self.desk), self._wanted.get(key, set())
-            start += [e for e in wanted if e not in standing]
-            stop += [e for e in standing if e not in wanted]
-            self._wanted[key] = {e for e in wanted if e.kind == "repeatable"}
-            if not self._wanted[key]:
-                del self._wanted[key]
+            wanted, standing = wants_of(key, self.books, self.desk), self._wanted.pop(key, NONE)
+            start += wanted - standing                # sets keep the hash of what is in them: a paper's takes its time
+            stop += standing - wanted
+            if lasting := {e for e in wanted if e.kind == "repeatable"}:
+                self._wanted[key] = lasting
         return start, stop
 
     def _standing(self, orders: tuple[str, ...]) -> list[Effect]:
@@ -150,11 +152,13 @@ def keys_touched(facts: list[Fact]) -> set[Key]:
     """Keys whose wants these facts can change."""
     touched: set[Key] = set()
     for fact in facts:
-        if isinstance(fact, PAPER_FACTS):
+        kind = type(fact)
+        if kind in PAPER_FACTS:
             touched.add(("printer",))
-            continue
-        if isinstance(fact, DECIDING_FACTS):
+        if kind in DECIDING_FACTS:
             touched.add(("bill",))
+        if kind not in NUMBERED_FACTS:
+            continue
         intent = getattr(fact, "intent", None)
         for name in ("order_no", "refund_no"):
             no = getattr(fact, name, None) or getattr(intent, name, None)

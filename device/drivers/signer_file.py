@@ -36,7 +36,9 @@ class FileSigner:
     def __init__(self, path: str | Path, kid: str = "") -> None:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+        self._numbers_of = decode_dss_signature
         self._path = Path(path)
         self._key = _load(self._path, kid)
         self._algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
@@ -71,10 +73,8 @@ class FileSigner:
 
     def sign(self, payload: bytes) -> str:
         """The token of `payload`."""
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
         to_sign = signing_input(self._kid, payload)
-        r, s = decode_dss_signature(self._key.sign(to_sign, self._algorithm))
+        r, s = self._numbers_of(self._key.sign(to_sign, self._algorithm))
         return seal(to_sign, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
     async def close(self) -> None:

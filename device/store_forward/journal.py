@@ -60,7 +60,6 @@ class Journal:
         self._fold_from_due: int | None = None
         self._ack_due = False
         self._dead = False
-        self._pages: int | None = None               # in use; None after a commit, and nobody else writes this file
         self._card = str(self._path.parent)
         self.commits = 0
         self._db = self._open(connect, identity)
@@ -102,13 +101,13 @@ class Journal:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'fold_from'", (str(self._fold_from_due),))
             if self._ack_due:
                 self._db.execute("UPDATE cursor SET jid = ?, upto = ?, head = ?", self._acked)
+            self._pages = _pages_in_use(self._db)        # asked for in here it costs a fifth
             self._db.execute("COMMIT")
         except BaseException:
             # Never retried: after a failed fsync the kernel may have dropped the very pages a second try would trust.
             self._dead = True
             raise
         self.commits += 1
-        self._pages = None
         self._durable_n, self._durable_mark = self._n, self._mark
         self._fold_from = self._fold_from_due or self._fold_from
         self._fold_from_due, self._ack_due = None, False
@@ -132,9 +131,6 @@ class Journal:
 
     def room_bytes(self) -> int:
         """Bytes that may still be kept before JournalFull; negative when the reserve is touched already."""
-        if self._pages is None:
-            self._pages = (self._db.execute("PRAGMA page_count").fetchone()[0]
-                           - self._db.execute("PRAGMA freelist_count").fetchone()[0])
         quota_left = self._quota_bytes - self._pages * self._page_bytes
         return min(quota_left, self._free_bytes() - self._reserve_bytes) - self._waiting_bytes
 
@@ -299,6 +295,7 @@ class Journal:
 
     def _read_ends(self, db: Any) -> None:
         self._page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
+        self._pages = _pages_in_use(db)              # changes by our commits alone: nobody else writes this file
         first = db.execute("SELECT n FROM journal ORDER BY n LIMIT 1").fetchone()
         last = db.execute("SELECT n, mark FROM journal ORDER BY n DESC LIMIT 1").fetchone()
         self._first = first[0] if first else 1
@@ -361,6 +358,10 @@ def _connected(connect: Callable[[str], Any], path: Path, *, fresh: bool = False
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA synchronous = FULL")
     return db
+
+
+def _pages_in_use(db: Any) -> int:
+    return db.execute("PRAGMA page_count").fetchone()[0] - db.execute("PRAGMA freelist_count").fetchone()[0]
 
 
 def _of_database(error: Exception) -> bool:

@@ -5,6 +5,9 @@ One row holds the facts of one decision and the stamp they were decided at.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from device.txn.books import Books, Line, Sale, Tender
@@ -314,7 +317,17 @@ SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned,
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)
 
-ORDER_REFS = (SaleClosed, RefundIntended, CashReturned, RefundFailed)
+# The numbers that the journal's index finds a fact's row by.
+REFS: dict[type[Fact], Callable[[Any], tuple[str, ...]]] = {
+    OrderClosed: lambda f: (f.order_no,),
+    PaymentConfirmed: lambda f: (f.order_no,),
+    RefundConfirmed: lambda f: (f.order_no,),
+    SaleClosed: lambda f: (f.sale.order_no, *(t.order_no for t in f.sale.tenders)),
+    RefundIntended: lambda f: (f.sale_no or f.intent.order_no,),
+    CashReturned: lambda f: (f.sale_no,),
+    RefundFailed: lambda f: (f.sale_no,),
+    ReceiptDue: lambda f: (f.ref,) if f.copy or f.kind in ("x", "z") else (),
+}
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -346,16 +359,4 @@ def tokens_of(row: bytes) -> list[tuple[int, str]]:
 
 def refs_of(facts: list[Fact]) -> tuple[str, ...]:
     """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
-    refs: list[str] = []
-    for fact in facts:
-        if isinstance(fact, (OrderClosed, PaymentConfirmed, RefundConfirmed)) and fact.order_no:
-            refs.append(fact.order_no)
-        elif isinstance(fact, SaleClosed):
-            refs += [fact.sale.order_no, *(t.order_no for t in fact.sale.tenders if t.order_no)]
-        elif isinstance(fact, (RefundIntended, CashReturned, RefundFailed)) and fact.sale_no:
-            refs.append(fact.sale_no)
-        elif isinstance(fact, RefundIntended):
-            refs.append(fact.intent.order_no)
-        elif isinstance(fact, ReceiptDue) and fact.ref and (fact.copy or fact.kind in ("x", "z")):
-            refs.append(fact.ref)
-    return tuple(dict.fromkeys(refs))
+    return tuple(dict.fromkeys(ref for fact in facts if type(fact) in REFS for ref in REFS[type(fact)](fact) if ref))
