@@ -122,11 +122,10 @@ class _Clock:
 class _Part:
     """A driver that takes its time and then says the one thing it always says."""
 
-    does: frozenset[type[Effect]] = frozenset()
     at_once = 4
 
-    def __init__(self, answer: Callable[[Any], Awaitable[Input]]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[Any], Awaitable[Input]], *does: type[Effect]) -> None:
+        self._answer, self.does = answer, frozenset(does)
 
     async def inputs(self) -> AsyncIterator[Input]:
         await asyncio.Event().wait()
@@ -156,7 +155,8 @@ class Paced:
         self._loop = asyncio.SelectorEventLoop(self._jump)
         self._loop.time = lambda: self._jump.now_s       # type: ignore[method-assign]
         self._pays_at_s = 0.0
-        parts: dict[str, Any] = {"signer": _Part(self._sign), "printer": _Part(self._paper), "channel:wechat": _Part(self._channel)}
+        parts: dict[str, Any] = {"signer": _Part(self._sign), "printer": _Part(self._paper, Print, KickDrawer),
+                                 "channel:wechat": _Part(self._channel)}
         self.runner = Runner(Box(self.journal), parts, _Clock(self._loop))
         self._run = self._loop.create_task(self.runner.run(Started("b1", "bench", TERMS, SEED, self.signer.kid)))
         self._loop.run_until_complete(asyncio.sleep(self.BETWEEN_S))
