@@ -124,6 +124,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("platform_key_id", "text", "", "serial or id of the channel's own key", "channel"),
         Key("platform_key_file", "file", "", "the channel's own public key", "channel"),
         Key("secret", "text", "", "shared secret, where the channel uses one", "channel", secret=True),
+        Key("ca_file", "file", "", "roots the channel's line is checked with; empty: the system's", "channel"),
+        Key("client_cert_file", "file", "", "our certificate and key, where the channel wants them on the line", "channel"),
         Key("give_up_s", "int", 300, "until an unpaid order is closed", unit="s", low=10, high=7200),
         Key("pace_s", "pairs", ((60, 2), (300, 5)), "queries: until so many seconds, one every so many", unit="s"),
         Key("undo_every_s", "int", 2, "pause between tries to undo", unit="s", low=1, high=60),
@@ -217,6 +219,8 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     platform_key_id: str
     platform_key_file: str
     secret: str
+    ca_file: str
+    client_cert_file: str
     give_up_s: int
     pace_s: tuple[tuple[int, int], ...]
     undo_every_s: int

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from device.drivers import channel_wechat_bytes as wire
+from device.drivers import channel_wechat_v2_bytes as v2
 from device.drivers.channel_bytes import Reply, Request, Verdict
 from device.drivers.channel_rsa import private_key, public_key
-from device.txn.effects import CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.txn.effects import ChargeCode, CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 
 CALLS: dict[type[Effect], str] = {PlaceOrder: "place", QueryOrder: "query", CloseOrder: "close",
                                   RefundOrder: "refund", QueryRefund: "refund_query"}
@@ -22,15 +23,17 @@ class WechatCodec:
     """A merchant account at WeChat Pay, API v3.
 
     `private_key_pem` and `serial_no` the merchant's; `platform_keys` from serial or PUB_KEY_ID to public key PEM, several
-    while WeChat rotates; `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.
+    while WeChat rotates; `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.  `api_v2_key` is what payers'
+    codes are charged and reversed with; empty: none are, and a reversal also wants the merchant's certificate on the line.
+    Account fields: appid, mchid, notify_url, spbill_create_ip.
     """
 
     channel, name = "wechat", "WeChat"
-    does: frozenset[type[Effect]] = frozenset(CALLS)
 
     def __init__(self, *, account: str, private_key_pem: bytes, serial_no: str, platform_keys: dict[str, bytes],
-                 now_s: Callable[[], float], nonce: Callable[[], str]) -> None:
-        self.account = account
+                 now_s: Callable[[], float], nonce: Callable[[], str], api_v2_key: str = "") -> None:
+        self.account, self._api_v2_key = account, api_v2_key
+        self.does: frozenset[type[Effect]] = frozenset({*CALLS, ChargeCode} if api_v2_key else CALLS)
         self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
         self._platform: dict[str, Any] = {serial: public_key(pem) for serial, pem in platform_keys.items()}
@@ -39,12 +42,20 @@ class WechatCodec:
 
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
+        if isinstance(effect, ChargeCode):
+            return v2.charge_request(effect.intent, effect.code, self._api_v2_key)
+        if isinstance(effect, CloseOrder) and effect.intent.way == "code":
+            return v2.reverse_request(effect.intent, self._api_v2_key)
         call, intent = CALLS[type(effect)], effect.intent
         plain = (wire.refund_call if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_call)(call, intent)
         return self.sealed(effect, plain)
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
+        if isinstance(effect, ChargeCode):
+            return v2.charge_verdict(effect.intent, reply, self._api_v2_key)
+        if isinstance(effect, CloseOrder) and effect.intent.way == "code":
+            return v2.reverse_verdict(effect.intent, reply, self._api_v2_key)
         now_s = self._now_s()
         doubt = wire.proof_fault(reply, now_s=now_s, verify=self._verify)
         word = wire.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_word

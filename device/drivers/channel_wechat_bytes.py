@@ -47,6 +47,8 @@ class OrderFields(Protocol):
     @property
     def description(self) -> str: ...
     @property
+    def made_at(self) -> str: ...
+    @property
     def expires_at(self) -> str: ...
     @property
     def account(self) -> Account: ...
@@ -202,7 +204,7 @@ TRADE_WORDS = {                        # trade_state of a proven query reply
     "ACCEPT": "open",
     "PAYERROR": "open",                # a bank said no; the order itself still lives
     "CLOSED": "closed",
-    "REVOKED": "closed",
+    "REVOKED": "closed",               # reversed: whatever was taken is back
 }
 
 REFUND_WORDS = {                       # status of a proven refund reply

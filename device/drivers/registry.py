@@ -118,7 +118,8 @@ def _wechat(c: ChannelConfig) -> Driver:
     return HttpsChannel(WechatCodec(
         account=c.account, private_key_pem=_key(c.private_key_file), serial_no=c.serial_no,
         platform_keys={c.platform_key_id: _key(c.platform_key_file)}, now_s=time.time,
-        nonce=lambda: secrets.token_hex(16)), base_url=c.base_url)
+        nonce=lambda: secrets.token_hex(16), api_v2_key=c.secret), base_url=c.base_url, ca_file=c.ca_file,
+        client_cert=c.client_cert_file)
 
 
 def _key(path: str) -> bytes:

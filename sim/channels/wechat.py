@@ -20,6 +20,9 @@ import msgspec
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 CODE_LIFE_MS = 2 * HOUR_MS             # of a code_url, whatever time_expire says
+PAYER_CODE_LIFE_MS = MINUTE_MS         # of the code that a wallet shows
+REVERSE_AFTER_MS, REVERSE_WINDOW_MS = 15 * SECOND_MS, 7 * DAY_MS
+USERPAYING_MS = 45 * SECOND_MS         # after which WeChat itself gives a charged code up
 ORDER_LIFE_MS = 7 * DAY_MS             # of an order without time_expire
 REFUND_WINDOW_MS = 365 * DAY_MS
 REFUND_PARTS_MAX = 50
@@ -51,6 +54,7 @@ REASONS = {
     "other_merchant": Reason(403, "NO_AUTH", "the order belongs to another merchant", 268447843),
     "paid": Reason(400, "ORDERPAID", "the order is paid", 268498689),
     "paid_close": Reason(400, "ORDERPAID", "the order is paid and cannot be closed", 268449538),
+    "code_close": Reason(400, "INVALID_REQUEST", "an order of this kind is reversed, not closed", 268449641),
     "closed": Reason(400, "ORDER_CLOSED", "the order is closed", 268447914),
     "expired": Reason(400, "INVALID_REQUEST", "the order is no longer valid", 268447914),
     "repeated": Reason(400, "INVALID_REQUEST", "repeated with other parameters", 268498688),
@@ -126,10 +130,97 @@ class Order(msgspec.Struct):
     pays_ms: int | None = None             # a slow wallet has entered its password and pays then
     paid_ms: int = 0
     refunds: list[Refund] = msgspec.field(default_factory=list)
+    trade_type: str = "NATIVE"
 
     def accepted_fen(self) -> int:
         """Refunds that have happened or still will."""
         return sum(r.amount_fen for r in self.refunds if r.status in ("PROCESSING", "SUCCESS"))
+
+
+class Code(msgspec.Struct):
+    """A payer's code as a wallet shows it: what its payer does when it is charged, and the order it went to."""
+
+    until_ms: int
+    outcome: str = "pay"
+    slow_s: float = 30
+    order_no: str = ""
+
+
+class CodeDesk:
+    """Payment codes of API v2: given out by wallets, charged once, reversed with their money."""
+
+    def __init__(self, rules: WechatRules) -> None:
+        self._rules = rules
+        self._codes: dict[str, Code] = {}
+
+    def fresh(self) -> str:
+        """A code that a wallet shows for a minute: 18 digits."""
+        code = f"13{self._rules._random.randrange(10 ** 16):016d}"
+        self._codes[code] = Code(self._rules._now_ms() + PAYER_CODE_LIFE_MS)
+        return code
+
+    def outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
+        """What the payer of `code` will do: `pay` at once, `slow` after a password, `abandon`, `insufficient`."""
+        if outcome not in OUTCOMES:
+            raise ValueError(f"no such outcome: {outcome}")
+        self._codes[code].outcome, self._codes[code].slow_s = outcome, slow_s
+
+    def micropay(self, fields: dict[str, str]) -> dict[str, str]:
+        """The reply to /pay/micropay beside its envelope: result_code, and err_code or the payment."""
+        rules = self._rules
+        rules._settle()
+        now, no, amount = rules._now_ms(), fields.get("out_trade_no", ""), fields.get("total_fee", "")
+        if not ORDER_NO.fullmatch(no) or not amount.isdigit() or int(amount) < 1 or not fields.get("body"):
+            return failed("PARAM_ERROR")
+        order = rules._orders.get(no)
+        if order is not None:
+            if order.state in ("SUCCESS", "REFUND"):
+                return failed("ORDERPAID")
+            if order.state in ("REVOKED", "CLOSED"):
+                return failed("ORDERREVERSED" if order.state == "REVOKED" else "ORDERCLOSED")
+            return failed("USERPAYING" if order.content["auth_code"] == fields.get("auth_code") else "OUT_TRADE_NO_USED")
+        code = self._codes.get(fields.get("auth_code", ""))
+        if code is None:
+            return failed("AUTH_CODE_ERROR")
+        if code.order_no or now >= code.until_ms:
+            return failed("AUTH_CODE_INVALID" if code.order_no else "AUTHCODEEXPIRE")
+        code.order_no = no
+        order = Order(no, {"auth_code": fields["auth_code"], "description": fields["body"]}, int(amount), now,
+                      now + ORDER_LIFE_MS, "USERPAYING", openid="o-payer-1", trade_type="MICROPAY")
+        rules._orders[no] = order
+        rules._wake(order, now + USERPAYING_MS)
+        if code.outcome == "pay":
+            rules._pay(order, now)
+            return {"result_code": "SUCCESS", "openid": order.openid, "is_subscribe": "N", "trade_type": "MICROPAY",
+                    "bank_type": "OTHERS", "total_fee": amount, "fee_type": "CNY", "cash_fee": amount,
+                    "transaction_id": order.transaction_id, "out_trade_no": no, "time_end": moment(now)[:19]}
+        if code.outcome == "insufficient":
+            order.state = "PAYERROR"
+            return failed("NOTENOUGH")
+        if code.outcome == "slow":
+            order.pays_ms = now + int(code.slow_s * SECOND_MS)
+            rules._wake(order, order.pays_ms)
+        return failed("USERPAYING")
+
+    def reverse(self, fields: dict[str, str]) -> dict[str, str]:
+        """The reply to /secapi/pay/reverse: dead when unpaid, given back when paid, again the same."""
+        rules = self._rules
+        rules._settle()
+        order = rules._orders.get(fields.get("out_trade_no", ""))
+        if order is None:
+            return failed("ORDERNOTEXIST") | {"recall": "N"}
+        if order.trade_type != "MICROPAY" or order.state == "REFUND":
+            return failed("TRADE_STATE_ERROR") | {"recall": "N"}
+        if rules._now_ms() > order.made_ms + REVERSE_WINDOW_MS:
+            return failed("REVERSE_EXPIRE") | {"recall": "N"}
+        if rules._now_ms() < order.made_ms + REVERSE_AFTER_MS and order.state == "USERPAYING":
+            return failed("USERPAYING") | {"recall": "Y"}
+        order.state, order.pays_ms = "REVOKED", None
+        return {"result_code": "SUCCESS", "recall": "N"}
+
+
+def failed(code: str) -> dict[str, str]:
+    return {"result_code": "FAIL", "err_code": code, "err_code_des": code.lower()}
 
 
 class WechatRules:
@@ -155,6 +246,7 @@ class WechatRules:
         self._paid: dict[str, Order] = {}              # by transaction_id
         self._due: list[tuple[int, str]] = []          # a heap of (ms, order_no) at which something happens by itself
         self._count = 0
+        self.codes = CodeDesk(self)
 
     # The wire's view
 
@@ -259,7 +351,7 @@ class WechatRules:
         if "attach" in order.content:
             said["attach"] = order.content["attach"]
         if order.state in ("SUCCESS", "REFUND"):
-            said |= {"transaction_id": order.transaction_id, "trade_type": "NATIVE", "bank_type": "OTHERS",
+            said |= {"transaction_id": order.transaction_id, "trade_type": order.trade_type, "bank_type": "OTHERS",
                      "success_time": moment(order.paid_ms), "payer": {"openid": order.openid}}
             said["amount"] |= {"payer_total": order.total_fen, "payer_currency": "CNY"}
         return 200, said
@@ -269,6 +361,8 @@ class WechatRules:
         if body.get("mchid") != self.mchid:
             raise Refused("invalid", "/mchid")
         order = self._order(order_no)
+        if order.trade_type == "MICROPAY":
+            raise Refused("code_close")
         if order.state in ("SUCCESS", "REFUND"):
             raise Refused("paid_close")
         order.state, order.pays_ms = "CLOSED", None
@@ -440,14 +534,15 @@ class WechatRules:
         paid, back = (order.total_fen, 0) if refund is None else (0, refund.amount_fen)
         returned = ["0", "0", "0.00", "0.00", "", ""] if refund is None else [
             refund.refund_id, refund.refund_no, yuan(back), "0.00", "ORIGINAL", BILL_REFUND_STATES[refund.status]]
-        return [at, self.appid, self.mchid, "0", "", order.transaction_id, order.order_no, order.openid, "NATIVE",
+        return [at, self.appid, self.mchid, "0", "", order.transaction_id, order.order_no, order.openid, order.trade_type,
                 "SUCCESS" if refund is None else "REFUND", "OTHERS", "CNY", yuan(paid), "0.00", *returned,
                 order.content["description"], order.content.get("attach", ""), fee(paid - back), "0.60%", yuan(paid),
                 yuan(back), ""]
 
     def _row(self, order: Order) -> Body:
         paid, back = order.state in ("SUCCESS", "REFUND"), order.accepted_fen()
-        state = {"NOTPAY": "open", "CLOSED": "closed"}.get(order.state, "paid")
+        state = {"NOTPAY": "open", "USERPAYING": "open", "PAYERROR": "closed", "CLOSED": "closed",
+                 "REVOKED": "reversed"}.get(order.state, "paid")
         if back:
             state = "refunded" if back == order.total_fen else "part_refunded"
         return {"channel": self.channel, "order_no": order.order_no, "amount_fen": order.total_fen,
@@ -463,8 +558,10 @@ class WechatRules:
     def _settle_order(self, order: Order, at_ms: int) -> None:
         if order.pays_ms is not None and order.pays_ms <= at_ms:
             order.pays_ms = None
-            if order.state == "NOTPAY" and at_ms < order.expires_ms:
+            if order.state in ("NOTPAY", "USERPAYING") and at_ms < order.expires_ms:
                 self._pay(order, at_ms)
+        if order.state == "USERPAYING" and at_ms >= order.made_ms + USERPAYING_MS:
+            order.state = "PAYERROR"
         if order.state == "NOTPAY" and at_ms >= order.made_ms + ORDER_LIFE_MS:
             order.state = "CLOSED"
         for refund in order.refunds:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import gzip
 import hashlib
+import hmac
 import json
 import re
 import ssl
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from device.drivers import channel_wechat_v2_bytes as v2
 from sim.channels import server
 from sim.channels.keys import KeyPair, Platform, seal
 from sim.channels.server import Answer, Ask, ChannelServer, Say
@@ -31,6 +33,7 @@ from sim.channels.wechat import WechatRules, moment
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 WINDOW_S = 300
+V2_CALLS = {"/pay/micropay": "micropay", "/secapi/pay/reverse": "reverse"}
 FAULTS = server.FAULTS | {
     "signtest": "effect; the signature is a probe",
     "unknown_serial": "effect; the answer names a key nobody holds",
@@ -56,9 +59,10 @@ class WechatServer(ChannelServer):
 
     def __init__(self, rules: WechatRules, *, merchant_public_pem: bytes, merchant_serial: str, platform: Platform,
                  api_v3_key: bytes = b"0123456789abcdef0123456789abcdef", certificates: bool = False,
-                 now_s: Callable[[], float] = time.time, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+                 now_s: Callable[[], float] = time.time, port: int = 0, tls: ssl.SSLContext | None = None,
+                 api_v2_key: str = "192006250b4c09247ec02edce69f6a2d") -> None:
         super().__init__(now_s=now_s, port=port, tls=tls)
-        self.rules, self.certificates = rules, certificates
+        self.rules, self.certificates, self.api_v2_key = rules, certificates, api_v2_key
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
         self._merchant_serial = merchant_serial
         self._platform, self._api_v3_key = platform, api_v3_key
@@ -78,11 +82,23 @@ class WechatServer(ChannelServer):
         with self._lock:
             return self.rules.orders()
 
+    def code(self, wallet: str = "wechat") -> str:
+        """A payer's fresh code."""
+        with self._lock:
+            return self.rules.codes.fresh()
+
+    def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
+        """As `CodeDesk.outcome`."""
+        with self._lock:
+            self.rules.codes.outcome(code, outcome, slow_s)
+
     def call_of(self, method: str, path: str, body: bytes) -> str:
         """`create query close refund refund_query certificates bill bill_file other`."""
-        return call_of(method, path)
+        return V2_CALLS.get(path) or call_of(method, path)
 
     def rules_say(self, ask: Ask) -> Say:
+        if ask.call in V2_CALLS.values():
+            return Say(200, v2.encoded(self._v2(ask)))
         proof = self._proof(ask.headers.get("authorization", ""), ask.method, ask.path, ask.body)
         if proof.fault:
             return Say(401, dumped({"code": "SIGN_ERROR", "message": proof.fault, "detail": {
@@ -97,7 +113,34 @@ class WechatServer(ChannelServer):
         status, tail, body = self.rules.answer(ask.method, ask.path, ask.body, proof.mchid)
         return Say(status, body, tail)
 
+    def _v2(self, ask: Ask) -> dict[str, str]:
+        """The fields of a v2 reply, not signed yet; without result_code where the transport refuses."""
+        try:
+            fields = v2.decoded(ask.body)
+        except ValueError:
+            return {"return_code": "FAIL", "return_msg": "XML_FORMAT_ERROR"}
+        if not hmac.compare_digest(v2.sign(fields, self.api_v2_key), fields.get("sign", "")):
+            return {"return_code": "FAIL", "return_msg": "SIGNERROR"}
+        if (fields.get("appid"), fields.get("mch_id")) != (self.rules.appid, self.rules.mchid):
+            return {"return_code": "FAIL", "return_msg": "APPID_MCHID_NOT_MATCH"}
+        if ask.call == "reverse" and self.tls is not None and ask.client != self.rules.mchid:
+            return {"return_code": "FAIL", "return_msg": "the merchant's certificate is missing"}
+        said = (self.rules.codes.micropay if ask.call == "micropay" else self.rules.codes.reverse)(fields)
+        return {"return_code": "SUCCESS", "return_msg": "OK", "appid": self.rules.appid, "mch_id": self.rules.mchid,
+                "nonce_str": "local", **said}
+
+    def _v2_proved(self, say: Say, kind: str) -> Answer:
+        body = say.body
+        if say.status == 200 and kind not in ("garbage", "huge"):
+            fields = v2.decoded(body)
+            if "result_code" in fields and kind != "unsigned":
+                key = self.api_v2_key if kind not in ("lying", "signtest", "unknown_serial", "clock_off") else "another"
+                body = v2.encoded({**fields, "sign": v2.hmac_sign(fields, key)})
+        return Answer(say.status, {"Content-Type": "text/xml"}, body)
+
     def proved(self, ask: Ask, say: Say, kind: str) -> Answer:
+        if ask.call in V2_CALLS.values():
+            return self._v2_proved(say, kind)
         file = ask.call == "bill_file" and say.status == 200
         headers = self._signed(say.body, asked_serial=ask.headers.get("wechatpay-serial", ""), tail=say.note or 0,
                                fault="unsigned" if file else kind)
@@ -106,6 +149,8 @@ class WechatServer(ChannelServer):
         return Answer(200 if kind in ("wrong_order", "wrong_amount") else say.status, headers, say.body)
 
     def lied(self, ask: Ask, body: bytes, kind: str) -> bytes:
+        if ask.call in V2_CALLS.values():
+            return v2_lied(body, kind)
         try:
             said = json.loads(body)
         except ValueError:
@@ -123,6 +168,9 @@ class WechatServer(ChannelServer):
         return dumped(said)
 
     def complaint(self, ask: Ask, kind: str) -> Say:
+        if ask.call in V2_CALLS.values():
+            return Say(200, v2.encoded({"return_code": "SUCCESS", "appid": self.rules.appid, "mch_id": self.rules.mchid,
+                                        "result_code": "FAIL", "err_code": "SYSTEMERROR", "recall": "Y"}))
         if kind == "busy":
             return Say(429, dumped({"code": "FREQUENCY_LIMITED", "message": "too many requests"}), 268447840)
         return Say(500, dumped({"code": "SYSTEM_ERROR", "message": "try again"}))
@@ -196,6 +244,18 @@ class WechatServer(ChannelServer):
         headers = {"Request-ID": f"08{count:014X}-{tail}", "Wechatpay-Timestamp": str(at_s), "Wechatpay-Nonce": nonce,
                    "Wechatpay-Signature": signature, "Wechatpay-Signature-Type": SCHEME, "Wechatpay-Serial": serial}
         return {"Request-ID": headers["Request-ID"]} if fault == "unsigned" else headers
+
+
+def v2_lied(body: bytes, kind: str) -> bytes:
+    """A v2 reply as a liar would have it."""
+    fields = v2.decoded(body)
+    if kind == "lying":
+        fields |= {"result_code": "SUCCESS", "recall": "N"}
+    if kind == "wrong_order" and "out_trade_no" in fields:
+        fields["out_trade_no"] = "X" + fields["out_trade_no"][1:]
+    if kind == "wrong_amount" and "total_fee" in fields:
+        fields["total_fee"] = str(int(fields["total_fee"]) + 1)
+    return v2.encoded(fields)
 
 
 def private_key(pair: KeyPair) -> Any:
