@@ -331,7 +331,13 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
         elif path != kept and told.version < table.version:
             fault = f"the rule table is not taken: version {told.version} is older than {table.version}"
             log.error("%s", fault)
-    own = dict(table.rules) | ({} if config.rules_file else dict(terms.rules))      # box.toml speaks where no fleet does
+    own = dict(table.rules)
+    for name, said in () if config.rules_file else terms.rules:                     # box.toml speaks where no fleet does
+        own[name] = said
+        if (code := own.get(f"{name}.code")) is not None:                           # a refund is the same, however it was paid
+            own[f"{name}.code"] = msgspec.structs.replace(code, refund_query_ms=said.refund_query_ms,
+                                                          refund_parts_max=said.refund_parts_max,
+                                                          refund_days_max=said.refund_days_max)
     return msgspec.structs.replace(terms, rules=tuple(sorted(own.items())), codes=table.codes,
                                    rules_version=table.version), fault
 

@@ -216,8 +216,8 @@ def flood(line, ended, piece, first):
 
 
 BEHAVIOURS = {
-    half_closed: ("gone", "the line broke before an answer came (SSLEOFError)"),
-    ragged_end: ("gone", "the line broke before an answer came (SSLEOFError)"),
+    half_closed: ("gone", "the line broke before an answer came (SSLError)"),
+    ragged_end: ("gone", "the line broke before an answer came (SSLError)"),
     farewell: ("lying", "the reply broke off half way"),
     silent_end: ("gone", "the line was closed before an answer came"),
     not_http: ("lying", "the answer is not HTTP"),
@@ -330,7 +330,7 @@ def test_a_handshake_that_trickles_is_cut(merchant):
         while not ended.wait(0.05):
             line.sendall(b"\x02")
     said, health = answer_of(Played(drip, None), merchant, "")
-    assert (said.said, said.detail, health[0].word) == (Said.UNKNOWN, "WeChat did not finish its answer in time", "slow")
+    assert (said.said, said.detail, health[0].word) == (Said.UNKNOWN, "no connection to WeChat in time", "gone")
 
 
 def test_a_server_that_wants_a_certificate_gets_no_request_without_one(room, tmp_path, merchant):

@@ -48,7 +48,7 @@ class CounterThatRemembers:
         self.calls.append(("phone", wallet, qr, outcome))
         return {}
 
-    def phone_code(self, wallet: str) -> str:
+    def phone_code(self, wallet: str, outcome: str) -> str:
         return "280000000000000001"
 
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]:

@@ -39,6 +39,19 @@ def test_an_ordinary_day_ends_with_books_channel_cloud_and_paper_agreeing():
 
 
 @needs_broker
+def test_a_day_of_payment_codes_ends_equal_and_keeps_none_of_them(tmp_path: Path):
+    """Canary: every code that a phone showed is looked for in all that the whole counter wrote."""
+    status, lines, errors = demo("--day", str(DAYS / "codes.toml"), "--state", str(tmp_path / "counter"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (6, 1)
+    codes = [line["answer"]["code"].encode() for line in lines[:-1] if line["call"] == "POST /phone/code"]
+    kept = {file: file.read_bytes() for file in (tmp_path / "counter").rglob("*") if file.is_file()}
+    assert any(codes[0] in held for file, held in kept.items() if file.name == "channel.json")    # the channel's own books
+    assert len(codes) == 7 and any(file.name == "journal.db" for file in kept)
+    assert [file.name for file, held in kept.items() if any(code in held for code in codes)] == ["channel.json"]
+
+
+@needs_broker
 def test_a_rough_day_loses_nothing_and_tells_nothing_twice():
     status, lines, errors = demo("--day", str(DAYS / "rough.toml"))
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors

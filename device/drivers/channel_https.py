@@ -378,6 +378,8 @@ class Lines:
 
         if self._context is None:
             self._context = ssl.create_default_context(cafile=self._ca_file or None)
+            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF       # or OpenSSL takes a cut line for a farewell
             if self._client_cert:
                 self._context.load_cert_chain(self._client_cert)
         return self._context

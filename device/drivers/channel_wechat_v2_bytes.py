@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from xml.sax.saxutils import unescape
 
 from device.drivers.channel_bytes import Reply, Request, Verdict, cut_bytes, lie, plain
 from device.drivers.channel_wechat_bytes import OrderFields
@@ -90,9 +89,13 @@ def decoded(body: bytes) -> dict[str, str]:
         found = _FIELD.match(text, at, end)
         if found is None or found[1] in fields or len(fields) >= FIELDS_MAX:
             raise ValueError("not one flat field after the other")
-        fields[found[1]] = found[2] if found[2] is not None else unescape(found[3])
+        fields[found[1]] = found[2] if found[2] is not None else _plain_text(found[3])
         at = found.end()
     return fields
+
+
+def _plain_text(text: str) -> str:
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def charge_request(intent: OrderFields, code: str, api_key: str) -> Request:

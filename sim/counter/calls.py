@@ -56,7 +56,7 @@ class Counter(Protocol):
     def receipts(self) -> list[dict[str, Any]]: ...
     def receipt(self, n: int, form: str) -> bytes: ...
     def phone_scan(self, wallet: str, qr: str | None, outcome: str) -> dict[str, Any]: ...
-    def phone_code(self, wallet: str) -> str: ...
+    def phone_code(self, wallet: str, outcome: str) -> str: ...
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
@@ -93,6 +93,7 @@ class PhoneScanBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class PhoneCodeBody(msgspec.Struct, forbid_unknown_fields=True):
     wallet: str
+    outcome: str = "pay"           # what the payer does when the code is charged
 
 
 class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -190,9 +191,10 @@ def _phone_scan(counter: Counter, raw: bytes) -> dict[str, Any]:
 
 
 def _phone_code(counter: Counter, raw: bytes) -> dict[str, Any]:
-    wallet = _body(raw, PhoneCodeBody).wallet
-    _one_of("wallet", wallet, WALLETS)
-    return {"code": counter.phone_code(wallet)}
+    body = _body(raw, PhoneCodeBody)
+    _one_of("wallet", body.wallet, WALLETS)
+    _one_of("outcome", body.outcome, OUTCOMES)
+    return {"code": counter.phone_code(body.wallet, body.outcome)}
 
 
 def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:

@@ -85,7 +85,8 @@ class Counter:
         self.shop = wiring.Shop(self.folder)
         self.rules = wiring.channel_rules(self.folder)
         self.channel = WechatServer(self.rules, merchant_public_pem=self.shop.merchant.public_pem,
-                                    merchant_serial=self.shop.merchant.serial_no, platform=self.shop.platform)
+                                    merchant_serial=self.shop.merchant.serial_no, platform=self.shop.platform,
+                                    api_v2_key=wiring.API_V2_KEY)
         self.channel.start()
         self._ends.append(self._end_channel)
         devices = self.folder / "dev"
@@ -196,8 +197,12 @@ class Counter:
             raise Refusal(f"The wallet refuses: {said['why']}.", 409)
         return {"order_no": said["order_no"], "paid": outcome == "pay"}
 
-    def phone_code(self, wallet: str) -> str:
-        """A fresh payment code of the wallet's own form."""
+    def phone_code(self, wallet: str, outcome: str) -> str:
+        """A fresh payment code of the wallet's own form; the payer will do `outcome` when it is charged."""
+        if wallet == "wechat":
+            code = self.channel.code()
+            self.channel.code_outcome(code, outcome, SLOW_WALLET_S)
+            return code
         head, length = CODE_FORMS[wallet]
         return head + "".join(self._random.choice("0123456789") for _ in range(length - len(head)))
 

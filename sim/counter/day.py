@@ -14,7 +14,7 @@ A day is a list of `[[step]]`:
               A list of such tables expects them one after the other.
     within_s  may stand beside `expect` in the step or inside it
 
-In a body the text "$qr" is the QR that the display shows, "$parked:N" that of the N-th parked payment (-1 the last)
+In a body the text "$code" is the code that the phone showed last, "$qr" the QR that the display shows, "$parked:N" that of the N-th parked payment (-1 the last)
 and "$order_no:N" the order number of the N-th receipt that has one.  A /phone/scan without `qr` means the QR shown.
 All of them are waited for, for `within_s`.
 """
@@ -163,11 +163,14 @@ def play(steps: list[Step], ask: Call, clock: Clock) -> Iterator[dict[str, Any]]
     answer ("answer.error") is ok when that came, whatever the status.
     """
     start_s = clock.now_s()
+    code = ""
     for step in steps:
         early_s = start_s + step.at_s - clock.now_s()
         if early_s > 0:
             clock.wait(early_s)
-        status, answer = _call(step, ask, clock)
+        status, answer = _call(step, ask, clock, code)
+        if step.path == "/phone/code" and status < 400:
+            code = answer["code"]
         held = [_held(step, wish, status, answer, ask, clock) for wish in step.expects]
         about_answer = any(wish.path.split(".")[0] == "answer" for wish in step.expects)
         taken = status < 400 or about_answer
@@ -176,10 +179,10 @@ def play(steps: list[Step], ask: Call, clock: Clock) -> Iterator[dict[str, Any]]
         yield result | ({"expect": held[0] if len(held) == 1 else held} if held else {})
 
 
-def _call(step: Step, ask: Call, clock: Clock) -> tuple[int, Any]:
+def _call(step: Step, ask: Call, clock: Clock, code: str) -> tuple[int, Any]:
     body = step.body
     if body is not None:
-        body = {k: _filled(v, step, ask, clock) for k, v in body.items()}
+        body = {k: code if v == "$code" else _filled(v, step, ask, clock) for k, v in body.items()}
         if step.path == "/phone/scan":
             body["qr"] = body.get("qr") or _filled("$qr", step, ask, clock)
             if body["qr"] == "$qr":

@@ -26,6 +26,7 @@ from sim.channels.wechat import Order, WechatRules
 from sim.counter.calls import PRODUCTS_CSV, Refusal
 from sim.devices.printer import PrinterModel
 
+API_V2_KEY = "192006250b4c09247ec02edce69f6a2d"       # the documentation's own example
 BOX, BOX_NO, TENANT = "box-1", "000001", "demo"
 FRAME_PX = (800, 480)
 RUN_DIR_BYTES_MAX = 90         # the name of the socket comes behind it
@@ -78,6 +79,7 @@ serial_no = "{serial_no}"
 private_key_file = "{folder}/keys/merchant.pem"
 platform_key_id = "{platform_key_id}"
 platform_key_file = "{folder}/keys/platform.pem"
+secret = "{api_v2_key}"
 refund_query_s = 1
 
 [[template]]
@@ -150,7 +152,7 @@ def write_box(folder: Path, shop: Shop, *, run_dir: Path, broker_port: int, chan
         prices=_quoted(PRODUCTS_CSV), width=FRAME_PX[0],
         height=FRAME_PX[1], printer_port=printer_port, broker_port=broker_port, channel_url=channel_url,
         appid=rules.appid, mchid=rules.mchid,
-        serial_no=shop.merchant.serial_no, platform_key_id=shop.platform.key_id)
+        serial_no=shop.merchant.serial_no, platform_key_id=shop.platform.key_id, api_v2_key=API_V2_KEY)
     _write(folder / "box.toml", text.encode())
 
 
