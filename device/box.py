@@ -23,7 +23,7 @@ from device.txn.facts import (
     ReceiptUnsure,
     refs_of,
 )
-from device.txn.inputs import Input, Pressed, Scanned
+from device.txn.inputs import Input, Pressed, Scanned, Started
 from device.txn.machine import decide
 from device.txn.wants import Key, keys, wants_of
 from device.txn.words import say
@@ -71,7 +71,7 @@ class Box:
         for fact in facts:
             evolve(self.books, fact, at)              # a fact that cannot be folded is a KeyError: die, fold again
         touched |= self._moved()
-        start, stop = self._delta(keys(self.books) if any(type(f) is wire.Booted for f in facts) else touched)
+        start, stop = self._delta(keys(self.books) if isinstance(event, Started) else touched)
         begun = [_started(e) for e in start if e.kind != "repeatable"]
         for fact in begun:
             evolve(self.books, fact, at)
@@ -79,7 +79,7 @@ class Box:
             self.desk = observe(self.desk, Verdict(desk={"code": None}))
         facts = [*facts, *begun]
         if facts:
-            sync = any(e.binds for e in start) or not {type(f) for f in facts}.isdisjoint(wire.SYNCED)
+            sync = any(e.binds for e in start) or not wire.SYNCED.isdisjoint(map(type, facts))
             self._append(facts, at, sync)
         if verdict.again:
             start += [e for e in self._standing(verdict.again) if e not in start]

@@ -26,7 +26,8 @@ from device.txn.minting import business_day, paper_due, report_no
 from device.txn.receipt import report_paper
 from device.types import Stamp
 
-COUNTED = (SaleClosed, CashReturned, LineVoided, BasketCleared, DrawerDue)     # and a customer's refund, once it is confirmed
+# And of the refunds only a customer's.
+COUNTED = frozenset({SaleClosed, CashReturned, LineVoided, BasketCleared, DrawerDue, RefundConfirmed})
 
 
 def in_its_day(b: Books, d: Desk, facts: list[Fact], at: Stamp) -> list[Fact]:
@@ -35,7 +36,7 @@ def in_its_day(b: Books, d: Desk, facts: list[Fact], at: Stamp) -> list[Fact]:
     Only a later day closes an open one: a clock that goes back closes nothing.  The report's paper comes after the papers of
     `facts`, for a customer waits for those.
     """
-    if not any(_counts(b, fact) for fact in facts):
+    if COUNTED.isdisjoint(map(type, facts)) or not any(_counts(b, fact) for fact in facts):
         return facts
     today = business_day(at, d.terms.cutoff_hour)
     if not b.day.day:
@@ -49,7 +50,7 @@ def in_its_day(b: Books, d: Desk, facts: list[Fact], at: Stamp) -> list[Fact]:
 def _counts(b: Books, fact: Fact) -> bool:
     if isinstance(fact, RefundConfirmed):
         return b.refunds[fact.refund_no].cause == "customer"
-    return isinstance(fact, COUNTED)
+    return type(fact) in COUNTED
 
 
 def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahead: int = 0) -> list[Fact]:

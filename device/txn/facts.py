@@ -311,8 +311,8 @@ AnyFact = (
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
-SYNCED = (OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
-          OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, Booted)
+SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
+                    OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, Booted})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

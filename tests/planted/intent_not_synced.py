@@ -5,4 +5,4 @@ from device.txn import effects, facts
 
 def plant(put) -> None:
     put(effects.PlaceOrder, "binds", False)
-    put(facts, "SYNCED", tuple(f for f in facts.SYNCED if f is not facts.OrderIntended))
+    put(facts, "SYNCED", facts.SYNCED - {facts.OrderIntended})
