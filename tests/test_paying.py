@@ -395,3 +395,16 @@ def test_attempts_are_counted_by_channel_and_hour_with_their_causes():
     tallies = counter.box.books.day.tallies
     assert tallies["wechat code 10"].failed == {"refused": 1}
     assert (tallies["wechat qr 10"].paid, tallies["wechat qr 10"].ms) == (1, 3_000)
+    counter.press("Z")
+    report = next(json.loads(f.body) for f in facts_of(counter) if isinstance(f, wire.RecordDue) and f.kind == "z_report")
+    assert [(c["way"], c["hour"], c["attempts"], c["paid"], c["ms"], c["failed"]) for c in report["channels"]] == [
+        ("code", 10, 1, 0, 0, {"refused": 1}), ("qr", 10, 1, 1, 3_000, {})]
+    assert any(getattr(part, "right", "") == "1 / 2  3.0 s" for part in counter.printed[-1].paper)
+
+
+def test_a_long_code_that_looks_like_an_order_number_is_still_a_code():
+    from device.txn.numbers import order_number_ok
+    code = "28000000000000229651"
+    assert order_number_ok(code)
+    counter, no = paying_by_code(code)
+    assert counter.box.books.orders[no].intent.channel == "alipay"

@@ -7,7 +7,7 @@ day while the old one still stands open, the old day's Z is made first, by itsel
 from __future__ import annotations
 
 from device.txn import record
-from device.txn.books import Books
+from device.txn.books import Books, Totals
 from device.txn.desk import Desk
 from device.txn.facts import (
     BasketCleared,
@@ -53,6 +53,16 @@ def _counts(b: Books, fact: Fact) -> bool:
     return type(fact) in COUNTED
 
 
+def _channels(day: Totals) -> list[dict[str, object]]:
+    """What became of the attempts, by channel, way and hour of the intent; `ms` from intent to PAID, the mean."""
+    rows: list[dict[str, object]] = []
+    for key, tally in sorted(day.tallies.items()):
+        channel, way, hour = key.split()
+        rows.append({"channel": channel, "way": way, "hour": int(hour), "attempts": tally.attempts, "paid": tally.paid,
+                     "ms": tally.ms // tally.paid if tally.paid else 0, "late": tally.late, "failed": tally.failed})
+    return rows
+
+
 def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahead: int = 0) -> list[Fact]:
     """Record, paper and count of the next X or Z, in this order.  `auto`: nobody pressed the key; `ahead` as of `paper_due`."""
     day, parked = b.day, sum(1 for o in b.orders.values() if o.park)
@@ -62,7 +72,7 @@ def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahe
                       sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
                       voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
                       methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())],
-                      grand_fen=day.grand_fen, **({"auto": True} if auto else {}))
+                      grand_fen=day.grand_fen, channels=_channels(day), **({"auto": True} if auto else {}))
     no = report_no(b, letter, number)
     paper = report_paper(d.terms, letter, number, no, date, day, len(b.held), parked, at, auto)
     return [body, paper_due(b, letter.lower(), no, paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]

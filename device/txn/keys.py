@@ -72,7 +72,7 @@ def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
 # Scans.
 
 def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
-    if order_number_ok(no := e.symbol.strip().upper()) and d.mode not in ("refund", "reprint", "badge"):
+    if order_number_ok(no := e.symbol.strip().upper()) and d.mode not in ("code", "refund", "reprint", "badge"):
         return asked_about(b, d, no)
     if live_order(b) is not None:
         return refuse("busy_paying")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device.txn.books import Basket, Order, Sale, Totals
+from device.txn.books import Basket, Order, Sale, Tally, Totals
 from device.txn.effects import Barcode, Cut, Pair, PaperPart, QrCode, Ruler, Text
 from device.txn.words import WALLETS, yuan
 from device.types import Stamp, Terms
@@ -87,9 +87,21 @@ def report_paper(terms: Terms, letter: str, number: int, code: str, day: str, to
     for method, fen in sorted(totals.methods.items()):
         zh, en = WALLETS.get(method, (method, method))
         parts.append(Pair(f"{zh} / {en}", yuan(fen)))
+    for channel, tally in by_channel(totals).items():
+        zh, en = WALLETS.get(channel, (channel, channel))
+        took = f"  {tally.ms / tally.paid / 1000:.1f} s" if tally.paid else ""
+        parts.append(Pair(f"{zh} / {en}  成功 / Paid", f"{tally.paid} / {tally.attempts}{took}"))
     return (*parts, Ruler(), Pair("净额 / Net", yuan(totals.sales_fen - totals.refunds_fen), 1, True),
             Pair("累计 / Grand total", yuan(totals.grand_fen)), Pair("挂单 / Held", str(held)),
             Pair("未明 / Undecided", str(parked)), Barcode(code), *_tail(terms, at))
+
+
+def by_channel(totals: Totals) -> dict[str, Tally]:
+    """The day's attempts summed by channel."""
+    sums: dict[str, Tally] = {}
+    for key, tally in sorted(totals.tallies.items()):
+        sums.setdefault(key.split()[0], Tally()).add(tally)
+    return sums
 
 
 def copy_of(paper: Paper, n: int) -> Paper:
