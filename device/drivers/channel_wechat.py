@@ -6,14 +6,28 @@ Knows the merchant's private key and the platform's public ones.  Refuses to kno
 from __future__ import annotations
 
 import base64
+import hashlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers import channel_wechat_v2_bytes as v2
-from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.drivers.channel_bytes import Reply, Request, Verdict, lie
 from device.drivers.channel_rsa import private_key, public_key
-from device.txn.effects import ChargeCode, CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.drivers.channel_wechat_bill_bytes import rows_of
+from device.txn.effects import (
+    ChargeCode,
+    CloseOrder,
+    Effect,
+    FetchBill,
+    PlaceOrder,
+    QueryOrder,
+    QueryRefund,
+    RefundOrder,
+)
+
+BILL_TEXT_MAX = 256 * 1024 * 1024
 
 CALLS: dict[type[Effect], str] = {PlaceOrder: "place", QueryOrder: "query", CloseOrder: "close",
                                   RefundOrder: "refund", QueryRefund: "refund_query"}
@@ -33,7 +47,8 @@ class WechatCodec:
     def __init__(self, *, account: str, private_key_pem: bytes, serial_no: str, platform_keys: dict[str, bytes],
                  now_s: Callable[[], float], nonce: Callable[[], str], api_v2_key: str = "") -> None:
         self.account, self._api_v2_key = account, api_v2_key
-        self.does: frozenset[type[Effect]] = frozenset({*CALLS, ChargeCode} if api_v2_key else CALLS)
+        self.does: frozenset[type[Effect]] = frozenset({*CALLS, FetchBill, *((ChargeCode,) if api_v2_key else ())})
+        self._hashes: dict[FetchBill, str] = {}       # of bills whose file is being fetched
         self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
         self._platform: dict[str, Any] = {serial: public_key(pem) for serial, pem in platform_keys.items()}
@@ -46,6 +61,9 @@ class WechatCodec:
             return v2.charge_request(effect.intent, effect.code, self._api_v2_key)
         if isinstance(effect, CloseOrder) and effect.intent.way == "code":
             return v2.reverse_request(effect.intent, self._api_v2_key)
+        if isinstance(effect, FetchBill):
+            self._hashes.pop(effect, None)
+            return self.sealed(effect, wire.bill_request(day=effect.day))
         call, intent = CALLS[type(effect)], effect.intent
         plain = (wire.refund_call if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_call)(call, intent)
         return self.sealed(effect, plain)
@@ -57,7 +75,14 @@ class WechatCodec:
         if isinstance(effect, CloseOrder) and effect.intent.way == "code":
             return v2.reverse_verdict(effect.intent, reply, self._api_v2_key)
         now_s = self._now_s()
+        if isinstance(effect, FetchBill) and effect in self._hashes:
+            return bill_read(effect, reply, self._hashes.pop(effect))
         doubt = wire.proof_fault(reply, now_s=now_s, verify=self._verify)
+        if isinstance(effect, FetchBill):
+            verdict, digest = wire.bill_verdict(reply, doubt, now_s=now_s)
+            if verdict.follow is not None:
+                self._hashes[effect] = digest
+            return verdict
         word = wire.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_word
         return word(CALLS[type(effect)], effect.intent, reply, doubt, now_s=now_s)
 
@@ -66,7 +91,8 @@ class WechatCodec:
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA256
 
-        mchid = dict(effect.intent.account.fields)["mchid"]
+        account = effect.account if isinstance(effect, FetchBill) else effect.intent.account
+        mchid = dict(account.fields)["mchid"]
         if not (mchid.isascii() and mchid.isalnum()):
             raise ValueError("the account's mchid is no merchant number")
         at_s, nonce = int(self._now_s()), self._nonce()
@@ -96,6 +122,23 @@ class WechatCodec:
         except InvalidSignature:
             return False
         return True
+
+
+def bill_read(effect: FetchBill, reply: Reply, digest: str) -> Verdict:
+    """The rows of a bill's file, when it is the very file that was named: its hash is over what gzip unpacks to."""
+    if reply.status != 200:
+        return Verdict("unknown", detail=f"the bill's file was answered with {reply.status}")
+    try:
+        text = zlib.decompressobj(31).decompress(reply.body, BILL_TEXT_MAX) if reply.body[:2] == b"\x1f\x8b" else reply.body
+        if digest not in (hashlib.sha1(text, usedforsecurity=False).hexdigest(),
+                          hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()):
+            return lie("the bill's file is not the one that was named")
+        rows = rows_of(text.decode("utf-8"))
+    except (ValueError, zlib.error) as why:
+        return lie(f"the bill cannot be read: {why}")
+    if any(row.at[:10] != effect.day for row in rows):
+        return lie("the bill is of another day")
+    return Verdict("bill", rows=rows)
 
 
 def open_sealed(*, api_v3_key: bytes, nonce: str, associated_data: str, ciphertext: str) -> bytes:

@@ -16,7 +16,7 @@ import datetime
 import json
 from collections.abc import Callable, Mapping
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -32,6 +32,8 @@ DESCRIPTION_BYTES_MAX = 127          # documented as 127 characters; bytes satis
 REASON_BYTES_MAX = 80
 QR_CHARS_MAX = 512
 
+BILL_HOSTS = (".weixin.qq.com", ".wechatpay.cn")
+BILL_PATH = "/v3/bill/tradebill"
 NATIVE_PATH = "/v3/pay/transactions/native"
 ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
 REFUND_PATH = "/v3/refund/domestic/refunds"
@@ -132,6 +134,17 @@ def refund_query_request(*, refund_no: str) -> Request:
     return Request("GET", f"{REFUND_PATH}/{quote(refund_no, safe='')}")
 
 
+def bill_request(*, day: str) -> Request:
+    """Ask where the trade bill of `day` (YYYY-MM-DD, Beijing) lies, and for its hash."""
+    return Request("GET", f"{BILL_PATH}?bill_date={quote(day, safe='')}&bill_type=ALL&tar_type=GZIP")
+
+
+def signed_path(path: str) -> str:
+    """The part of a request's target that is signed: path and query, without a host."""
+    parts = urlsplit(path)
+    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+
+
 def _body(fields: dict[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
@@ -148,7 +161,7 @@ def whole_seconds(at: str) -> str:
 
 def text_to_sign(request: Request, at_s: int, nonce: str) -> bytes:
     """What the merchant key signs: five lines, each ended by a line feed, the last one too."""
-    return f"{request.method}\n{request.path}\n{at_s}\n{nonce}\n".encode() + request.body + b"\n"
+    return f"{request.method}\n{signed_path(request.path)}\n{at_s}\n{nonce}\n".encode() + request.body + b"\n"
 
 
 def authorization(*, mchid: str, serial_no: str, at_s: int, nonce: str, signature: bytes) -> str:
@@ -233,6 +246,7 @@ ERROR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
         "INVALIDREQUEST": ("refused", "WeChat's rules refuse this refund"),
     },
     "refund_query": {"RESOURCENOTEXISTS": ("absent", "")},
+    "bill": {"NOSTATEMENTEXIST": ("refused", "no trade on that day"), "STATEMENTCREATING": ("unknown", "the bill is not made yet")},
 }
 
 ASK_CODES = {                          # the order is known and something became of it: the query decides
@@ -373,6 +387,29 @@ def refund_verdict(call: str, reply: Reply, fault: str, *, refund_no: str, order
     detail = {"abnormal": "the payer's account cannot take the refund: use the merchant portal",
               "refused": "WeChat closed this refund without paying it"}.get(word, "")
     return Verdict(word, amount_fen=refund.amount.refund, channel_no=refund.refund_id or "", detail=detail)
+
+
+class _BillMade(msgspec.Struct):
+    hash_type: str
+    hash_value: str
+    download_url: str
+
+
+def bill_verdict(reply: Reply, fault: str, *, now_s: float) -> tuple[Verdict, str]:
+    """Where the bill lies, as a `follow`, and the SHA-1 its unpacked file must have; only a proven refusal is an empty day."""
+    odd = _unproven("bill", reply, fault, now_s)
+    if odd is not None:
+        return (odd if odd.word != "refused" or not fault else Verdict("unknown", detail=odd.detail)), ""
+    try:
+        made = msgspec.json.decode(reply.body, type=_BillMade)
+        parts = urlsplit(made.download_url)
+        host = parts.hostname or ""
+    except _NO_JSON:
+        return _lie("the reply about the bill is not what WeChat documents"), ""
+    ours = host.endswith(BILL_HOSTS) and parts.scheme == "https"
+    if made.hash_type != "SHA1" or not (ours or (host == "127.0.0.1" and parts.scheme in ("http", "https"))):
+        return _lie("WeChat's bill lies at an address that is not WeChat's"), ""
+    return Verdict("follow", follow=Request("GET", made.download_url)), made.hash_value.lower()
 
 
 def _unproven(call: str, reply: Reply, fault: str, now_s: float) -> Verdict | None:

@@ -131,6 +131,7 @@ class Order(msgspec.Struct):
     paid_ms: int = 0
     refunds: list[Refund] = msgspec.field(default_factory=list)
     trade_type: str = "NATIVE"
+    reversed_ms: int = 0                   # when a paid one was given back by its reversal
 
     def accepted_fen(self) -> int:
         """Refunds that have happened or still will."""
@@ -215,6 +216,8 @@ class CodeDesk:
             return failed("REVERSE_EXPIRE") | {"recall": "N"}
         if rules._now_ms() < order.made_ms + REVERSE_AFTER_MS and order.state == "USERPAYING":
             return failed("USERPAYING") | {"recall": "Y"}
+        if order.state != "REVOKED":
+            order.reversed_ms = rules._now_ms() if order.state == "SUCCESS" else 0
         order.state, order.pays_ms = "REVOKED", None
         return {"result_code": "SUCCESS", "recall": "N"}
 
@@ -517,6 +520,10 @@ class WechatRules:
             if order.paid_ms in today:
                 rows.append((order.paid_ms, self._bill_row(order, None)))
                 paid_fen += order.total_fen
+            if order.reversed_ms in today:
+                rows.append((order.reversed_ms, self._bill_row(order, Refund("", "", {}, order.total_fen, order.reversed_ms, 0,
+                                                                             "SUCCESS"), "REVOKED")))
+                back_fen += order.total_fen
             for refund in order.refunds:
                 if refund.made_ms in today:
                     rows.append((refund.made_ms, self._bill_row(order, refund)))
@@ -528,14 +535,14 @@ class WechatRules:
         told = [ticked(row) for _, row in sorted(rows, key=lambda r: r[0])]
         return "\r\n".join([BILL_HEAD, *told, BILL_SUM_HEAD, ticked(sums), ""]).encode()
 
-    def _bill_row(self, order: Order, refund: Refund | None) -> list[str]:
+    def _bill_row(self, order: Order, refund: Refund | None, state: str = "REFUND") -> list[str]:
         at_ms = order.paid_ms if refund is None else refund.made_ms
         at = datetime.datetime.fromtimestamp(at_ms / SECOND_MS, BEIJING).strftime("%Y-%m-%d %H:%M:%S")
         paid, back = (order.total_fen, 0) if refund is None else (0, refund.amount_fen)
         returned = ["0", "0", "0.00", "0.00", "", ""] if refund is None else [
             refund.refund_id, refund.refund_no, yuan(back), "0.00", "ORIGINAL", BILL_REFUND_STATES[refund.status]]
         return [at, self.appid, self.mchid, "0", "", order.transaction_id, order.order_no, order.openid, order.trade_type,
-                "SUCCESS" if refund is None else "REFUND", "OTHERS", "CNY", yuan(paid), "0.00", *returned,
+                "SUCCESS" if refund is None else state, "OTHERS", "CNY", yuan(paid), "0.00", *returned,
                 order.content["description"], order.content.get("attach", ""), fee(paid - back), "0.60%", yuan(paid),
                 yuan(back), ""]
 

@@ -14,8 +14,9 @@ A day is a list of `[[step]]`:
               A list of such tables expects them one after the other.
     within_s  may stand beside `expect` in the step or inside it
 
-In a body the text "$code" is the code that the phone showed last, "$qr" the QR that the display shows, "$parked:N" that of the N-th parked payment (-1 the last)
-and "$order_no:N" the order number of the N-th receipt that has one.  A /phone/scan without `qr` means the QR shown.
+In a body the text "$code" is the code that the phone showed last, "$qr" the QR that the display shows, "$parked:N" that
+of the N-th parked payment (-1 the last) and "$order_no:N" the order number of the N-th receipt that has one.  A
+/phone/scan without `qr` means the QR shown.
 All of them are waited for, for `within_s`.
 """
 
