@@ -117,6 +117,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             pattern=r"[0-9A-Za-z_.-]{1,64}"),
         Key("appid", "text", "", "application number at the channel", "channel"),
         Key("mchid", "text", "", "merchant number at the channel", "channel"),
+        Key("terminal_id", "text", "", "this box's own number at the gateway", "channel"),
         Key("notify_url", "text", "", "where the channel would send notices", "channel"),
         Key("fields", "table", {}, "further request fields that this account fixes", "channel"),
         Key("serial_no", "text", "", "serial of our certificate", "channel"),
@@ -212,6 +213,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     account: str
     appid: str
     mchid: str
+    terminal_id: str
     notify_url: str
     fields: dict[str, str]
     serial_no: str
@@ -621,7 +623,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
 # -- what others need of it -------------------------------------------------------------------------------------------
 
 def _account(channel: ChannelConfig) -> Account:
-    own = {"appid": channel.appid, "mchid": channel.mchid, "notify_url": channel.notify_url}
+    own = {"appid": channel.appid, "mchid": channel.mchid, "terminal_id": channel.terminal_id,
+           "notify_url": channel.notify_url}
     fields = {name: value for name, value in own.items() if value} | channel.fields
     return Account(channel.name, channel.account, tuple(sorted(fields.items())))
 

@@ -122,6 +122,17 @@ def _wechat(c: ChannelConfig) -> Driver:
         client_cert=c.client_cert_file)
 
 
+def _gateway(c: ChannelConfig) -> Driver:
+    from device.drivers.channel_gateway import GatewayCodec
+    from device.drivers.channel_https import HttpsChannel
+    secret = c.secret.encode() if c.secret else _key(c.private_key_file).strip() if c.private_key_file else b""
+    if not (c.terminal_id and secret):
+        raise DriverGone("the gateway's terminal_id, or its secret or private_key_file, is missing", which="channel.gateway",
+                         hint="write them in box.toml", again=False)
+    return HttpsChannel(GatewayCodec(account=c.account, secret=secret, now_s=time.time, nonce=lambda: secrets.token_hex(16)),
+                        base_url=c.base_url, ca_file=c.ca_file, client_cert=c.client_cert_file)
+
+
 def _key(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -139,4 +150,4 @@ SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
-CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _not_yet, "gateway": _not_yet}
+CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _not_yet, "gateway": _gateway}
