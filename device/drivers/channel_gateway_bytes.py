@@ -72,6 +72,10 @@ class _Said(msgspec.Struct):
     detail: str = ""
 
 
+class _Rotated(msgspec.Struct):
+    key: str
+
+
 class _BillHead(msgspec.Struct):
     result: str
     day: str
@@ -135,6 +139,19 @@ def refund_call(call: str, intent: RefundFields) -> Request:
 def bill_call(call: str, day: str) -> Request:
     """`bill`, which says whether it is ready, or `bill_file`."""
     return Request("POST", f"/v1/{call}", msgspec.json.encode({"day": day}))
+
+
+def rotate_call() -> Request:
+    return Request("POST", "/v1/rotate", b"{}")
+
+
+def new_key(body: bytes) -> bytes:
+    """The key in a proven reply to `rotate`: 64 hex digits as ASCII, or b"" when there is none."""
+    try:
+        key = msgspec.json.decode(body, type=_Rotated).key
+    except _NO_JSON:
+        return b""
+    return key.encode() if len(key) == 64 and not set(key) - set("0123456789abcdef") else b""
 
 
 def unproven(reply: Reply, proof_fault: str) -> Verdict | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import ssl
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from sim.channels.gateway import GatewayRules, dumped
 from sim.channels.server import FAULTS, Answer, Ask, ChannelServer, Say
 
 WINDOW_S = 300
-CALLS = ("place", "charge", "query", "undo", "refund", "refund_query", "bill", "bill_file")
+CALLS = ("place", "charge", "query", "undo", "refund", "refund_query", "bill", "bill_file", "rotate")
 
 
 class GatewayServer(ChannelServer):
@@ -36,7 +37,7 @@ class GatewayServer(ChannelServer):
     def __init__(self, rules: GatewayRules, *, secret: bytes, now_s: Callable[[], float] = time.time, port: int = 0,
                  tls: ssl.SSLContext | None = None) -> None:
         super().__init__(now_s=now_s, port=port, tls=tls)
-        self.rules, self._secret = rules, secret
+        self.rules, self.secret, self.next_secret = rules, secret, b""
 
     def scan(self, qr: str, outcome: str, *, wallet: str = "wechat", slow_s: float = 30) -> dict[str, Any]:
         with self._lock:
@@ -65,8 +66,14 @@ class GatewayServer(ChannelServer):
                 or not re.fullmatch(r"[!-~]{1,64}", nonce) or abs(self.now_s() - int(at)) > WINDOW_S):
             return Say(401, dumped({"result": "unknown_terminal"}))
         text = "\n".join([ask.method, ask.path, at, nonce, ""]).encode() + ask.body
-        if not bytes_eq(self._mac("request", text).encode(), h.get("tillbox-signature", "").encode()):
+        given = h.get("tillbox-signature", "").encode()
+        if self.next_secret and bytes_eq(self._mac("request", text, self.next_secret).encode(), given):
+            self.secret, self.next_secret = self.next_secret, b""      # used once: the one before is dead
+        if not bytes_eq(self._mac("request", text).encode(), given):
             return Say(401, dumped({"result": "unknown_terminal"}))
+        if ask.call == "rotate":
+            self.next_secret = self.next_secret or secrets.token_hex(32).encode()
+            return Say(200, dumped({"key": self.next_secret.decode()}))
         if ask.call == "other":
             return Say(404, dumped({"result": "no_such_call"}))
         return Say(*self.rules.answer(ask.call, ask.body))
@@ -76,6 +83,8 @@ class GatewayServer(ChannelServer):
 
     def proved(self, ask: Ask, say: Say, kind: str) -> Answer:
         headers, nonce = {"Content-Type": "application/json"}, ask.headers.get("tillbox-nonce", "")
+        if say.status == 401:
+            headers["Tillbox-Nonce"] = nonce
         if say.status != 401 and kind != "unsigned":
             over = "another" if kind == "other_nonce" else nonce
             text = f"{say.status}\n{over}\n".encode() + (b"not " if kind == "lying" else b"") + say.body
@@ -83,8 +92,9 @@ class GatewayServer(ChannelServer):
                         "Tillbox-Signature": self._mac("request" if kind == "request_key" else "reply", text)}
         return Answer(say.status, headers, say.body)
 
-    def _mac(self, direction: str, text: bytes) -> str:
-        key = HKDF(SHA256(), 32, self.rules.terminal_id.encode(), b"tillbox gateway 1 " + direction.encode()).derive(self._secret)
+    def _mac(self, direction: str, text: bytes, secret: bytes = b"") -> str:
+        key = HKDF(SHA256(), 32, self.rules.terminal_id.encode(), b"tillbox gateway 1 " + direction.encode()).derive(
+            secret or self.secret)
         mac = HMAC(key, SHA256())
         mac.update(text)
         return mac.finalize().hex()
