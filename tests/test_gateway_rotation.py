@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from device.drivers import channel_gateway_rotation as rotation
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_gateway import GatewayCodec
+from device.drivers.channel_https import HttpsChannel
+from device.drivers.registry import CHANNELS
+from device.errors import DriverGone
 from device.txn.effects import QueryOrder
 from device.txn.inputs import Said
 from sim.channels.gateway import GatewayRules
@@ -116,3 +120,16 @@ def test_a_late_401_of_the_old_key_does_not_bring_it_back(gateway):
     answer = gateway.exchange(late.method, late.path, late.headers, late.body)
     codec.read(QueryOrder(TEA), Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.body))
     assert (answer.status, codec.secret) == (401, b"f" * 64)
+
+
+def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key_file):
+    given = {"account": "main", "terminal_id": "T10001", "secret": "", "private_key_file": str(key_file), "ca_file": "",
+             "client_cert_file": "", "base_url": "http://127.0.0.1:1"}
+    rotation.keep_keys(key_file, b"f" * 64, SECRET)
+    driver = CHANNELS["gateway"](SimpleNamespace(**given))
+    assert isinstance(driver, rotation.GatewayChannel)
+    assert (driver._codec.secret, driver._codec._other) == (b"f" * 64, SECRET)
+    assert type(CHANNELS["gateway"](SimpleNamespace(**given | {"secret": SECRET.decode()}))) is HttpsChannel
+    for missing in ({"terminal_id": ""}, {"private_key_file": ""}, {"private_key_file": str(key_file) + "?"}):
+        with pytest.raises(DriverGone):
+            CHANNELS["gateway"](SimpleNamespace(**given | missing))
