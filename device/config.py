@@ -154,7 +154,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "wechat": ("appid", "mchid", "notify_url", "serial_no", "private_key_file", "platform_key_id", "platform_key_file"),
     "alipay": ("appid", "private_key_file", "platform_key_file"),
-    "unionpay": ("mchid", "private_key_file", "platform_key_file"),
+    "unionpay": ("mchid", "serial_no", "private_key_file", "platform_key_file"),
     "gateway": (),
 }
 MERCHANT_CHANNELS = ("wechat", "alipay", "unionpay")

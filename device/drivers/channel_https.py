@@ -128,7 +128,8 @@ class HttpsChannel:
         except (KeyError, ValueError) as fault:
             return unbuildable(effect, fault)
         try:
-            verdict = codec.read(effect, await self._lines.ask(request))
+            first = self._follow if isinstance(effect, FetchBill) else self._lines.ask      # some send the file at once
+            verdict = codec.read(effect, await first(request))
             for _ in range(FOLLOWS_MAX):
                 if verdict.follow is None:
                     break

@@ -138,6 +138,14 @@ def _gateway(c: ChannelConfig) -> Driver:
     return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=Path(c.private_key_file), **line)
 
 
+def _unionpay(c: ChannelConfig) -> Driver:
+    from device.drivers.channel_https import HttpsChannel
+    from device.drivers.channel_unionpay import UnionpayCodec
+    return HttpsChannel(UnionpayCodec(
+        account=c.account, private_key_pem=_key(c.private_key_file), cert_id=c.serial_no, trust_pem=_key(c.platform_key_file),
+        signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=c.ca_file)
+
+
 def _key(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -155,4 +163,4 @@ SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
-CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _not_yet, "gateway": _gateway}
+CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _unionpay, "gateway": _gateway}
