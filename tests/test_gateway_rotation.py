@@ -133,3 +133,14 @@ def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key
     for missing in ({"terminal_id": ""}, {"private_key_file": ""}, {"private_key_file": str(key_file) + "?"}):
         with pytest.raises(DriverGone):
             CHANNELS["gateway"](SimpleNamespace(**given | missing))
+
+
+@pytest.mark.parametrize("held", [b"a" * 31, b"a" * 40 + b" " + b"b" * 40, bytes(range(32)),
+                                  b"\n".join(c * 40 for c in (b"a", b"b", b"c"))])
+def test_what_is_no_key_is_refused_and_not_cut(held):
+    with pytest.raises(ValueError, match="printable"):
+        rotation.keys_of(held)
+
+
+def test_a_key_and_the_one_before_stand_a_line_each():
+    assert rotation.keys_of(b"a" * 64 + b"\n" + b"b" * 64 + b"\n") == (b"a" * 64, b"b" * 64) and rotation.keys_of(b"") == (b"", b"")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,23 @@ from device.drivers.channel_https import HttpsChannel, NoAnswer
 from device.txn.inputs import Input
 
 ROTATE_S, AGAIN_S = 86_400, 3_600
+KEY = re.compile(rb"[!-~]{32,256}")
 
 
 def keys_in(path: Path) -> tuple[bytes, bytes]:
-    """Newest key and the one before, b"" where there is none.  OSError when the file cannot be read."""
-    newest, older, *_ = [*path.read_bytes().split(), b"", b""]
+    """Newest key and the one before, b"" where there is none.  OSError when the file cannot be read; ValueError as `keys_of`."""
+    return keys_of(path.read_bytes())
+
+
+def keys_of(held: bytes) -> tuple[bytes, bytes]:
+    """The keys in what a file or the configuration holds, a line each.  ValueError, one sentence, for anything else.
+
+    Raw bytes would hold a blank or a line's end now and then, and be cut there: a key is printable.
+    """
+    lines = [line for line in held.split(b"\n") if line]
+    if len(lines) > 2 or not all(KEY.fullmatch(line) for line in lines):
+        raise ValueError("a terminal's key is 32 or more printable characters without blanks, one line each: write it as hex")
+    newest, older, *_ = [*lines, b"", b""]
     return newest, older
 
 

@@ -124,15 +124,15 @@ def _wechat(c: ChannelConfig) -> Driver:
 
 def _gateway(c: ChannelConfig) -> Driver:
     from device.drivers.channel_gateway import GatewayCodec
-    from device.drivers.channel_gateway_rotation import GatewayChannel
+    from device.drivers.channel_gateway_rotation import GatewayChannel, keys_of
     from device.drivers.channel_https import HttpsChannel
     line = {"base_url": c.base_url, "ca_file": c.ca_file, "client_cert": c.client_cert_file}
-    newest, older, *_ = [*(c.secret.encode() or _key(c.private_key_file) if c.secret or c.private_key_file else b"").split(),
-                         b"", b""]
+    newest, older = keys_of(c.secret.encode() or (_key(c.private_key_file) if c.private_key_file else b""))
     if not (c.terminal_id and newest):
         raise DriverGone("the gateway's terminal_id, or its secret or private_key_file, is missing", which="channel.gateway",
                          hint="write them in box.toml", again=False)
     codec = GatewayCodec(account=c.account, secret=newest, older=older, now_s=time.time, nonce=lambda: secrets.token_hex(16))
+    codec.rotate_request(c.terminal_id)                       # ValueError for an id that no request could name
     if c.secret:                         # the configuration is not ours to write: such a key stays
         return HttpsChannel(codec, **line)
     return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=Path(c.private_key_file), **line)
