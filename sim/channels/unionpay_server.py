@@ -1,76 +1,114 @@
-"""UnionPay's proofs and odd answers around `unionpay.py`: signed forms in, replies out that bring their certificate along.
+"""UnionPay over HTTP on this machine: the rules with the real proofs on both sides.
 
-Signs by its own code, not the box's, so that a slip there does not agree with itself.
+Knows forms, signatures and the certificate that stands in each reply.  Refuses to know what an order is: that is `unionpay.py`;
+lines and faults are `server.py`'s.  Its authority and its keys are made in memory and worth nothing.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import datetime
 import hashlib
+import io
+import json
 import ssl
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+from cryptography.x509.oid import NameOID
 
-from sim.channels.server import FAULTS, Answer, Ask, ChannelServer, Say
+from sim.channels import server
+from sim.channels.server import Answer, Ask, ChannelServer, Say
 from sim.channels.unionpay import UnionpayRules
 
-CALLS = {("01", "07"): "place", ("01", "06"): "charge", ("00", "00"): "query", ("04", "00"): "refund", ("76", "01"): "file"}
-SIGNER = "041@8310000000083040@中国银联股份有限公司@00016493"
+NAME = "中国银联股份有限公司"
+CALLS = {("01", "07"): "create", ("01", "06"): "pay", ("00", "00"): "query", ("04", "00"): "refund", ("31", "00"): "void",
+         ("99", "01"): "reversal", ("76", "01"): "bill"}
+PATHS = {"create": "/gateway/api/backTransReq.do", "query": "/gateway/api/queryTrans.do", "bill": "/"}
+FAULTS = server.FAULTS | {
+    "rotated": "effect; the answer is proven by a new certificate under the same root: as good as before",
+    "braces": "effect; a good answer with plus, equals and nested braces in its values",
+    "unclear": "effect; the query says that the payment is not clear yet (04)",
+    "half_booked": "effect; the query says that money was taken and its booking is not known (74)",
+    "foreign_root": "effect; the right name under a root that nobody holds",
+    "merchant_signed": "effect; signed by another merchant's certificate, which has the same root",
+    "expired": "effect; signed by UnionPay's certificate of ten years ago",
+    "bill_missing": "the bill lacks its last row",
+    "bill_extra": "the bill has a row of nobody",
+    "bill_altered": "the bill has one fen more in its first row",
+    "bill_torn": "the bill's file is cut off",
+}
 
 
-class Authority:
-    """A throw-away root and the certificates it gave: UnionPay's, its next one, and a merchant's."""
+class Signer(msgspec.Struct, frozen=True):
+    """A private key and the PEM of its certificate."""
 
-    def __init__(self, now_s: float) -> None:
-        self._now = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
-        self._root_key = rsa.generate_private_key(65537, 2048)
-        self.key = rsa.generate_private_key(65537, 2048)
-        self.root_pem = self._issued("Local UnionPay root", self._root_key, root=True)
-        self.leaf_pem, self.next_pem = self._issued(SIGNER, self.key), self._issued(SIGNER, self.key)
-        self.merchant_pem = self._issued("041@8310000000083040@Some shop@00000002", self.key)
+    key: Any
+    pem: str
 
-    def _issued(self, name: str, key: rsa.RSAPrivateKey, root: bool = False) -> str:
-        def named(text: str) -> x509.Name:
-            return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-        day = datetime.timedelta(days=1)
-        made = (x509.CertificateBuilder().subject_name(named(name)).issuer_name(named("Local UnionPay root"))
-                .public_key(key.public_key()).serial_number(x509.random_serial_number()).not_valid_before(self._now - day)
-                .not_valid_after(self._now + 900 * day).add_extension(x509.BasicConstraints(ca=root, path_length=None), True))
-        return made.sign(self._root_key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+class Authority(msgspec.Struct, frozen=True):
+    """A root, a middle certificate below it, and who they vouch for.  `trust_pem` is what a client holds."""
+
+    trust_pem: bytes
+    unionpay: Signer
+    others: dict[str, Signer]          # by the fault that uses them
+
+
+def authority() -> Authority:
+    """A fresh one; throw-away keys."""
+    root_key, middle_key, leaf_key, foreign_key = (rsa.generate_private_key(65537, 2048) for _ in range(4))
+    root = certified(root_key, "Local Root", root_key, "Local Root")
+    middle = certified(middle_key, "Local CA", root_key, "Local Root")
+    cn = f"041@8310000000083040@{NAME}@00016495"
+
+    def leaf(name: str, key: Any = leaf_key, by: Any = middle_key, years: int = 0) -> Signer:
+        return Signer(key, certified(key, name, by, "Local CA", ca=False, years=years).public_bytes(Encoding.PEM).decode())
+    return Authority(root.public_bytes(Encoding.PEM) + middle.public_bytes(Encoding.PEM), leaf(cn), {
+        "rotated": leaf(cn, foreign_key), "foreign_root": leaf(cn, by=foreign_key),
+        "merchant_signed": leaf("041@Z2026@某某商店@00000001"), "expired": leaf(cn, years=-10)})
+
+
+def certified(key: Any, name: str, by: Any, issuer: str, *, ca: bool = True, years: int = 0) -> x509.Certificate:
+    """A certificate of five years, begun `years` from now, for `key` under `name`."""
+    begun = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365 * years - 30)
+    subject, above = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (name, issuer))
+    return (x509.CertificateBuilder().subject_name(subject).issuer_name(above).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(begun)
+            .not_valid_after(begun + datetime.timedelta(days=5 * 365))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True).sign(by, SHA256()))
 
 
 class UnionpayServer(ChannelServer):
-    """As ChannelServer; `merchant_public_pem` proves requests, `authority` signs replies, `stranger` is another root."""
+    """As ChannelServer.  `merchant_public_pem` and `cert_id` (decimal) are what requests must be signed with."""
 
-    faults = FAULTS | {
-        "rotated": "effect; a good answer under UnionPay's next certificate",
-        "odd_values": "effect; a good answer with +, = and nested braces in it",
-        "other_root": "effect; a certificate of the right name that leads to another root",
-        "merchant_cert": "effect; signed by a merchant whose certificate has the same root",
-    }
+    faults = FAULTS
 
-    def __init__(self, rules: UnionpayRules, *, merchant_public_pem: bytes, authority: Authority, stranger: Authority,
+    def __init__(self, rules: UnionpayRules, *, merchant_public_pem: bytes, cert_id: str, authority: Authority,
                  now_s: Callable[[], float] = time.time, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(now_s=now_s, port=port, tls=tls)
-        self.rules = rules
+        self.rules, self.authority = rules, authority
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
-        self._authority, self._stranger = authority, stranger
+        self._cert_id = cert_id
 
-    def scan(self, qr: str, outcome: str, *, wallet: str = "unionpay", slow_s: float = 30) -> dict[str, Any]:
+    def scan(self, qr: str, outcome: str, *, wallet: str = "u-payer-1", slow_s: float = 30) -> dict[str, Any]:
+        """As `UnionpayRules.scan`, beside calls that are being served."""
         with self._lock:
             return self.rules.scan(qr, outcome, wallet=wallet, slow_s=slow_s)
 
-    def code(self, wallet: str = "unionpay") -> str:
+    def code(self, wallet: str = "u-payer-1") -> str:
         with self._lock:
             return self.rules.code(wallet)
 
@@ -82,58 +120,106 @@ class UnionpayServer(ChannelServer):
         with self._lock:
             return self.rules.orders()
 
+    # As ChannelServer wants them.  Between rules and proof a body is JSON, so that faults may touch it.
+
     def call_of(self, method: str, path: str, body: bytes) -> str:
-        asked = _form(body)
-        return CALLS.get((asked.get("txnType", ""), asked.get("txnSubType", "")), "other") if method == "POST" else "other"
+        """`create pay query refund void reversal bill other`."""
+        asked = asked_of(body)
+        call = CALLS.get((asked.get("txnType", ""), asked.get("txnSubType", "")), "other")
+        return call if method == "POST" and path == PATHS.get(call, PATHS["create"]) else "other"
 
     def rules_say(self, ask: Ask) -> Say:
-        asked = _form(ask.body)
-        try:
-            signed = base64.b64decode(asked.get("signature", ""))
-            self._merchant.verify(signed, _hashed(asked), PKCS1v15(), SHA256())
-        except (ValueError, InvalidSignature):
-            return self._say(asked, {"respCode": "11"})
-        if asked.get("merId") != self.rules.mchid or ask.call == "other":
-            return self._say(asked, {"respCode": "31"})
-        return self._say(asked, self.rules.answer(ask.call, asked))
+        asked = asked_of(ask.body)
+        if ask.call == "other" or "application/x-www-form-urlencoded" not in ask.headers.get("content-type", ""):
+            return Say(404, server.PAGE)
+        if not self._proven(asked):
+            return said_of(asked, {"respCode": "11", "respMsg": "验签失败[9100004]"})
+        return said_of(asked, self.rules.answer(asked))
 
-    def _say(self, asked: dict[str, str], more: dict[str, str]) -> Say:
-        echoed = ("version", "signMethod", "encoding", "txnType", "txnSubType", "merId", "orderId", "txnTime", "txnAmt",
-                  "settleDate")
-        return Say(200, urlencode({k: asked[k] for k in echoed if k in asked} | more).encode())
+    def _proven(self, asked: dict[str, str]) -> bool:
+        if (asked.get("version"), asked.get("signMethod"), asked.get("certId")) != ("5.1.0", "01", self._cert_id):
+            return False
+        text = "&".join(f"{k}={asked[k]}" for k in sorted(asked) if k != "signature")
+        try:
+            self._merchant.verify(base64.b64decode(asked.get("signature", ""), validate=True),
+                                  hashlib.sha256(text.encode()).hexdigest().encode(), PKCS1v15(), SHA256())
+        except (InvalidSignature, binascii.Error):
+            return False
+        return True
 
     def proved(self, ask: Ask, say: Say, kind: str) -> Answer:
-        headers = {"Content-Type": "text/html;charset=UTF-8"}
-        if kind in ("garbage", "huge"):
-            return Answer(say.status, headers, say.body)
-        fields = _form(say.body)
-        if kind == "odd_values":
-            fields |= {"reserved": "{a=1&b={c+d=&e}}", "respMsg": "a+b=c"}
-        if kind != "unsigned":
-            by = self._stranger if kind == "other_root" else self._authority
-            fields["signPubKeyCert"] = {"rotated": by.next_pem, "merchant_cert": by.merchant_pem}.get(kind, by.leaf_pem)
-            text = _hashed(fields) + (b"not" if kind == "lying" else b"")
-            fields["signature"] = base64.b64encode(by.key.sign(text, PKCS1v15(), SHA256())).decode()
-        return Answer(say.status, headers, "&".join(f"{k}={v}" for k, v in fields.items()).encode())
+        html = {"Content-Type": "text/html;charset=UTF-8"}
+        try:
+            said = json.loads(say.body)
+        except ValueError:                                # a page, or the fault that speaks another language
+            return Answer(say.status, html, say.body)
+        if kind in ("unclear", "half_booked") and "origRespCode" in said:
+            said["origRespCode"] = "04" if kind == "unclear" else "74"
+        if kind == "braces":
+            said |= {"reserved": "{a=1+1&b={c==d&e=[f&g]}&h=/+=}", "exchangeRate": "x=y+z="}
+        if kind.startswith("bill_") and "fileContent" in said:
+            said["fileContent"] = spoilt(said["fileContent"], kind)
+        signer = self.authority.others.get(kind, self.authority.unionpay)
+        said["signPubKeyCert"] = signer.pem
+        text = "&".join(f"{k}={said[k]}" for k in sorted(said) if said[k])
+        if kind == "lying":
+            text = "not " + text
+        if kind == "unsigned":
+            del said["signPubKeyCert"]
+        else:
+            hashed = hashlib.sha256(text.encode()).hexdigest().encode()
+            said["signature"] = base64.b64encode(signer.key.sign(hashed, PKCS1v15(), SHA256())).decode()
+        return Answer(say.status, html, "&".join(f"{k}={v}" for k, v in said.items()).encode())
 
     def lied(self, ask: Ask, body: bytes, kind: str) -> bytes:
-        said = _form(body)
+        try:
+            said = json.loads(body)
+        except ValueError:
+            return body
         if kind == "lying":
-            said |= {k: "64" if said[k] == "00" else "00" for k in ("respCode", "origRespCode") if k in said}
+            said |= {k: "34" if said[k] == "00" else "00" for k in ("respCode", "origRespCode") if k in said}
         if kind == "wrong_order":
             said |= {k: "X" + said[k][1:] for k in ("orderId", "settleDate") if k in said}
         if kind == "wrong_amount" and "txnAmt" in said:
             said["txnAmt"] = str(int(said["txnAmt"]) + 1)
-        return urlencode(said).encode()
+        return json.dumps(said).encode()
 
     def complaint(self, ask: Ask, kind: str) -> Say:
-        return self._say(_form(ask.body), {"respCode": "37" if kind == "busy" else "99"})
+        code = "37" if kind == "busy" else "04"
+        return said_of(asked_of(ask.body), {"respCode": code, "respMsg": f"失败[{code}]"})
 
 
-def _form(body: bytes) -> dict[str, str]:
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+def asked_of(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True))
+    except ValueError:
+        return {}
 
 
-def _hashed(fields: dict[str, str]) -> bytes:
-    text = "&".join(f"{k}={v}" for k, v in sorted(fields.items()) if v and k != "signature")
-    return hashlib.sha256(text.encode()).hexdigest().encode()
+def said_of(asked: dict[str, str], said: dict[str, str]) -> Say:
+    """A reply repeats what it was asked, but for the proof and the payer's code."""
+    echo = {k: v for k, v in asked.items() if k not in ("signature", "certId", "qrNo", "backUrl", "termId", "channelType")}
+    return Say(200, json.dumps(echo | said).encode())
+
+
+def spoilt(content: str, kind: str) -> str:
+    """A bill's fileContent with the fault in it."""
+    packed = zlib.decompress(base64.b64decode(content))
+    if kind == "bill_torn":
+        return base64.b64encode(zlib.compress(packed)[:-40]).decode()
+    files = zipfile.ZipFile(io.BytesIO(packed))
+    table = {name: files.read(name) for name in files.namelist()}
+    name = next(n for n in table if "ZM_" in n)
+    rows = table[name].splitlines(keepends=True)
+    if kind == "bill_missing":
+        rows = rows[:-1]
+    elif kind == "bill_extra":
+        rows.append(rows[0][:112] + b"NOBODY0000000001".ljust(32) + rows[0][144:])          # column 12: the order's number
+    else:
+        rows[0] = rows[0][:66] + f"{int(rows[0][66:78]) + 1:012d}".encode() + rows[0][78:]
+    table[name] = b"".join(rows)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for each, text in table.items():
+            archive.writestr(each, text)
+    return base64.b64encode(zlib.compress(out.getvalue())).decode()
