@@ -5,7 +5,11 @@ Pure.  Refuses to know any channel's rules: those are the `channel_NAME_bytes.py
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
+
+from device.types import Account
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -61,6 +65,52 @@ class Verdict(msgspec.Struct, frozen=True):
     wallet: str = ""                     # which wallet really paid, where an aggregator says so
     rows: tuple[BillRow, ...] = ()
     follow: Request | None = None
+
+
+class OrderFields(Protocol):
+    """What a codec reads of an intent to pay; frozen, so that a retry is the same bytes."""
+
+    @property
+    def order_no(self) -> str: ...
+    @property
+    def account(self) -> Account: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def made_at(self) -> str: ...
+    @property
+    def expires_at(self) -> str: ...
+    @property
+    def way(self) -> str: ...
+    @property
+    def extras(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class RefundFields(Protocol):
+    """Its twin for refunds."""
+
+    @property
+    def refund_no(self) -> str: ...
+    @property
+    def order_no(self) -> str: ...
+    @property
+    def account(self) -> Account: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def paid_fen(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def made_at(self) -> str: ...
+    @property
+    def channel_no(self) -> str: ...
+    @property
+    def way(self) -> str: ...
+    @property
+    def order_made_at(self) -> str: ...
 
 
 def cut_bytes(text: str, bytes_max: int) -> str:

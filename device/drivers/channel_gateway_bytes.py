@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from device.drivers.channel_bytes import BillRow, Reply, Request, Verdict, lie, plain
+from device.drivers.channel_bytes import BillRow, OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
 
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 QR_CHARS_MAX = 512
@@ -27,38 +27,8 @@ REFUND_WORDS = {
 }
 
 
-class OrderFields(Protocol):
-    """What is read of an intent to pay; RefundFields is its twin for refunds."""
-
-    @property
-    def order_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def way(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def made_at(self) -> str: ...
-    @property
-    def expires_at(self) -> str: ...
-    @property
-    def extras(self) -> tuple[tuple[str, str], ...]: ...
 
 
-class RefundFields(Protocol):
-    @property
-    def refund_no(self) -> str: ...
-    @property
-    def order_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def paid_fen(self) -> int: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def made_at(self) -> str: ...
 
 
 class _Said(msgspec.Struct):

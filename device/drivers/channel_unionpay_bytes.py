@@ -14,11 +14,9 @@ import datetime
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
-from device.drivers.channel_bytes import Reply, Request, Verdict, lie
-from device.types import Account
+from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, lie
 
 PAY_PATH = "/gateway/api/backTransReq.do"
 QUERY_PATH = "/gateway/api/queryTrans.do"
@@ -42,32 +40,8 @@ NEVER_REFUNDED = frozenset({"31", "32", "33", "35", "36", "38", "40", "45", "10"
 DUPLICATE, ABSENT, TOO_OFTEN, NO_FILE = "12", "34", "37", "98"
 
 
-class OrderFields(Protocol):
-    """What is read of an intent to pay; RefundFields is its twin for refunds."""
-
-    @property
-    def order_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def made_at(self) -> str: ...
-    @property
-    def way(self) -> str: ...
-    @property
-    def account(self) -> Account: ...
 
 
-class RefundFields(Protocol):
-    @property
-    def refund_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def made_at(self) -> str: ...
-    @property
-    def channel_no(self) -> str: ...
-    @property
-    def account(self) -> Account: ...
 
 
 # Requests, not signed yet

@@ -15,13 +15,11 @@ import binascii
 import datetime
 import json
 from collections.abc import Callable, Mapping
-from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from device.drivers.channel_bytes import Reply, Request, Verdict, cut_bytes, plain
-from device.types import Account
+from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, cut_bytes, plain
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 PROBE = "WECHATPAY/SIGNTEST/"        # deliberately wrong signatures, sent now and then to see whether we check
@@ -39,36 +37,8 @@ ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
 REFUND_PATH = "/v3/refund/domestic/refunds"
 
 
-class OrderFields(Protocol):
-    """What is read of an intent to pay; RefundFields is its twin for refunds."""
-
-    @property
-    def order_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def made_at(self) -> str: ...
-    @property
-    def expires_at(self) -> str: ...
-    @property
-    def account(self) -> Account: ...
 
 
-class RefundFields(Protocol):
-    @property
-    def refund_no(self) -> str: ...
-    @property
-    def order_no(self) -> str: ...
-    @property
-    def amount_fen(self) -> int: ...
-    @property
-    def paid_fen(self) -> int: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def account(self) -> Account: ...
 
 
 # Requests

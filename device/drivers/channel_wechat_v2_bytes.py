@@ -13,8 +13,7 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from device.drivers.channel_bytes import Reply, Request, Verdict, cut_bytes, lie, plain
-from device.drivers.channel_wechat_bytes import OrderFields
+from device.drivers.channel_bytes import OrderFields, Reply, Request, Verdict, cut_bytes, lie, plain
 
 MICROPAY_PATH, REVERSE_PATH = "/pay/micropay", "/secapi/pay/reverse"
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
