@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from device.drivers import channel_gateway_rotation as rotation
+from device.drivers import private_file
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_gateway import GatewayCodec
 from device.drivers.channel_https import HttpsChannel
+from device.drivers.private_file import PlainFile
 from device.drivers.registry import CHANNELS
 from device.errors import DriverGone
 from device.txn.effects import QueryOrder
@@ -38,13 +40,17 @@ def key_file(tmp_path):
     return file
 
 
+def keys_in(file):
+    return rotation.keys_of(file.read_bytes())
+
+
 def booted(server, key_file, *steps):
     """What a box that starts from its key file answers to `steps`: `rotate`, or `query`."""
     async def run():
-        newest, older = rotation.keys_in(key_file)
+        newest, older = keys_in(key_file)
         codec = GatewayCodec(account="main", secret=newest, older=older, now_s=lambda: START_S,
                              nonce=lambda: f"nonce{next(NONCES)}")
-        channel = rotation.GatewayChannel(codec, terminal_id="T10001", key_file=key_file, base_url=server.url)
+        channel = rotation.GatewayChannel(codec, terminal_id="T10001", key_file=PlainFile(key_file), base_url=server.url)
         try:
             return [await channel.rotate() if step == "rotate" else (await channel.do(QueryOrder(TEA))).said for step in steps]
         finally:
@@ -54,11 +60,11 @@ def booted(server, key_file, *steps):
 
 def test_the_old_key_dies_with_the_first_use_of_the_new(gateway, key_file):
     assert booted(gateway, key_file, "rotate") == [True]
-    newest, older = rotation.keys_in(key_file)
+    newest, older = keys_in(key_file)
     assert (older, key_file.stat().st_mode & 0o777) == (SECRET, 0o600)
     assert (gateway.secret, gateway.next_secret) == (SECRET, newest)        # not used yet: both are good
     assert booted(gateway, key_file, "query", "rotate", "query") == [Said.ABSENT, True, Said.ABSENT]
-    assert rotation.keys_in(key_file) == (gateway.secret, newest)
+    assert keys_in(key_file) == (gateway.secret, newest)
 
 
 def test_a_lost_answer_heals_and_gives_the_same_key(gateway, key_file):
@@ -66,22 +72,22 @@ def test_a_lost_answer_heals_and_gives_the_same_key(gateway, key_file):
     assert booted(gateway, key_file, "rotate", "rotate", "query") == [False, False, Said.ABSENT]
     promised = gateway.next_secret
     assert booted(gateway, key_file, "rotate", "query") == [True, Said.ABSENT]
-    assert gateway.secret == promised == rotation.keys_in(key_file)[0]
+    assert gateway.secret == promised == keys_in(key_file)[0]
 
 
 @pytest.mark.parametrize("kind", ["lying", "unsigned", "other_nonce", "garbage", "page", "truncated", "down"])
 def test_no_unproven_key_is_kept(gateway, key_file, kind):
     gateway.fault(kind, call="rotate")
     assert booted(gateway, key_file, "rotate") == [False]
-    assert rotation.keys_in(key_file) == (SECRET, b"")
+    assert keys_in(key_file) == (SECRET, b"")
 
 
 def test_a_disk_that_refuses_leaves_the_old_key_in_use(gateway, key_file, monkeypatch):
     def full(*_):
         raise OSError("no room")
-    monkeypatch.setattr(rotation.os, "fsync", full)
+    monkeypatch.setattr(private_file.os, "fsync", full)
     assert booted(gateway, key_file, "rotate", "query") == [False, Said.ABSENT]
-    assert gateway.secret == SECRET == rotation.keys_in(key_file)[0]
+    assert gateway.secret == SECRET == keys_in(key_file)[0]
 
 
 def test_a_gateway_that_forgot_the_new_key_is_met_with_the_old(gateway, key_file):
@@ -98,7 +104,7 @@ def test_the_rotation_is_the_drivers_own_and_ends_with_it(key_file):
 
     async def run():
         channel = Watched(GatewayCodec(account="main", secret=SECRET, now_s=lambda: 0, nonce=lambda: "n"),
-                          terminal_id="T10001", key_file=key_file, base_url="http://127.0.0.1:1")
+                          terminal_id="T10001", key_file=PlainFile(key_file), base_url="http://127.0.0.1:1")
         reader = asyncio.create_task(anext(channel.inputs(), None))
         await asyncio.wait_for(turned.wait(), 5)
         names = {task.get_name() for task in asyncio.all_tasks()}
@@ -125,7 +131,7 @@ def test_a_late_401_of_the_old_key_does_not_bring_it_back(gateway):
 def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key_file):
     given = {"account": "main", "terminal_id": "T10001", "secret": "", "private_key_file": str(key_file), "ca_file": "",
              "client_cert_file": "", "base_url": "http://127.0.0.1:1"}
-    rotation.keep_keys(key_file, b"f" * 64, SECRET)
+    key_file.write_bytes(b"f" * 64 + b"\n" + SECRET + b"\n")
     driver = CHANNELS["gateway"](SimpleNamespace(**given))
     assert isinstance(driver, rotation.GatewayChannel)
     assert (driver._codec.secret, driver._codec._other) == (b"f" * 64, SECRET)

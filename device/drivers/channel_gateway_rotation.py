@@ -1,29 +1,24 @@
 """The terminal's key on disk and its rotation: the driver's own step, at start and once a day.
 
-Knows the key file.  The new key is on disk beside the old before its first use; the gateway keeps the old one valid until
-then, so no cut and no lost answer leaves the two apart.  No fact of the core comes of it.
+Knows a place for keys, sealed or not.  The new key is on disk beside the old before its first use; the gateway keeps the old
+one valid until then, so no cut and no lost answer leaves the two apart.  No fact of the core comes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from device.drivers.channel_gateway import GatewayCodec
 from device.drivers.channel_https import HttpsChannel, NoAnswer
+from device.drivers.private_file import KeyFile
+from device.errors import Outside
 from device.txn.inputs import Input
 
 ROTATE_S, AGAIN_S = 86_400, 3_600
 KEY = re.compile(rb"[!-~]{32,256}")
-
-
-def keys_in(path: Path) -> tuple[bytes, bytes]:
-    """Newest key and the one before, b"" where there is none.  OSError when the file cannot be read; ValueError as `keys_of`."""
-    return keys_of(path.read_bytes())
 
 
 def keys_of(held: bytes) -> tuple[bytes, bytes]:
@@ -38,26 +33,10 @@ def keys_of(held: bytes) -> tuple[bytes, bytes]:
     return newest, older
 
 
-def keep_keys(path: Path, newest: bytes, older: bytes) -> None:
-    """Both keys on disk, mode 0600, or the file as it was."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(newest + b"\n" + older + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class GatewayChannel(HttpsChannel):
-    """As HttpsChannel, for one terminal whose keys stand in `key_file`."""
+    """As HttpsChannel, for one terminal whose keys stand in `key_file`, newest first, a line each."""
 
-    def __init__(self, codec: GatewayCodec, *, terminal_id: str, key_file: Path, **line: Any) -> None:
+    def __init__(self, codec: GatewayCodec, *, terminal_id: str, key_file: KeyFile, **line: Any) -> None:
         super().__init__(codec, **line)
         self._codec, self._terminal_id, self._key_file = codec, terminal_id, key_file
 
@@ -77,8 +56,8 @@ class GatewayChannel(HttpsChannel):
             key = self._codec.new_key(await self._lines.ask(self._codec.rotate_request(self._terminal_id)))
             if not key:
                 return False
-            await asyncio.to_thread(keep_keys, self._key_file, key, used)
-        except (NoAnswer, OSError):
+            await asyncio.to_thread(self._key_file.write, key + b"\n" + used + b"\n")
+        except (NoAnswer, OSError, Outside):
             return False
         self._codec.use(key, used)
         return True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from device.config import ChannelConfig, Config, PrinterConfig
 from device.drivers.contract import Driver
+from device.drivers.private_file import PlainFile
 from device.errors import DriverGone, Outside
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
@@ -135,7 +136,7 @@ def _gateway(c: ChannelConfig) -> Driver:
     codec.rotate_request(c.terminal_id)                       # ValueError for an id that no request could name
     if c.secret:                         # the configuration is not ours to write: such a key stays
         return HttpsChannel(codec, **line)
-    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=Path(c.private_key_file), **line)
+    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=PlainFile(c.private_key_file), **line)
 
 
 def _unionpay(c: ChannelConfig) -> Driver:

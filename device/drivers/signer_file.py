@@ -6,13 +6,11 @@ Whoever reads the file can sign as this box: a chip is better, and this is what 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from device.drivers import private_file
 from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import b64, seal, signing_input, thumbprint
 from device.txn.effects import Effect, SignRecord
@@ -88,12 +86,12 @@ def _load(path: Path, kid: str) -> Any:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        pem = _read(path)
+        pem = private_file.read(path, KEY_BYTES_MAX, which="signer")
         if pem is None and kid:
             raise _missing(f"The key file {path} is gone, and the journal's records are signed with its key {kid}.")
         if pem is None:
             _make(path)
-            pem = _read(path)
+            pem = private_file.read(path, KEY_BYTES_MAX, which="signer")
     except OSError as error:
         raise _gone(f"The key file {path} cannot be used: {error.strerror}.", "check the path and its folder") from None
     assert pem is not None
@@ -106,51 +104,13 @@ def _load(path: Path, kid: str) -> Any:
     return key
 
 
-def _read(path: Path) -> bytes | None:
-    """The file's bytes, or None when there is none.  Its mode is asked of the open file: no gap for a swap."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            raise _gone(f"The key file {path} is not a plain file.", "name a file")
-        if about.st_mode & 0o077:
-            raise _gone(f"The key file {path} may be read by others (mode {about.st_mode & 0o777:04o}).", f"chmod 600 {path}")
-        if about.st_uid not in (os.geteuid(), 0):
-            raise _gone(f"The key file {path} belongs to another user.", f"chown it to the user of the service: {path}")
-        return os.read(fd, KEY_BYTES_MAX)
-    finally:
-        os.close(fd)
-
-
 def _make(path: Path) -> None:
-    """A fresh key under `path`, whole or not at all; a key that appeared meanwhile stays."""
+    """A fresh key under `path`."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            os.write(fd, pem)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        try:
-            os.link(draft, path)         # refuses to replace, which a rename would do
-        except FileExistsError:
-            pass
-    finally:
-        os.unlink(draft)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    private_file.make(path, ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 def _missing(what: str) -> KeyMissing:
