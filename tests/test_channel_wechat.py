@@ -21,7 +21,9 @@ from device.txn.effects import CloseOrder, Intent, PlaceOrder, QueryOrder, Query
 from device.txn.inputs import ChannelSaid, DeviceSaid, QrReady, RefundWord, Said
 from device.types import Account
 from sim.channels.keys import key_pair, platform, seal
-from sim.channels.wechat import DAY_MS, HOUR_MS, REASONS, WechatRules
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_forms import REASONS
+from sim.channels.wechat_orders import DAY_MS, HOUR_MS
 from sim.channels.wechat_server import FAULTS, WechatServer
 
 START_S = int(datetime.datetime.fromisoformat("2026-11-18T10:26:40+08:00").timestamp())

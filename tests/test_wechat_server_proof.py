@@ -10,7 +10,8 @@ import json
 import pytest
 
 from sim.channels.keys import KeyPair, Platform, key_pair, platform
-from sim.channels.wechat import BEIJING, WechatRules
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_orders import BEIJING
 from sim.channels.wechat_server import WechatServer
 
 wechatpayv3 = pytest.importorskip("wechatpayv3")

@@ -1,7 +1,8 @@
 """WeChat Pay's rules for native orders and refunds, without a wire.
 
 Knows orders, their states, the idempotency of numbers and the payer's wallet; time is handed in and moved by whoever
-owns it.  Refuses to know HTTP and signatures: `wechat_server.py` adds them, a simulated world does without.
+owns it.  Payers' codes, forms and the bill have rooms of their own (`wechat_*.py`).  Refuses to know HTTP and signatures:
+`wechat_server.py` adds them, a simulated world does without.
 Source: WeChat Pay merchant documentation, API v3 (Native payment, query, close, refunds, error codes).
 """
 
@@ -11,219 +12,32 @@ import datetime
 import heapq
 import json
 import random
-import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
+from sim.channels import wechat_bill
+from sim.channels.wechat_codes import USERPAYING_MS, CodeDesk
+from sim.channels.wechat_forms import TAILS, Refused, checked_create, checked_refund, parsed, refuse_extra
+from sim.channels.wechat_orders import (
+    BEIJING,
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    ORDER_LIFE_MS,
+    OUTCOMES,
+    SECOND_MS,
+    Body,
+    Order,
+    Refund,
+    moment,
+)
 
-SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 CODE_LIFE_MS = 2 * HOUR_MS             # of a code_url, whatever time_expire says
-PAYER_CODE_LIFE_MS = MINUTE_MS         # of the code that a wallet shows
-REVERSE_AFTER_MS, REVERSE_WINDOW_MS = 15 * SECOND_MS, 7 * DAY_MS
-USERPAYING_MS = 45 * SECOND_MS         # after which WeChat itself gives a charged code up
-ORDER_LIFE_MS = 7 * DAY_MS             # of an order without time_expire
 REFUND_WINDOW_MS = 365 * DAY_MS
 REFUND_PARTS_MAX = 50
-BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 
-Body = dict[str, Any]
 Answer = tuple[int, Body | None]
-
-
-class Reason(NamedTuple):
-    """One way to say no: HTTP status, code, message, numeric tail of Request-ID.
-
-    Tails are the published ones and 0 where none is known.  Guesses: the status that
-    goes with ORDERPAID, the code of a refund that breaks a rule, and the wording of every message.
-    """
-
-    status: int
-    code: str
-    message: str
-    tail: int
-
-
-REASONS = {
-    "extra": Reason(400, "PARAM_ERROR", "a field is unknown or null", 270924358),
-    "invalid": Reason(400, "PARAM_ERROR", "a parameter is invalid", 268435461),
-    "range": Reason(400, "PARAM_ERROR", "a parameter is out of range", 268435464),
-    "appid": Reason(400, "APPID_MCHID_NOT_MATCH", "appid and mchid do not match", 268445527),
-    "mchid": Reason(400, "MCH_NOT_EXISTS", "no such merchant", 0),
-    "other_merchant": Reason(403, "NO_AUTH", "the order belongs to another merchant", 268447843),
-    "paid": Reason(400, "ORDERPAID", "the order is paid", 268498689),
-    "paid_close": Reason(400, "ORDERPAID", "the order is paid and cannot be closed", 268449538),
-    "code_close": Reason(400, "INVALID_REQUEST", "an order of this kind is reversed, not closed", 268449641),
-    "closed": Reason(400, "ORDER_CLOSED", "the order is closed", 268447914),
-    "expired": Reason(400, "INVALID_REQUEST", "the order is no longer valid", 268447914),
-    "repeated": Reason(400, "INVALID_REQUEST", "repeated with other parameters", 268498688),
-    "absent": Reason(404, "ORDER_NOT_EXIST", "the order does not exist", 268512771),
-    "no_refund": Reason(404, "RESOURCE_NOT_EXISTS", "the refund does not exist", 0),
-    "no_refund_order": Reason(404, "RESOURCE_NOT_EXISTS", "the order to refund does not exist", 268512771),
-    "unpaid": Reason(400, "INVALID_REQUEST", "the order is not paid", 0),
-    "too_much": Reason(400, "INVALID_REQUEST", "refunds would exceed the amount paid", 0),
-    "too_many": Reason(400, "INVALID_REQUEST", "50 partial refunds at most", 0),
-    "too_late": Reason(400, "INVALID_REQUEST", "paid more than a year ago", 0),
-    "too_soon": Reason(429, "FREQUENCY_LIMITED", "one minute between refunds of one order", 268447840),
-    "no_money": Reason(403, "NOT_ENOUGH", "the merchant's balance is not enough", 0),
-    "no_bill": Reason(400, "NO_STATEMENT_EXIST", "no trade on that day", 0),
-    "bill_soon": Reason(400, "STATEMENT_CREATING", "the bill is made at 9 o'clock of the next day", 0),
-    "bill_old": Reason(400, "INVALID_REQUEST", "bills go back three months", 0),
-    "no_path": Reason(404, "RESOURCE_NOT_EXISTS", "no such resource", 0),
-}
-TAILS = {                              # messages are all different: a test says so
-    reason.message: reason.tail for reason in REASONS.values()
-}
-
-BILL_HEAD = ("交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,"
-             "交易状态,付款银行,货币种类,应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,"
-             "充值券退款金额,退款类型,退款状态,商品名称,商户数据包,手续费,费率,订单金额,申请退款金额,费率备注")
-BILL_SUM_HEAD = ("总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,"
-                 "申请退款总金额")
-BILL_FEE_MILLI = 6                     # 0.60 %
-BILL_REFUND_STATES = {"SUCCESS": "SUCCESS", "PROCESSING": "PROCESSING", "CLOSED": "FAIL", "ABNORMAL": "CHANGE"}
-
-CREATE_FIELDS = {"appid", "mchid", "description", "out_trade_no", "notify_url", "amount", "time_expire", "attach",
-                 "goods_tag", "support_fapiao", "detail", "settle_info", "scene_info"}
-REFUND_FIELDS = {"transaction_id", "out_trade_no", "out_refund_no", "reason", "notify_url", "funds_account", "amount",
-                 "goods_detail"}
-ORDER_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,32}")
-REFUND_NO = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}")
-OUTCOMES = ("pay", "abandon", "insufficient", "slow")
-
-
-class Refused(Exception):
-    """A rule said no; carries the answer."""
-
-    def __init__(self, name: str, field: str = "") -> None:
-        super().__init__(name)
-        reason = REASONS[name]
-        self.status = reason.status
-        self.body: Body = {"code": reason.code, "message": reason.message}
-        if field:
-            self.body["detail"] = {"field": field, "issue": reason.message, "location": "body"}
-
-
-class Refund(msgspec.Struct):
-    refund_no: str
-    refund_id: str
-    content: Body
-    amount_fen: int
-    made_ms: int
-    due_ms: int
-    status: str = "PROCESSING"
-    success_ms: int = 0
-
-
-class Order(msgspec.Struct):
-    order_no: str
-    content: Body                          # as first sent: a repeat must equal it
-    total_fen: int
-    made_ms: int
-    expires_ms: int
-    state: str = "NOTPAY"
-    code_url: str = ""
-    code_until_ms: int = 0
-    transaction_id: str = ""
-    openid: str = ""                       # the wallet that scanned first; another one is refused
-    pays_ms: int | None = None             # a slow wallet has entered its password and pays then
-    paid_ms: int = 0
-    refunds: list[Refund] = msgspec.field(default_factory=list)
-    trade_type: str = "NATIVE"
-    reversed_ms: int = 0                   # when a paid one was given back by its reversal
-
-    def accepted_fen(self) -> int:
-        """Refunds that have happened or still will."""
-        return sum(r.amount_fen for r in self.refunds if r.status in ("PROCESSING", "SUCCESS"))
-
-
-class Code(msgspec.Struct):
-    """A payer's code as a wallet shows it: what its payer does when it is charged, and the order it went to."""
-
-    until_ms: int
-    outcome: str = "pay"
-    slow_s: float = 30
-    order_no: str = ""
-
-
-class CodeDesk:
-    """Payment codes of API v2: given out by wallets, charged once, reversed with their money."""
-
-    def __init__(self, rules: WechatRules) -> None:
-        self._rules = rules
-        self._codes: dict[str, Code] = {}
-
-    def fresh(self) -> str:
-        """A code that a wallet shows for a minute: 18 digits."""
-        code = f"13{self._rules._random.randrange(10 ** 16):016d}"
-        self._codes[code] = Code(self._rules._now_ms() + PAYER_CODE_LIFE_MS)
-        return code
-
-    def outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
-        """What the payer of `code` will do: `pay` at once, `slow` after a password, `abandon`, `insufficient`."""
-        if outcome not in OUTCOMES:
-            raise ValueError(f"no such outcome: {outcome}")
-        self._codes[code].outcome, self._codes[code].slow_s = outcome, slow_s
-
-    def micropay(self, fields: dict[str, str]) -> dict[str, str]:
-        """The reply to /pay/micropay beside its envelope: result_code, and err_code or the payment."""
-        rules = self._rules
-        rules._settle()
-        now, no, amount = rules._now_ms(), fields.get("out_trade_no", ""), fields.get("total_fee", "")
-        if not ORDER_NO.fullmatch(no) or not amount.isdigit() or int(amount) < 1 or not fields.get("body"):
-            return failed("PARAM_ERROR")
-        order = rules._orders.get(no)
-        if order is not None:
-            if order.state in ("SUCCESS", "REFUND"):
-                return failed("ORDERPAID")
-            if order.state in ("REVOKED", "CLOSED"):
-                return failed("ORDERREVERSED" if order.state == "REVOKED" else "ORDERCLOSED")
-            return failed("USERPAYING" if order.content["auth_code"] == fields.get("auth_code") else "OUT_TRADE_NO_USED")
-        code = self._codes.get(fields.get("auth_code", ""))
-        if code is None:
-            return failed("AUTH_CODE_ERROR")
-        if code.order_no or now >= code.until_ms:
-            return failed("AUTH_CODE_INVALID" if code.order_no else "AUTHCODEEXPIRE")
-        code.order_no = no
-        order = Order(no, {"auth_code": fields["auth_code"], "description": fields["body"]}, int(amount), now,
-                      now + ORDER_LIFE_MS, "USERPAYING", openid="o-payer-1", trade_type="MICROPAY")
-        rules._orders[no] = order
-        rules._wake(order, now + USERPAYING_MS)
-        if code.outcome == "pay":
-            rules._pay(order, now)
-            return {"result_code": "SUCCESS", "openid": order.openid, "is_subscribe": "N", "trade_type": "MICROPAY",
-                    "bank_type": "OTHERS", "total_fee": amount, "fee_type": "CNY", "cash_fee": amount,
-                    "transaction_id": order.transaction_id, "out_trade_no": no, "time_end": moment(now)[:19]}
-        if code.outcome == "insufficient":
-            order.state = "PAYERROR"
-            return failed("NOTENOUGH")
-        if code.outcome == "slow":
-            order.pays_ms = now + int(code.slow_s * SECOND_MS)
-            rules._wake(order, order.pays_ms)
-        return failed("USERPAYING")
-
-    def reverse(self, fields: dict[str, str]) -> dict[str, str]:
-        """The reply to /secapi/pay/reverse: dead when unpaid, given back when paid, again the same."""
-        rules = self._rules
-        rules._settle()
-        order = rules._orders.get(fields.get("out_trade_no", ""))
-        if order is None:
-            return failed("ORDERNOTEXIST") | {"recall": "N"}
-        if order.trade_type != "MICROPAY" or order.state == "REFUND":
-            return failed("TRADE_STATE_ERROR") | {"recall": "N"}
-        if rules._now_ms() > order.made_ms + REVERSE_WINDOW_MS:
-            return failed("REVERSE_EXPIRE") | {"recall": "N"}
-        if rules._now_ms() < order.made_ms + REVERSE_AFTER_MS and order.state == "USERPAYING":
-            return failed("USERPAYING") | {"recall": "Y"}
-        if order.state != "REVOKED":
-            order.reversed_ms = rules._now_ms() if order.state == "SUCCESS" else 0
-        order.state, order.pays_ms = "REVOKED", None
-        return {"result_code": "SUCCESS", "recall": "N"}
-
-
-def failed(code: str) -> dict[str, str]:
-    return {"result_code": "FAIL", "err_code": code, "err_code_des": code.lower()}
 
 
 class WechatRules:
@@ -492,59 +306,13 @@ class WechatRules:
         return [self._row(order) for order in self._orders.values()]
 
     def trade_bill(self, day: str) -> tuple[int, bytes | Body]:
-        """The bill of `day` (YYYY-MM-DD, Beijing), type ALL, UTF-8: (200, file) or (status, error).
-
-        Rows are paid orders by the day of payment and refunds by the day they were accepted; values start with a
-        backtick, amounts are yuan.  A fee is reported per row and given back with a refund.
-        """
+        """The bill of `day` (YYYY-MM-DD, Beijing), as `wechat_bill.trade_bill`: (200, file) or (status, error)."""
         self._settle()
         try:
-            return 200, self._trade_bill(day)
+            return 200, wechat_bill.trade_bill(self._orders.values(), day, now_ms=self._now_ms(), appid=self.appid,
+                                               mchid=self.mchid)
         except Refused as no:
             return no.status, no.body
-
-    def _trade_bill(self, day: str) -> bytes:
-        try:
-            start = datetime.datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=BEIJING)
-        except ValueError:
-            raise Refused("invalid", "/bill_date") from None
-        start_ms = int(start.timestamp()) * SECOND_MS
-        if self._now_ms() < start_ms + DAY_MS + 9 * HOUR_MS:
-            raise Refused("bill_soon")
-        if self._now_ms() > start_ms + 92 * DAY_MS:
-            raise Refused("bill_old")
-        today = range(start_ms, start_ms + DAY_MS)
-        rows: list[tuple[int, list[str]]] = []
-        paid_fen = back_fen = 0
-        for order in self._orders.values():
-            if order.paid_ms in today:
-                rows.append((order.paid_ms, self._bill_row(order, None)))
-                paid_fen += order.total_fen
-            if order.reversed_ms in today:
-                rows.append((order.reversed_ms, self._bill_row(order, Refund("", "", {}, order.total_fen, order.reversed_ms, 0,
-                                                                             "SUCCESS"), "REVOKED")))
-                back_fen += order.total_fen
-            for refund in order.refunds:
-                if refund.made_ms in today:
-                    rows.append((refund.made_ms, self._bill_row(order, refund)))
-                    back_fen += refund.amount_fen
-        if not rows:
-            raise Refused("no_bill")
-        sums = [str(len(rows)), yuan(paid_fen), yuan(back_fen), "0.00", fee(paid_fen - back_fen), yuan(paid_fen),
-                yuan(back_fen)]
-        told = [ticked(row) for _, row in sorted(rows, key=lambda r: r[0])]
-        return "\r\n".join([BILL_HEAD, *told, BILL_SUM_HEAD, ticked(sums), ""]).encode()
-
-    def _bill_row(self, order: Order, refund: Refund | None, state: str = "REFUND") -> list[str]:
-        at_ms = order.paid_ms if refund is None else refund.made_ms
-        at = datetime.datetime.fromtimestamp(at_ms / SECOND_MS, BEIJING).strftime("%Y-%m-%d %H:%M:%S")
-        paid, back = (order.total_fen, 0) if refund is None else (0, refund.amount_fen)
-        returned = ["0", "0", "0.00", "0.00", "", ""] if refund is None else [
-            refund.refund_id, refund.refund_no, yuan(back), "0.00", "ORIGINAL", BILL_REFUND_STATES[refund.status]]
-        return [at, self.appid, self.mchid, "0", "", order.transaction_id, order.order_no, order.openid, order.trade_type,
-                "SUCCESS" if refund is None else state, "OTHERS", "CNY", yuan(paid), "0.00", *returned,
-                order.content["description"], order.content.get("attach", ""), fee(paid - back), "0.60%", yuan(paid),
-                yuan(back), ""]
 
     def _row(self, order: Order) -> Body:
         paid, back = order.state in ("SUCCESS", "REFUND"), order.accepted_fen()
@@ -592,105 +360,3 @@ class WechatRules:
         self._count += 1
         day = datetime.datetime.fromtimestamp(self._now_ms() / SECOND_MS, BEIJING).strftime("%Y%m%d")
         return f"{head}000000{day}{self._count:010d}"
-
-
-def parsed(body: bytes) -> Body:
-    try:
-        fields = json.loads(body)
-    except ValueError:
-        raise Refused("invalid") from None
-    if not isinstance(fields, dict):
-        raise Refused("invalid")
-    return fields
-
-
-def checked_create(body: Body, now_ms: int) -> int | None:
-    """When the order ends in Unix ms, None without time_expire.  Raises Refused for the first field that is wrong."""
-    refuse_extra(body, CREATE_FIELDS)
-    for name, most in (("appid", 32), ("mchid", 32), ("description", 127), ("out_trade_no", 32), ("notify_url", 255)):
-        text(body, name, most)
-    if not ORDER_NO.fullmatch(body["out_trade_no"]):
-        raise Refused("invalid", "/out_trade_no")
-    if not body["notify_url"].startswith("https://") or "?" in body["notify_url"]:
-        raise Refused("invalid", "/notify_url")
-    if "attach" in body:
-        text(body, "attach", 128)
-    amount = body.get("amount")
-    if not isinstance(amount, dict):
-        raise Refused("invalid", "/amount")
-    refuse_extra(amount, {"total", "currency"}, "/amount")
-    fen(amount, "total")
-    currency(amount)
-    if "time_expire" not in body:
-        return None
-    text(body, "time_expire", 64)
-    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", body["time_expire"]):
-        raise Refused("invalid", "/time_expire")
-    try:
-        return int(datetime.datetime.fromisoformat(body["time_expire"]).timestamp() * SECOND_MS)
-    except ValueError:
-        raise Refused("invalid", "/time_expire") from None
-
-
-def checked_refund(body: Body) -> None:
-    refuse_extra(body, REFUND_FIELDS)
-    if ("transaction_id" in body) == ("out_trade_no" in body):
-        raise Refused("invalid", "/out_trade_no")
-    text(body, "transaction_id" if "transaction_id" in body else "out_trade_no", 32)
-    text(body, "out_refund_no", 64)
-    if not REFUND_NO.fullmatch(body["out_refund_no"]):
-        raise Refused("invalid", "/out_refund_no")
-    if "reason" in body:
-        text(body, "reason", 80)
-    amount = body.get("amount")
-    if not isinstance(amount, dict):
-        raise Refused("invalid", "/amount")
-    refuse_extra(amount, {"refund", "total", "currency", "from"}, "/amount")
-    fen(amount, "refund")
-    fen(amount, "total")
-    if amount.get("currency") != "CNY":
-        raise Refused("invalid", "/amount/currency")
-
-
-def refuse_extra(body: Body, known: set[str], at: str = "") -> None:
-    for name, value in body.items():
-        if name not in known or value is None:
-            raise Refused("extra", f"{at}/{name}")
-
-
-def text(body: Body, name: str, most: int) -> None:
-    value = body.get(name)
-    if not isinstance(value, str) or not 1 <= len(value) <= most:
-        raise Refused("invalid", f"/{name}")
-
-
-def fen(amount: Body, name: str) -> None:
-    value = amount.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Refused("invalid", f"/amount/{name}")
-    if value < 1:
-        raise Refused("range", f"/amount/{name}")
-
-
-def currency(amount: Body) -> None:
-    if amount.get("currency", "CNY") != "CNY":
-        raise Refused("invalid", "/amount/currency")
-
-
-def yuan(amount_fen: int) -> str:
-    return f"{amount_fen // 100}.{amount_fen % 100:02d}"
-
-
-def fee(amount_fen: int) -> str:
-    """The fee on `amount_fen` in yuan with five decimals, exactly."""
-    share = amount_fen * BILL_FEE_MILLI
-    return f"{'-' if share < 0 else ''}{abs(share) // 100_000}.{abs(share) % 100_000:05d}"
-
-
-def ticked(values: list[str]) -> str:
-    return ",".join("`" + value for value in values)
-
-
-def moment(at_ms: int) -> str:
-    """Beijing time as WeChat writes it."""
-    return datetime.datetime.fromtimestamp(at_ms // SECOND_MS, BEIJING).isoformat()

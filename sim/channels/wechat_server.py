@@ -29,7 +29,8 @@ from device.drivers import channel_wechat_v2_bytes as v2
 from sim.channels import server
 from sim.channels.keys import KeyPair, Platform, seal
 from sim.channels.server import Answer, Ask, ChannelServer, Say
-from sim.channels.wechat import WechatRules, moment
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_orders import moment
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 WINDOW_S = 300

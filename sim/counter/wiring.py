@@ -22,7 +22,8 @@ import msgspec
 from device.store_forward.token import thumbprint
 from fleet.collector import AckKey
 from sim.channels.keys import KeyPair, Platform, key_pair, platform
-from sim.channels.wechat import Order, WechatRules
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_orders import Order
 from sim.counter.calls import PRODUCTS_CSV, Refusal
 from sim.devices.printer import PrinterModel
 
