@@ -8,7 +8,7 @@ from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
 from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
-from device.txn.effects import ChargeCode, Effect, KickDrawer, Print
+from device.txn.effects import ChargeCard, ChargeCode, Effect, KickDrawer, Print
 from device.txn.facts import (
     BooksStood,
     DrawerDone,
@@ -169,7 +169,7 @@ def keys_touched(facts: list[Fact]) -> set[Key]:
 
 def _started(effect: Effect) -> Fact:
     match effect:
-        case ChargeCode():
+        case ChargeCode() | ChargeCard():
             return wire.ChargeStarted(effect.intent.order_no)
         case Print():
             return ReceiptStarted(effect.job)

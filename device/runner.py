@@ -19,7 +19,7 @@ from device.errors import DriverBusy, DriverGone
 from device.pace import wait_ms
 from device.txn import show
 from device.txn.desk import Verdict
-from device.txn.effects import Alarm, ChargeCode, Effect, FetchBill, KickDrawer, Print, Recall
+from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Recall
 from device.txn.facts import Fact, OrderIntended, RecordSigned
 from device.txn.inputs import (
     BillSaid,
@@ -253,7 +253,7 @@ def _never_left(effect: Effect, word: str, why: str) -> Input:
     match effect:
         case Print():
             return PrintRefused(effect.job, word, why)
-        case ChargeCode():
+        case ChargeCode() | ChargeCard():
             return ChannelSaid(effect.intent.order_no, Said.REFUSED, detail=why)
     assert isinstance(effect, KickDrawer)
     return DrawerKicked(effect.kick)
@@ -264,7 +264,7 @@ def _mute(effect: Effect) -> Input:
     match effect:
         case Print():
             return PrintUnsure(effect.job, "the printer said nothing for a minute")
-        case ChargeCode():
+        case ChargeCode() | ChargeCard():
             return ChannelSaid(effect.intent.order_no, Said.UNKNOWN, detail="no answer in time")
     assert isinstance(effect, KickDrawer)
     return DrawerKicked(effect.kick)

@@ -66,6 +66,11 @@ class Rules(msgspec.Struct, frozen=True):
 # A payer's code is charged at once and decided within a minute, and its undo is a reversal.
 CODE_RULES = Rules(pace_ms=((60_000, 5_000),), give_up_ms=45_000, undo_after_ms=15_000, undo_moves_money=True)
 
+# A sale at a card terminal lasts as long as its holder takes; the terminal voids what was approved.
+CARD_RULES = Rules(pace_ms=((300_000, 2_000),), give_up_ms=180_000, undo_moves_money=True, dead_after_ms=86_400_000,
+                   refund_query_ms=5_000, refund_parts_max=1, refund_days_max=180)
+WAY_RULES = {"qr": Rules(), "code": CODE_RULES, "card": CARD_RULES}
+
 
 class CodeRule(msgspec.Struct, frozen=True):
     """Payment codes of one wallet: digits alone, `low` to `high` the first two, `shortest` to `longest` in all."""
@@ -117,4 +122,4 @@ class Terms(msgspec.Struct, frozen=True):
     def rules_of(self, channel: str, way: str = "qr") -> Rules:
         """The rules of `channel` for orders of this way; the defaults where nothing was settled."""
         name = channel if way == "qr" else f"{channel}.{way}"
-        return next((rules for known, rules in self.rules if known == name), CODE_RULES if way == "code" else Rules())
+        return next((rules for known, rules in self.rules if known == name), WAY_RULES[way])

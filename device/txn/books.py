@@ -58,6 +58,7 @@ class Tender(msgspec.Struct, frozen=True):
     wallet: str = ""                 # which wallet really paid, where an aggregator said so
     instalments: int = 0             # periods the payer pays in, 0 for none
     fee_payer: str = ""              # who bears their fee: payer or shop
+    payer: str = ""                  # what may be shown of the card that paid: "****1234"
 
 
 class Basket(msgspec.Struct):
@@ -95,7 +96,7 @@ class Order(msgspec.Struct):
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
     disputed_fen: int = 0          # what the channel says was paid, where that is not the amount; 0: no dispute
-    charged: bool = False          # the payer's code left, once
+    charged: bool = False          # the payer's code, or the sale at the terminal, left once
     undo_moves: bool = False       # frozen with the intent: the undo of a paid order gives its money back
     undo_after_ms: int = 0
     undo_refused: bool = False     # the channel will never undo it: only its word on the payment counts
@@ -371,7 +372,7 @@ def _order_overdue(b: Books, f, at: Stamp) -> None:
 
 def _order_closed(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    _failed(b, order, order.cause or ("refused" if order.intent.way == "code" else "closed"))
+    _failed(b, order, order.cause or ("closed" if order.intent.way == "qr" else "refused"))
     order.phase, order.qr, order.channel_no = Phase.CLOSED, "", ""
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
     if order.park == "give_back":

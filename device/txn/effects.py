@@ -72,6 +72,17 @@ class ChargeCode(Effect, frozen=True):
         return f"ChargeCode({self.intent!r}, code=...)"
 
 
+class ChargeCard(Effect, frozen=True):
+    """Start one sale at the card terminal, at most once over all boots: a second request may charge a second time.
+
+    Answers ChannelSaid.  Afterwards only QueryOrder, by our order number, tells what became of it.
+    """
+
+    kind: ClassVar[str] = "once"
+    binds: ClassVar[bool] = True
+    intent: Intent
+
+
 class QueryOrder(Effect, frozen=True):
     """Ask what became of an order.  Answers ChannelSaid.  `watch`: it is closed and only watched, at a slow pace."""
 

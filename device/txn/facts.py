@@ -86,7 +86,7 @@ class QrIssued(Fact, frozen=True):
 
 
 class ChargeStarted(Fact, frozen=True):
-    """The payer's code leaves now, once: it is never sent again under this number."""
+    """The payer's code, or the sale at the card terminal, leaves now, once: it is never sent again under this number."""
 
     order_no: str
 

@@ -92,6 +92,7 @@ class ChannelSaid(Input, frozen=True):
     detail: str = ""
     wallet: str = ""               # which wallet really paid, where an aggregator says so
     undo: bool = False             # the answer to an undo: PAID then says that it was left alone
+    payer: str = ""                # what a card terminal may show of a card: "****1234"
 
 
 class RefundSaid(Input, frozen=True):

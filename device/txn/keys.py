@@ -398,11 +398,13 @@ def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verd
         if not tender.order_no:
             continue
         part = min(amount, tender.amount_fen - sale.returned.get(tender.order_no, 0))
-        today, rules = d.terms.account_of(tender.method), d.terms.rules_of(tender.method)
+        today, rules = d.terms.account_of(tender.method), d.terms.rules_of(tender.method, tender.way)
         if part <= 0:
             continue
         if today is None:
             return refuse("no_channel")               # nobody to carry it out
+        if tender.way == "card" and tender.account != today:
+            return refuse("refund_terminal")          # only the terminal that took it knows it
         if sale.parts >= rules.refund_parts_max:
             return refuse("refund_parts")
         if _age_days(sale, at) > rules.refund_days_max:

@@ -131,20 +131,23 @@ def tender_of(intent: Intent, said: ChannelSaid) -> Tender:
     """What a paid order becomes in its sale."""
     extras = dict(intent.extras)
     return Tender(intent.channel, intent.amount_fen, intent.order_no, said.channel_no, intent.account, intent.made_at,
-                  intent.way, said.wallet, int(extras.get("instalments", "0")), extras.get("fee_payer", ""))
+                  intent.way, said.wallet, int(extras.get("instalments", "0")), extras.get("fee_payer", ""), said.payer)
 
 
 def ask_payer(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
-    """The channel knows a charged code and waits for its payer.  Of a QR it only says that the request has arrived."""
+    """The channel knows a charged code, or the card terminal its sale, and waits for the payer.
+
+    Of a QR it only says that the request has arrived.
+    """
     if order.intent.way == "qr":
         return Verdict()
     live = b.basket.order_no == order.intent.order_no
-    return Verdict([PayerAsked(order.intent.order_no)], say("payer_asked") if live else None, "wait",
-                   desk=outcome_of(d, order, True, at))
+    words = say("present_card" if order.intent.way == "card" else "payer_asked")
+    return Verdict([PayerAsked(order.intent.order_no)], words if live else None, "wait", desk=outcome_of(d, order, True, at))
 
 
 def turned_down(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
-    """The one try of a payer's code was refused for good; the number is burnt.  Of a QR this proves nothing."""
+    """The one try of a payer's code or card was refused for good; the number is burnt.  Of a QR this proves nothing."""
     if order.intent.way == "qr":
         return Verdict()
     verdict = close(b, d, order, said, at)
@@ -166,7 +169,12 @@ def paid_under_undo(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stam
 
 
 def never_undone(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
-    """The undo is refused for good.  A payment that was seen before stands, and goes back by a refund."""
+    """The undo is refused for good.  A payment that was seen before stands, and goes back by a refund.
+
+    A card that was declined is declined, whatever was wished meanwhile: nothing is left to undo, unless it was paid before.
+    """
+    if order.intent.way == "card" and not said.undo and not order.channel_no:
+        return close(b, d, order, said, at)
     if not said.undo or order.undo_refused:
         return Verdict()
     facts: list[Fact] = [UndoRefused(order.intent.order_no, said.detail)]
@@ -223,7 +231,7 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
 
 def settle(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
     """A try of ours was refused, and an earlier one may stand there and be paid: only close and query can tell."""
-    if order.intent.way == "code":
+    if order.intent.way != "qr":
         return turned_down(b, d, order, said, at)
     live = b.basket.order_no == order.intent.order_no
     again = live and other_route(d, order)

@@ -21,6 +21,7 @@ from device.types import Account, CodeRule, Stamp, Terms
 CHANNEL_KEYS = {1: "wechat", 2: "alipay", 3: "unionpay", 4: "gateway", 5: "card"}
 PART_FEN_MIN = 10            # what is typed before PAY is a channel below this, and an amount from here on
 AGGREGATOR = "gateway"       # takes every wallet
+CARD = "card"                # the terminal on the counter: it shows no QR, so PAY alone never chooses it
 INSTALMENTS = "TBC-FQ-"      # a card at the counter: TBC-FQ-12-SHOP, periods and who bears the fee
 PERIODS = ("3", "6", "12")
 SPENT_MAX = 16
@@ -32,7 +33,7 @@ def pay_key(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
         return refuse("no_channel")
     part_fen = n if n is not None and n >= PART_FEN_MIN else 0
     if n is None or part_fen:
-        routes = _usable(d, d.terms.route)
+        routes = _usable(d, tuple(name for name in d.terms.route if name != CARD))
     else:
         routes = _usable(d, (CHANNEL_KEYS[n], *((AGGREGATOR,) if n <= 3 else ())))
     return _begin(b, d, routes, "card" if n == 5 else "qr", part_fen, at)

@@ -39,7 +39,7 @@ def sale_paper(terms: Terms, sale: Sale, at: Stamp, note: str = "") -> Paper:
              Pair("合计 / Total", yuan(sale.amount_fen), 2, True)]
     for tender in sale.tenders:
         zh, en = WALLETS.get(tender.method, (tender.method, tender.method))
-        parts.append(Pair(f"{zh} / {en}", yuan(tender.amount_fen)))
+        parts.append(Pair(f"{zh} / {en} {tender.payer}".strip(), yuan(tender.amount_fen)))
     if sale.tendered_fen:
         parts += [Pair("实收 / Tendered", yuan(sale.tendered_fen)), Pair("找零 / Change", yuan(sale.change_fen))]
     if note:

@@ -30,6 +30,8 @@ def _tender(t: Tender) -> dict[str, object]:
     said: dict[str, object] = {"method": t.method, "amount_fen": t.amount_fen, "order_no": t.order_no, "channel_no": t.channel_no}
     if t.wallet:
         said["wallet"] = t.wallet
+    if t.payer:
+        said["payer"] = t.payer
     if t.instalments:
         said |= {"instalments": t.instalments, "fee_payer": t.fee_payer}
     return said

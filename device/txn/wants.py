@@ -10,6 +10,7 @@ from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.effects import (
     Alarm,
+    ChargeCard,
     ChargeCode,
     CloseOrder,
     Effect,
@@ -92,7 +93,9 @@ def _first(order: Order, books: Books, desk: Desk) -> set[Effect]:
     if order.phase is not Phase.PLACING:
         return set()
     no, intent = order.intent.order_no, order.intent
-    if intent.way == "code":                          # started once: afterwards only the query can tell
+    if intent.way == "card":                          # started once: afterwards only the query can tell
+        return set() if order.charged else {ChargeCard(intent)}
+    if intent.way == "code":
         waits = desk.code is not None and desk.code.order_no == no and not order.charged
         return {ChargeCode(intent, desk.code.code)} if waits and desk.code is not None else set()
     place_ms = desk.terms.rules_of(intent.channel, intent.way).place_ms

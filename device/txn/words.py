@@ -87,6 +87,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "refund_none": ("已全部退款", "It was given back already"),
     "refund_parts": ("部分退款次数已达上限", "Too many part refunds of one order"),
     "refund_old": ("已超过 {days} 天退款期限", "Paid more than {days} days ago: the channel takes no refund"),
+    "refund_terminal": ("此卡在另一台刷卡机上支付：请在那台机上退款", "Paid at another card terminal: refund it there"),
     "refund_wait": ("上一笔退款未完成，请稍候", "The last refund is not finished yet: wait a moment"),
     "refunding": ("退款处理中 {amount}", "Refunding {amount}"),
     "refunded": ("已退款 {amount}", "Refunded {amount}"),
