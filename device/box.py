@@ -111,7 +111,7 @@ class Box:
         books, desk = self.books, self.desk
         grounds: tuple[tuple[Key, object], ...] = (
             (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due))), (("recall",), desk.looking),
-            (("shown",), (books.shown, books.boot)))
+            (("shown",), (books.shown, books.boot)), (("cloud",), (desk.asking, tuple(books.leases))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
         if moved:
             self._seen = dict(grounds)

@@ -28,6 +28,7 @@ from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.goods import PriceList
 from device.mqtt import wire
+from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.runner import Runner
 from device.store_forward.forwarder import Forwarder, Refused
@@ -87,7 +88,9 @@ class Daemon:
             self.journal.close()
             raise
         self.prices, self.prices_fault = _prices(config)
-        drivers = {"signer": self.signer, **drivers_of(to_driven(config), self.look_up)}
+        self._ack_keys: dict = {}                     # read when the line is first wanted
+        self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self._ack_keys, self._publish)
+        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
         self.forwarder: Forwarder | None = None
         self.link = None
@@ -152,7 +155,7 @@ class Daemon:
 
     def _link(self):
         from device.mqtt.client import Link
-        self._ack_keys = _ack_verifiers(self.config)
+        self._ack_keys |= _ack_verifiers(self.config)
         c = self.config.mqtt
         context = _tls(self.config)
         return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._line,
@@ -176,7 +179,13 @@ class Daemon:
         self.forwarder.on_link(up, collector, self.clock.now_ms())
         self._forward()
 
+    def _publish(self, name: str, payload: bytes) -> bool:
+        return self.link is not None and self.link.publish(name, payload)
+
     def _came(self, name: str, payload: bytes) -> None:
+        if name == "answer":
+            self.cloud.came(payload)
+            return
         if name != "ack":
             log.warning("a message on %s is not understood by this release", name)
             return

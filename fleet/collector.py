@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from device.mqtt import topics, wire
+from device.mqtt import ask_wire, topics, wire
 from device.store_forward.token import thumbprint
 from fleet.store_sqlite import Outcome, Store, Unreadable
 
@@ -81,6 +81,7 @@ class Clerk:
         at = self._wall()
         batches: dict[tuple[str, str], Outcome] = {}
         replies: list[wire.Ack] = []
+        answers: list[Message] = []
         with self.store.transaction():
             for topic, payload in messages:
                 try:
@@ -96,9 +97,12 @@ class Clerk:
                     self._hello(box, payload, at, replies)
                 elif name == "open":
                     self._open(box, payload, at)
+                elif name == "ask":
+                    answers += self._ask(box, payload, at)
         replies += [wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at)
                     for (box, jid), o in batches.items()]
-        return [(topics.ack(self.tenant, a.box), wire.ack_encoded(a, self._kid, self._sign)) for a in replies]
+        acks = [(topics.ack(self.tenant, a.box), wire.ack_encoded(a, self._kid, self._sign)) for a in replies]
+        return acks + answers
 
     def _up(self, box: str, payload: bytes, at: str, batches: dict[tuple[str, str], Outcome],
             replies: list[wire.Ack]) -> None:
@@ -148,6 +152,20 @@ class Clerk:
             self.store.quarantine(box, why.name, why.sentence, payload, at)
             return
         self.store.open_orders(box, payload.decode(), at)
+
+
+    def _ask(self, box: str, payload: bytes, at: str) -> list[Message]:
+        """One answer; none to a question that this box did not sign."""
+        try:
+            ask = ask_wire.ask_decoded(payload, self.store.verifiers(box))
+            if ask.box != box:
+                raise wire.WireError("ASK_PAYLOAD", f"the question names box {ask.box!r}")
+        except wire.WireError as why:
+            log.warning("box %s: %s: %s", box, why.name, why.sentence)
+            self.store.quarantine(box, why.name, why.sentence, payload, at)
+            return []
+        answer = ask_wire.answer_encoded(self.store.leases.answer(box, ask, at), self._kid, self._sign)
+        return [(topics.of_box(self.tenant, box, "answer"), answer)]
 
 
 class Collector:
@@ -222,7 +240,7 @@ class Collector:
                 log.warning("the broker refused the connection: %s", code)
                 return
             c.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1))
-                         for name in ("up", "hello", "open")])
+                         for name in ("up", "hello", "open", "ask")])
 
         def subscribed(c: Any, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
             refused = [str(one) for one in codes if one.is_failure]

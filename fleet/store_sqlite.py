@@ -17,6 +17,7 @@ import msgspec
 from device.mqtt.wire import Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, digest, parse, thumbprint
+from fleet.leases import SCHEMA, Leases
 
 AHEAD_MAX = 5_000                        # records kept above a gap
 WANT_RANGES_MAX = 8
@@ -38,8 +39,8 @@ CREATE TABLE IF NOT EXISTS quarantine (n INTEGER PRIMARY KEY, at TEXT NOT NULL, 
 CREATE TABLE IF NOT EXISTS key (kid TEXT NOT NULL, box TEXT NOT NULL, jwk TEXT NOT NULL, jid TEXT NOT NULL,
     seq INTEGER NOT NULL, PRIMARY KEY (kid, box)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS open_now (box TEXT PRIMARY KEY, at TEXT NOT NULL, body TEXT NOT NULL);
-PRAGMA user_version = 1;
 """
+VERSION = 2                              # 2: sales, refunds and leases by number
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -76,12 +77,22 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, 1):
-            raise ValueError(f"{path} was written by a newer release (version {found}); this one reads version 1")
-        if found == 0:                               # a reader beside a writer writes nothing
-            self._db.executescript(_SCHEMA)
+        if found not in range(VERSION + 1):
+            raise ValueError(f"{path} was written by a newer release (version {found}); this one reads version {VERSION}")
+        self.leases = Leases(self._db)
+        if found < VERSION:                          # a reader beside a writer writes nothing
+            self._made(found)
         self.keys: list[dict[str, Any]] = [dict(k) for k in keys]
         self._verifiers: dict[tuple[str, str], Callable[[bytes, bytes], bool]] = {}
+
+    def _made(self, found: int) -> None:
+        """Bring a store of version `found`, 0 for an empty file, to this one, whole or not at all."""
+        with self.transaction():
+            for statement in (_SCHEMA + SCHEMA).split(";"):
+                self._db.execute(statement)
+            for (token,) in self._db.execute("SELECT token FROM record ORDER BY box, jid, seq") if found else ():
+                self.leases.note(parse(token).payload)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         self._db.close()
@@ -152,6 +163,7 @@ class Store:
             self._db.execute("INSERT INTO record VALUES (?,?,?,?)", (box, jid, seq, token))
             kept += 1
             self._introduce(box, record)
+            self.leases.note(record.payload)
             if seq == upto + 1:
                 upto, head = seq, digest(token)
         upto, head, broken = self._absorbed(box, jid, upto, head, at)
@@ -203,6 +215,11 @@ class Store:
                 return jwk
         row = self._db.execute("SELECT jwk FROM key WHERE kid = ? AND box = ?", (kid, box)).fetchone()
         return msgspec.json.decode(row[0]) if row else None
+
+    def verifiers(self, box: str) -> dict[str, Callable[[bytes, bytes], bool]]:
+        """What checks signatures of `box`, by kid."""
+        told = [msgspec.json.decode(j) for (j,) in self._db.execute("SELECT jwk FROM key WHERE box = ?", (box,))]
+        return {thumbprint(jwk): public_verifier(jwk) for jwk in [*self.keys, *told] if jwk.get("box", box) == box}
 
     def _introduce(self, box: str, record: Parsed) -> None:
         """A `key` record brings a new record key, under the signature of the old one, for its own box alone."""

@@ -65,6 +65,8 @@ class MemoryJournal:
 class Counter:
     """Drives a `Box` by inputs; keeps what runs; answers the signer and the printer by itself unless told not to."""
 
+    seed = "c2VlZA"
+
     def __init__(self, terms: Terms = TERMS, *, printer: bool = True) -> None:
         self.journal, self.terms, self.printer = MemoryJournal(), terms, printer
         self.mono_ms, self.boots, self.wall = 0, 0, "2026-09-01T10:00:00+08:00"
@@ -74,7 +76,7 @@ class Counter:
 
     def start_up(self) -> None:
         self.box, self.running, self.boots, self.mono_ms = Box(self.journal), set(), self.boots + 1, 0
-        self.tell(Started(f"boot{self.boots}", "test", self.terms, "c2VlZA", "kid"))
+        self.tell(Started(f"boot{self.boots}", "test", self.terms, self.seed, "kid"))
 
     def cut_power(self) -> None:
         self.journal.cut()

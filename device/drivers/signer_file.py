@@ -72,8 +72,12 @@ class FileSigner:
     def sign(self, payload: bytes) -> str:
         """The token of `payload`."""
         to_sign = signing_input(self._kid, payload)
+        return seal(to_sign, self.signature(to_sign))
+
+    def signature(self, to_sign: bytes) -> bytes:
+        """64 raw bytes, r and s, over the signing input of any token of this box."""
         r, s = self._numbers_of(self._key.sign(to_sign, self._algorithm))
-        return seal(to_sign, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     async def close(self) -> None:
         """End `inputs`; no file is held open."""

@@ -128,8 +128,16 @@ class Refund(msgspec.Struct):
     cause: str                     # "customer", "late", "cancelling", "parked", "dropped"
     stuck: str = ""                # why the channel could not pay it out
     approved_by: str = ""          # the supervisor who said yes
+    lease: str = ""                # another box's sale: the lease it was begun under
     accepted: bool = False
     sale_no: str = ""              # the sale it takes back, empty for money that no sale waited for
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to give back money of another box's sale, until `due_ms` of this boot; a boot ends it."""
+
+    sale_no: str
+    due_ms: int
 
 
 class Paper(msgspec.Struct):
@@ -235,6 +243,7 @@ class Books(msgspec.Struct):
     orders: dict[str, Order] = {}
     held: dict[int, Basket] = {}
     refunds: dict[str, Refund] = {}
+    leases: dict[str, Lease] = {}
     papers: dict[int, Paper] = {}
     shelved: int = 0               # papers since the last Z that waited in vain
     kicks: dict[int, Kick] = {}
@@ -459,13 +468,21 @@ def _sale_recalled(b: Books, f, at: Stamp) -> None:
 
 def _refund_intended(b: Books, f, at: Stamp) -> None:
     b.orders_made += 1
-    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no, approved_by=f.approved_by)
+    b.refunds[f.intent.refund_no] = Refund(f.intent, f.cause, sale_no=f.sale_no, approved_by=f.approved_by, lease=f.lease)
     sale = b.sales.get(f.sale_no)
     if sale is not None:
         sale.refunded_fen += f.intent.amount_fen
         sale.parts += 1
         sale.returned[f.intent.order_no] = sale.returned.get(f.intent.order_no, 0) + f.intent.amount_fen
         b.shown = Shown("refunding", sale.order_no, f.intent.amount_fen, 0, at.mono_ms + SHOWN_MS)
+
+
+def _lease_taken(b: Books, f, at: Stamp) -> None:
+    b.leases[f.lease] = Lease(f.sale_no, f.due_ms)
+
+
+def _lease_ended(b: Books, f, at: Stamp) -> None:
+    b.leases.pop(f.lease, None)
 
 
 def _refund_accepted(b: Books, f, at: Stamp) -> None:
@@ -609,5 +626,6 @@ FOLDS = {
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
     "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
     "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
-    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved,
+    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,
+    "LeaseEnded": _lease_ended,
 }

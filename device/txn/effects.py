@@ -157,6 +157,14 @@ class Recall(Effect, frozen=True):
     order_no: str
 
 
+class AskSale(Effect, frozen=True):
+    """Ask the cloud for another box's sale and a lease to give its money back.  Answers SaleAnswered."""
+
+    part: ClassVar[str] = "cloud"
+    ask_id: str
+    order_no: str
+
+
 class Alarm(Effect, frozen=True):
     """Ring `key` when the monotonic clock of boot `boot` reaches `at_ms`; at once under another boot.  Answers Rang."""
 

@@ -190,6 +190,19 @@ class RefundIntended(Fact, frozen=True):
     cause: str
     sale_no: str = ""
     approved_by: str = ""
+    lease: str = ""                 # another box's sale: under which lease
+
+
+class LeaseTaken(Fact, frozen=True):
+    """The cloud let this box give back money of another box's sale, until `due_ms` of this boot."""
+
+    lease: str
+    sale_no: str
+    due_ms: int
+
+
+class LeaseEnded(Fact, frozen=True):
+    lease: str
 
 
 class RefundAccepted(Fact, frozen=True):
@@ -307,12 +320,13 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
-    | OrderOverdue | RefundStuck | PapersShelved
+    | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
-                    OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, Booted})
+                    OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, LeaseTaken,
+                    LeaseEnded, Booted})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

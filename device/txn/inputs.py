@@ -175,6 +175,24 @@ class Recalled(Input, frozen=True):
     facts: tuple[bytes, ...] = ()
 
 
+class SaleAnswered(Input, frozen=True):
+    """The cloud's answer to a question about another box's sale; `why` one sentence when there is no lease in it.
+
+    `body` is the sale's record as its box signed it (JSON) and `at` its time; `lease` names the right to give back at most
+    `left_fen` of each paid order, as (order_no, fen), for `for_ms` from the question on; `parts` refunds were begun before.
+    """
+
+    ask_id: str
+    order_no: str
+    why: str = ""
+    lease: str = ""
+    for_ms: int = 0
+    body: bytes = b""
+    at: str = ""
+    left_fen: tuple[tuple[str, int], ...] = ()
+    parts: int = 0
+
+
 class Rang(Input, frozen=True):
     """An alarm that was asked for."""
 

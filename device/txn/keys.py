@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device.txn import record
+from device.txn import leasing, record
 from device.txn.approval import badge_scanned, needs_approval, pin_entered
 from device.txn.books import Books, Line, Order, Paper, Phase, Sale, Tender
 from device.txn.day import report
@@ -81,7 +81,7 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
     if d.mode == "badge":
         return badge_scanned(b, d, e.symbol)
     if d.mode in ("refund", "reprint"):
-        return _receipt_scanned(b, d, e.symbol)
+        return _receipt_scanned(b, d, e.symbol, at)
     if e.symbol.startswith(INSTALMENTS):
         return instalments_scanned(b, d, e.symbol)
     slot = held_slot(b, e.symbol)
@@ -122,7 +122,7 @@ def money(price_fen: int, qty_milli: int) -> int:
     return (price_fen * qty_milli + 500) // 1000
 
 
-def _receipt_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
+def _receipt_scanned(b: Books, d: Desk, symbol: str, at: Stamp) -> Verdict:
     no = symbol.strip().upper()
     if d.mode == "reprint" and is_report_no(b, no):
         return _find_paper(b, no)
@@ -130,6 +130,8 @@ def _receipt_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
         return refuse("refund_not_receipt")
     if d.mode == "reprint":
         return _find_paper(b, no)
+    if leasing.foreign(b, no):
+        return leasing.ask(b, d, no, at)
     sale = _sale_of(b, no)
     if sale is None:
         return Verdict(words=say("refund_looking", no=no), desk={"looking": no})
@@ -187,7 +189,7 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     if d.mode == "reprint" and paper is not None:
         return _reprint(b, paper, copies + 1)
     if sale is None or paper is None:
-        words = say("reprint_none") if report else say("refund_unknown", no=e.order_no)
+        words = say("reprint_none") if report else say("asked_unknown", no=e.order_no)
         return Verdict(words=words, tone="bad", refused=True, desk={"mode": "", "looking": ""})
     verdict = _pick(b, sale)
     if not verdict.refused:
@@ -378,6 +380,8 @@ def _ask_approval(b: Books, d: Desk, at: Stamp) -> Verdict:
     sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
     if sale is None:
         return refuse("refund_scan")
+    if (fault := leasing.fault(b, d, sale, at)) is not None:
+        return fault
     left = sale.amount_fen - _rounded(sale) - sale.refunded_fen
     amount = int(d.typed) if d.typed else left
     if not 0 < amount <= left:
@@ -391,6 +395,8 @@ def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verd
     sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
     if sale is None or amount > sale.amount_fen - _rounded(sale) - sale.refunded_fen:
         return refuse("refund_scan")
+    if (fault := leasing.fault(b, d, sale, at)) is not None:
+        return fault
     if any(r.intent.order_no in sale.returned for r in b.refunds.values()):
         return refuse("refund_wait")
     facts: list[Fact] = []
@@ -410,7 +416,8 @@ def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verd
         if _age_days(sale, at) > rules.refund_days_max:
             return refuse("refund_old", days=rules.refund_days_max)
         intent = refund_of(tender, mint(b, len(facts)), part, "customer refund", at, today)
-        facts.append(RefundIntended(intent, "customer", sale.order_no, approved_by))
+        facts.append(RefundIntended(intent, "customer", sale.order_no, approved_by,
+                                    d.lease if leasing.foreign(b, sale.order_no) else ""))
         amount -= part
     words = say("refunding", amount=yuan(sum(f.intent.amount_fen for f in facts)))
     if amount:                                        # what no wallet took was cash

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device.txn import record
+from device.txn import leasing, record
 from device.txn.books import WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
@@ -68,6 +68,7 @@ from device.txn.inputs import (
     RefundSaid,
     RefundWord,
     Said,
+    SaleAnswered,
     Scanned,
     ScanSpoiled,
     Signed,
@@ -86,6 +87,7 @@ ASK_MS = 30_000           # how long the cashier may think about money that came
 def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
     """What follows from one input.  KeyError for an input nobody wrote a rule for: that is our bug."""
     verdict = DECIDERS[type(event)](books, desk, event, at)
+    verdict.facts = leasing.ended(books, desk, verdict)
     verdict.facts = shelve(books, in_its_day(books, desk, verdict.facts, at))
     return verdict
 
@@ -357,7 +359,8 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
         if refund.cause == "customer":
             facts += [paper_due(b, "refund", sale_no, refund_paper(
                           d.terms, sale_no, e.refund_no, amount, refund.intent.channel, at)),
-                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause, refund.approved_by)]
+                      record.refund_due(sale_no, e.refund_no, amount, refund.intent.channel, refund.cause, refund.approved_by,
+                                        refund.intent.order_no, refund.lease)]
         else:
             facts.append(record.due("payment_alert", cause=f"{refund.cause}_given_back", order_no=refund.intent.order_no,
                                     refund_no=e.refund_no, amount_fen=amount, channel=refund.intent.channel))
@@ -375,8 +378,10 @@ def on_refund_said(b: Books, d: Desk, e: RefundSaid, at: Stamp) -> Verdict:
                             d.terms, "退款未到账，请人工处理 / Refund stuck: see to it at the channel", refund.intent.order_no,
                             amount, at))],
                        say("refund_failed", why=why), "bad")
-    return Verdict([RefundFailed(e.refund_no, e.detail or str(e.word), sale_no)],
-                   say("refund_failed", why=e.detail or e.word), "bad")
+    facts = [RefundFailed(e.refund_no, e.detail or str(e.word), sale_no)]
+    if refund.lease:
+        facts.append(leasing.failed(refund.lease, sale_no, e.refund_no, refund.intent.order_no, amount))
+    return Verdict(facts, say("refund_failed", why=e.detail or e.word), "bad")
 
 
 # Parts of the box.
@@ -469,6 +474,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
             return Verdict([OrderForgotten(no)])
     if what == "overdue" and order is not None and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING):
         return Verdict([OrderOverdue(order.intent.order_no)])
+    if what == "lease" and rest and rest[0] == d.lease:
+        return Verdict(words=say("lease_over"), tone="bad", desk={"mode": "", "pick": None, "lease": ""})
     if what == "slow" and order is not None:
         return _slow(b, d, order, at)
     if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
@@ -529,5 +536,6 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
     PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: on_signed,
     DeviceSaid: on_device_said,
-    BillSaid: on_bill_said, LinkSaid: on_link_said, Recalled: on_recalled, Rang: on_rang, Asked: on_asked,
+    BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
+    Rang: on_rang, Asked: on_asked,
 }

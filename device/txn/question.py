@@ -19,13 +19,13 @@ def asked_about(b: Books, d: Desk, no: str) -> Verdict:
     order = b.orders.get(no)
     if order is not None:
         return _open(order)
+    if not no.startswith(b.box_no):
+        return _said("asked_other", "bad", no=no)
     sale = b.sales.get(no) or next((s for s in b.sales.values() if any(t.order_no == no for t in s.tenders)), None)
     if sale is not None:
         return _sold(sale)
     if any(t.order_no == no for t in b.basket.tenders):
         return _said("asked_part", "good", no=no)
-    if not no.startswith(b.box_no):
-        return _said("asked_other", "bad", no=no)
     return Verdict(words=say("refund_looking", no=no), desk={"mode": "check", "looking": no, "typed": ""})
 
 

@@ -32,14 +32,19 @@ def _tender(t: Tender) -> dict[str, object]:
         said["wallet"] = t.wallet
     if t.payer:
         said["payer"] = t.payer
+    if t.account is not None:                         # what another box needs to give it back
+        said |= {"account": t.account.account, "way": t.way, "made_at": t.made_at}
     if t.instalments:
         said |= {"instalments": t.instalments, "fee_payer": t.fee_payer}
     return said
 
 
-def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str, approved_by: str = "") -> RecordDue:
-    approved = {"approved_by": approved_by} if approved_by else {}
-    return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause, **approved)
+def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str, approved_by: str = "",
+               paid_no: str = "", lease: str = "") -> RecordDue:
+    """`order_no` the sale's number, `paid_no` that of the order whose money goes back: a sale may have several."""
+    more = {"approved_by": approved_by, "paid_no": paid_no, "lease": lease}
+    return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause,
+               **{name: said for name, said in more.items() if said})
 
 
 def payload(books: Books, record: Due) -> bytes:

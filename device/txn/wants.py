@@ -10,6 +10,7 @@ from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.effects import (
     Alarm,
+    AskSale,
     ChargeCard,
     ChargeCode,
     CloseOrder,
@@ -26,7 +27,7 @@ from device.txn.effects import (
 )
 
 Key = tuple[str, ...]
-ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",))
+ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",))
 
 
 def keys(books: Books) -> set[Key]:
@@ -57,6 +58,9 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
             return {SignRecord(books.chain.seq + 1, record.payload(books, books.due[0]))} if books.due else set()
         case ("recall",):
             return {Recall(desk.looking)} if desk.looking else set()
+        case ("cloud",):
+            asks: set[Effect] = {AskSale(desk.asking[0], desk.asking[1])} if desk.asking[0] else set()
+            return asks | {Alarm(("lease", lease), books.boot, held.due_ms) for lease, held in books.leases.items()}
         case ("shown",):
             return {Alarm(("shown",), books.boot, books.shown.until_ms)} if books.shown is not None else set()
     raise AssertionError(key)

@@ -1,0 +1,179 @@
+"""Who may give back money of a sale: what is left of each paid order, and the leases that boxes hold on it.
+
+Knows sales, refunds and leases as the committed records tell them, in the collector's SQLite file; refuses to know MQTT and
+signatures.  A lease ends by a record of its box and by nothing else: a box that fell silent may have begun a refund before it
+did, so its lease stays reserved until it speaks.  What a refund begun under a lease takes is taken until a record says it failed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import secrets
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from device.mqtt.ask_wire import LEASE_MS, Answer, Ask, Lease, Left
+from device.store_forward.token import Payload, parse
+
+log = logging.getLogger("tillfleet.collect")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sale (number TEXT PRIMARY KEY, sale_no TEXT NOT NULL, box TEXT NOT NULL, jid TEXT NOT NULL,
+    seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS given (refund_no TEXT PRIMARY KEY, paid_no TEXT NOT NULL, sale_no TEXT NOT NULL, box TEXT NOT NULL,
+    amount_fen INTEGER NOT NULL, lease TEXT NOT NULL, failed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS given_paid ON given (paid_no);
+CREATE TABLE IF NOT EXISTS lease (lease TEXT NOT NULL, paid_no TEXT NOT NULL, sale_no TEXT NOT NULL, box TEXT NOT NULL,
+    ask_id TEXT NOT NULL, fen INTEGER NOT NULL, until TEXT NOT NULL, ended INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (lease, paid_no)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS lease_paid ON lease (paid_no);
+"""
+
+
+class _Tender(msgspec.Struct):
+    method: str
+    amount_fen: int
+    order_no: str = ""
+
+
+class _Sale(msgspec.Struct):
+    order_no: str
+    tenders: list[_Tender]
+
+
+class _Refund(msgspec.Struct):
+    order_no: str
+    refund_no: str
+    amount_fen: int
+    method: str
+    paid_no: str = ""
+    lease: str = ""
+
+
+class _Part(msgspec.Struct):
+    paid_no: str
+    refund_no: str
+    amount_fen: int
+
+
+class _Lease(msgspec.Struct):
+    lease: str
+    order_no: str
+    begun: list[_Part] = []
+    failed: list[_Part] = []
+
+
+class Leases:
+    """The tables of `db`; every method runs inside the caller's transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def note(self, record: Payload) -> None:
+        """Take in what a committed record of a sale, a refund or a lease says; one that cannot be read is logged."""
+        takers: dict[str, tuple[Callable[[Payload, Any], None], type[msgspec.Struct]]] = {
+            "sale": (self._sold, _Sale), "refund": (self._refunded, _Refund), "lease": (self._told, _Lease)}
+        if record.kind not in takers:
+            return
+        take, shape = takers[record.kind]
+        try:
+            body = msgspec.json.decode(record.body, type=shape)
+        except msgspec.DecodeError as why:
+            log.error("box %s: record %d says nothing usable of a %s: %s", record.box, record.seq, record.kind, why)
+            return
+        take(record, body)
+
+    def _sold(self, record: Payload, sale: _Sale) -> None:
+        for number in dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)]):
+            self._db.execute("INSERT OR IGNORE INTO sale VALUES (?,?,?,?,?)",
+                             (number, sale.order_no, record.box, record.jid, record.seq))
+
+    def _refunded(self, record: Payload, refund: _Refund) -> None:
+        paid_no = refund.paid_no or self._paid_by(refund)
+        if paid_no:                                   # cash is no channel's, and no lease covers it
+            self._give(record.box, refund.order_no, refund.lease, _Part(paid_no, refund.refund_no, refund.amount_fen))
+
+    def _told(self, record: Payload, told: _Lease) -> None:
+        if told.begun or not told.failed:
+            self._db.execute("UPDATE lease SET ended = 1 WHERE lease = ? AND box = ?", (told.lease, record.box))
+        for part in [*told.begun, *told.failed]:
+            self._give(record.box, told.order_no, told.lease, part)
+        for part in told.failed:
+            self._db.execute("UPDATE given SET failed = 1 WHERE refund_no = ? AND box = ?", (part.refund_no, record.box))
+
+    def _give(self, box: str, sale_no: str, lease: str, part: _Part) -> None:
+        held = lease and self._db.execute("SELECT 1 FROM lease WHERE lease = ? AND box = ?", (lease, box)).fetchone()
+        home = self._db.execute("SELECT box FROM sale WHERE number = ?", (part.paid_no,)).fetchone()
+        if not held and home is not None and home[0] != box:
+            log.error("box %s gave back %s of a sale of box %s without a lease", box, part.refund_no, home[0])
+        self._db.execute("INSERT OR IGNORE INTO given (refund_no, paid_no, sale_no, box, amount_fen, lease) VALUES (?,?,?,?,?,?)",
+                         (part.refund_no, part.paid_no, sale_no, box, part.amount_fen, lease if held else ""))
+
+    def _paid_by(self, refund: _Refund) -> str:
+        """The order that an older box's refund went to: the first by that channel with room for it."""
+        sale = self._sale(refund.order_no)
+        tenders = [t for t in sale[1].tenders if t.order_no and t.method == refund.method] if sale else []
+        room = [t.order_no for t in tenders if self._left(t) >= refund.amount_fen]
+        return next(iter(room or [t.order_no for t in tenders]), "")
+
+    def _sale(self, number: str) -> tuple[Payload, _Sale] | None:
+        """The committed record of the sale that `number` belongs to, its own or one of its orders'."""
+        row = self._db.execute(
+            "SELECT r.token FROM sale s JOIN record r USING (box, jid, seq) JOIN guard g USING (box, jid) "
+            "WHERE s.number = ? AND s.seq <= g.upto", (number,)).fetchone()
+        if row is None:
+            return None
+        payload = parse(row[0]).payload
+        return payload, msgspec.json.decode(payload.body, type=_Sale)
+
+    def _left(self, tender: _Tender) -> int:
+        """What may still be leased of one paid order: never less was given back than is taken for given here."""
+        reserved = self._db.execute("SELECT coalesce(sum(fen), 0) FROM lease WHERE paid_no = ? AND ended = 0",
+                                    (tender.order_no,)).fetchone()[0]
+        gone = self._db.execute(
+            "SELECT coalesce(sum(amount_fen), 0) FROM given WHERE paid_no = ? AND failed = 0 AND lease NOT IN "
+            "(SELECT lease FROM lease WHERE ended = 0)", (tender.order_no,)).fetchone()[0]
+        return max(0, tender.amount_fen - reserved - gone)
+
+    def answer(self, box: str, ask: Ask, at: str) -> Answer:
+        """The answer to `sale_by_order` at `at` (RFC 3339): the sale and a fresh lease, or why there is none."""
+        found = self._sale(ask.order_no)
+        if found is None:
+            return Answer(box, ask.id, ask.order_no, "the cloud does not know that sale, or not yet")
+        record, sale = found
+        lease = self._again(box, ask, at) or self._granted(box, ask, sale, at)
+        if lease is None:
+            return Answer(box, ask.id, ask.order_no, "nothing is left of it, or another box is giving it back just now")
+        parts = self._db.execute("SELECT count(*) FROM given WHERE sale_no = ? AND failed = 0", (sale.order_no,)).fetchone()[0]
+        return Answer(box, ask.id, ask.order_no, "", record.at, msgspec.Raw(record.body), lease, parts)
+
+    def _again(self, box: str, ask: Ask, at: str) -> Lease | None:
+        """The lease that this very question was answered with before, as long as it holds."""
+        rows = self._db.execute("SELECT lease, paid_no, fen, until FROM lease WHERE box = ? AND ask_id = ? AND ended = 0",
+                                (box, ask.id)).fetchall()
+        if not rows:
+            return None
+        ms = int((_moment(rows[0][3]) - _moment(at)).total_seconds() * 1000)
+        return Lease(rows[0][0], min(ms, LEASE_MS), tuple(Left(no, fen) for _, no, fen, _ in rows)) if ms > 0 else None
+
+    def _granted(self, box: str, ask: Ask, sale: _Sale, at: str) -> Lease | None:
+        left = tuple(Left(t.order_no, fen) for t in sale.tenders if t.order_no and (fen := self._left(t)))
+        if not left:
+            return None
+        lease, until = secrets.token_urlsafe(12), (_moment(at) + datetime.timedelta(milliseconds=LEASE_MS)).isoformat()
+        self._db.executemany("INSERT INTO lease (lease, paid_no, sale_no, box, ask_id, fen, until) VALUES (?,?,?,?,?,?,?)",
+                             [(lease, part.order_no, sale.order_no, box, ask.id, part.fen, until) for part in left])
+        return Lease(lease, LEASE_MS, left)
+
+    def open_leases(self) -> list[tuple[str, str, str, int, str]]:
+        """(lease, box, sale_no, fen, until) of every lease that its box has not ended, the oldest first."""
+        return self._db.execute("SELECT lease, box, sale_no, sum(fen), until FROM lease WHERE ended = 0 GROUP BY lease "
+                                "ORDER BY until, lease").fetchall()
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
