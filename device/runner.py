@@ -200,7 +200,7 @@ class Runner:
             if driver is None:
                 raise DriverGone("not set up on this box", which=part, again=False)
             if isinstance(effect, FetchBill) and FetchBill not in driver.does:
-                return BillSaid(effect.account.channel, effect.day, why="this channel's bill cannot be read here")
+                return BillSaid(effect.account, effect.day, why="this channel's bill cannot be read here")
             return await driver.do(effect)
         except (DriverGone, DriverBusy) as why:
             return DeviceSaid(part, "gone" if why.again else "error", why.what)

@@ -125,7 +125,7 @@ def test_refunds_are_one_a_number_and_the_bill_has_every_row(shop):
     assert shop.said(QueryRefund(BACK)).word is RefundWord.DONE
     assert shop.server.orders()[0]["refunded_fen"] == 300
     assert shop.said(RefundOrder(msgspec.structs.replace(BACK, refund_no="R2", amount_fen=601))).word is RefundWord.REFUSED
-    assert shop.said(BILL) == BillSaid("gateway", BILL.day, why="the bill is not ready yet")
+    assert shop.said(BILL) == BillSaid(SHOP, BILL.day, why="the bill is not ready yet")
     shop.now_s += 86_400
     bill = shop.said(BILL)
     assert bill.ready

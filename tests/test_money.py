@@ -94,7 +94,7 @@ class Chaos:
 
     def bill(self, effect) -> None:
         rows = tuple(("paid", no, "", amount, "4200") for no, (state, amount) in self.orders.items() if state == "paid")
-        self.counter.tell(BillSaid(effect.account.channel, effect.day, self.rng.random() < 0.5, rows))
+        self.counter.tell(BillSaid(effect.account, effect.day, self.rng.random() < 0.5, rows))
 
     def ring(self) -> None:
         alarms = sorted((e for e in self.counter.running if type(e).__name__ == "Alarm"), key=repr)

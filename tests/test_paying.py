@@ -164,28 +164,28 @@ def overdue(policy: str) -> tuple[Counter, str]:
 
 def test_the_bill_books_what_was_paid_for_goods_that_went():
     counter, no = overdue("ENTER")
-    counter.tell(BillSaid("wechat", "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
     assert no in counter.box.books.sales
     assert not any(type(e).__name__ == "FetchBill" for e in counter.running)
 
 
 def test_the_bill_gives_back_what_was_paid_for_goods_that_stayed():
     counter, no = overdue("CANCEL")
-    counter.tell(BillSaid("wechat", "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
     assert [r.intent.order_no for r in counter.box.books.refunds.values()] == [no]
 
 
 def test_a_bill_that_does_not_name_the_order_closes_it():
     counter, no = overdue("ENTER")
-    counter.tell(BillSaid("wechat", "2026-09-01", False, (), "not made yet"))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", False, (), "not made yet"))
     assert counter.box.books.orders[no].phase is Phase.UNDECIDED
-    counter.tell(BillSaid("wechat", "2026-09-01", True, (("paid", "another", "", 500, "4200"),)))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", "another", "", 500, "4200"),)))
     assert counter.box.books.orders[no].phase is Phase.CLOSED and "goods_given_unpaid" in alerts(counter)
 
 
 def test_a_bill_that_shows_the_money_back_refunds_nothing():
     counter, no = overdue("CANCEL")
-    counter.tell(BillSaid("wechat", "2026-09-01", True, (("paid", no, "", 500, "4200"), ("refund", no, "", 500, "5000"))))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"), ("refund", no, "", 500, "5000"))))
     assert not counter.box.books.refunds and counter.box.books.orders[no].phase is Phase.CLOSED
 
 

@@ -163,7 +163,7 @@ def told(effect: Effect, verdict: Verdict) -> Input:
         case FetchBill():
             rows = tuple((r.kind, r.order_no, r.refund_no, r.amount_fen, r.channel_no) for r in verdict.rows)
             ready = verdict.word in ("bill", "refused")           # a day without trade has an empty bill
-            return BillSaid(effect.account.channel, effect.day, ready, rows, verdict.detail)
+            return BillSaid(effect.account, effect.day, ready, rows, verdict.detail)
         case RefundOrder(intent=refund) | QueryRefund(intent=refund):
             return RefundSaid(refund.refund_no, RefundWord(verdict.word), verdict.amount_fen, verdict.channel_no,
                               verdict.detail)

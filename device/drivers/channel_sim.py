@@ -50,7 +50,7 @@ class ChannelSim:
     def answer_to(self, effect: Effect) -> Input:
         """What `do` answers, without a loop: for worlds that have none."""
         if isinstance(effect, FetchBill):
-            return BillSaid(effect.account.channel, effect.day, why="not made yet")
+            return BillSaid(effect.account, effect.day, why="not made yet")
         call = CALLS[type(effect)]
         fault = self._fault(call)
         if isinstance(effect, (PlaceOrder, QueryOrder, CloseOrder)):

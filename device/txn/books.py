@@ -18,6 +18,8 @@ SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
 WAITING_MAX = 60        # papers that may wait for a printer or a person; older ones are shelved
+BEIJING = datetime.timezone(datetime.timedelta(hours=8))
+BILL_EARLY = datetime.timedelta(hours=1)   # some channels end their day at 23:00, and file what comes later under the next
 
 
 class Phase(enum.StrEnum):
@@ -102,6 +104,13 @@ class Order(msgspec.Struct):
     undo_refused: bool = False     # the channel will never undo it: only its word on the payment counts
     routes: tuple[str, ...] = ()   # channels that could take the same wallet, this one among them
     reroutes: int = 0              # attempts of this sale that were taken to another route before
+
+    @property
+    def bill_days(self) -> tuple[str, ...]:
+        """Days (YYYY-MM-DD, Beijing) whose bills may name it: a payment is filed when it was made, not when it was asked for."""
+        made = datetime.datetime.fromisoformat(self.intent.made_at).astimezone(BEIJING)
+        last = (made + datetime.timedelta(milliseconds=self.dead_after_ms) + BILL_EARLY).date()
+        return tuple((made.date() + datetime.timedelta(days=n)).isoformat() for n in range((last - made.date()).days + 1))
 
     @property
     def given(self) -> bool:

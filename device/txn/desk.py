@@ -23,6 +23,16 @@ class Code(msgspec.Struct, frozen=True):
         return f"Code({self.order_no!r}, ...)"
 
 
+class Billed(msgspec.Struct, frozen=True):
+    """What the bill of one day says of one order: what it took and what went back, 0 where it does not name it."""
+
+    order_no: str
+    day: str
+    paid_fen: int
+    back_fen: int
+    channel_no: str
+
+
 class Desk(msgspec.Struct, frozen=True):
     """`mode` is the question that digits and scans answer: "", code, check, refund, pick, badge, pin, reprint, park."""
 
@@ -45,6 +55,7 @@ class Desk(msgspec.Struct, frozen=True):
     back_fen: int = 0                          # a refund that waits for a supervisor
     supervisor: str = ""                       # whose badge was scanned; the PIN comes next
     tries: int = 0                             # PINs that were wrong, one after the other
+    billed: tuple[Billed, ...] = ()            # of orders nobody decided: a payment may stand in one of several bills
     up: bool = False
     collector: bool = False
 

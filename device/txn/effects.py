@@ -116,7 +116,7 @@ class QueryRefund(Effect, frozen=True):
 
 
 class FetchBill(Effect, frozen=True):
-    """Read the channel's own bill of a business `day` (YYYY-MM-DD, Beijing).  Answers BillSaid."""
+    """Read the bill of `account` for one of its channel's days (YYYY-MM-DD, as the channel counts them).  Answers BillSaid."""
 
     account: Account
     day: str

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from device.types import Found, Terms
+from device.types import Account, Found, Terms
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
@@ -106,12 +106,12 @@ class RefundSaid(Input, frozen=True):
 
 
 class BillSaid(Input, frozen=True):
-    """A channel's bill of `day`, when `ready`; else `why` not yet.
+    """The bill of `account` for one of its channel's days, when `ready`; else `why` not yet.
 
     Each row is (kind `paid` or `refund`, order_no, refund_no, amount_fen, channel_no).
     """
 
-    channel: str
+    account: Account
     day: str
     ready: bool = False
     rows: tuple[tuple[str, str, str, int, str], ...] = ()

@@ -13,7 +13,7 @@ import msgspec
 from device.txn import leasing, record
 from device.txn.books import WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
-from device.txn.desk import Desk, Verdict
+from device.txn.desk import Billed, Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
     AmountDisputed,
@@ -473,7 +473,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         if order.phase is Phase.CLOSED:
             return Verdict([OrderForgotten(no)])
     if what == "overdue" and order is not None and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING):
-        return Verdict([OrderOverdue(order.intent.order_no)])
+        over = at.mono_ms >= order.since_ms + order.dead_after_ms
+        return Verdict([OrderOverdue(order.intent.order_no)] if over else [])
     if what == "lease" and rest and rest[0] == d.lease:
         return Verdict(words=say("lease_over"), tone="bad", desk={"mode": "", "pick": None, "lease": ""})
     if what == "slow" and order is not None:
@@ -497,24 +498,44 @@ def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:
     """The channel's own bill settles one order that nobody was definite about; the next is settled when it is asked again."""
     if not e.ready:
         return Verdict()
-    for order in b.orders.values():
-        intent = order.intent
-        if order.phase is not Phase.UNDECIDED or (intent.channel, intent.made_at[:10]) != (e.channel, e.day):
+    named = [o for o in b.orders.values() if o.phase is Phase.UNDECIDED and o.intent.account == e.account and e.day in o.bill_days]
+    fresh = tuple(_billed(o.intent.order_no, e) for o in named)
+    numbers = {line.order_no for line in fresh}
+    open_ = {no for no, order in b.orders.items() if order.phase is Phase.UNDECIDED}
+    known = fresh + tuple(line for line in d.billed if line.order_no in open_ and (line.day != e.day or line.order_no not in numbers))
+    for order in named:
+        said = on_bills(order, [line for line in known if line.order_no == order.intent.order_no])
+        if said is None:
             continue
-        return MOVES[order.phase, (said := billed(order, e)).said](b, d, order, said, at)
-    return Verdict()
+        verdict = on_channel_said(b, d, said, at)
+        if verdict.facts:
+            verdict.desk["billed"] = tuple(line for line in known if line.order_no != order.intent.order_no)
+            return verdict
+    return Verdict(desk={"billed": known})
 
 
-def billed(order: Order, bill: BillSaid) -> ChannelSaid:
-    """What `bill` says of `order`: an undo settled the matter, whichever way, so its money counts as taken and not undone."""
-    no = order.intent.order_no
+def _billed(no: str, bill: BillSaid) -> Billed:
     paid = [row for row in bill.rows if row[0] == "paid" and row[1] == no]
     back_fen = sum(row[3] for row in bill.rows if row[0] == "refund" and row[1] == no)
-    if not paid:
+    return Billed(no, bill.day, sum(row[3] for row in paid), back_fen, paid[0][4] if paid else "")
+
+
+def on_bills(order: Order, lines: list[Billed]) -> ChannelSaid | None:
+    """What the bills read so far prove of `order`; None while they do not.
+
+    A payment made before midnight may have been undone after it, and one asked for before midnight made after it: only all of an
+    order's days say that nothing was taken, or that an undo gave nothing back.  `undo`: the matter is settled, whichever way.
+    """
+    no, paid_fen, back_fen = order.intent.order_no, sum(x.paid_fen for x in lines), sum(x.back_fen for x in lines)
+    channel_no = next((x.channel_no for x in lines if x.channel_no), "")
+    whole = {x.day for x in lines} >= set(order.bill_days)
+    if paid_fen and back_fen >= paid_fen:
+        return ChannelSaid(no, Said.GIVEN_BACK, paid_fen, channel_no, undo=True)
+    if paid_fen and (whole or not (order.undo_moves and order.cause)):
+        return ChannelSaid(no, Said.PAID, paid_fen, channel_no, undo=True)
+    if whole and not paid_fen and not back_fen:       # what goes back was taken once, on a day we did not think of
         return ChannelSaid(no, Said.CLOSED, detail="the channel's bill does not name it", undo=True)
-    if back_fen >= order.intent.amount_fen:
-        return ChannelSaid(no, Said.GIVEN_BACK, paid[0][3], paid[0][4], undo=True)
-    return ChannelSaid(no, Said.PAID, paid[0][3], paid[0][4], undo=True)
+    return None
 
 
 def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:

@@ -50,8 +50,8 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
                 return set()
             return {QueryRefund(refund.intent) if refund.accepted else RefundOrder(refund.intent)}
         case ("bill",):
-            open_ = [o.intent for o in books.orders.values() if o.phase is Phase.UNDECIDED]
-            return {FetchBill(intent.account, intent.made_at[:10]) for intent in open_}
+            open_ = [o for o in books.orders.values() if o.phase is Phase.UNDECIDED]
+            return {FetchBill(order.intent.account, day) for order in open_ for day in order.bill_days}
         case ("printer",):
             return _printer(books, desk)
         case ("record",):
