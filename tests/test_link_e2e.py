@@ -20,9 +20,12 @@ import pytest
 
 from device.mqtt import topics, wire
 from device.mqtt.client import Link
+from device.mqtt.cloud import Cloud as Desk
 from device.store_forward.es256 import public_verifier
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.token import EMPTY_DIGEST, digest
+from device.txn.effects import AskSale
+from device.txn.inputs import SaleAnswered
 from fleet.store_sqlite import Store, defects, records
 from sim.broker import MOSQUITTO, Broker, BrokerFailed
 from tests.record_chain import Chain, Key
@@ -88,6 +91,7 @@ class Box:
         self.told = asyncio.Event()                           # for the test
         self.states: list[tuple[bool, bool]] = []
         self.refused: list[str] = []
+        self.answered: Callable[[bytes], None] = lambda payload: None
         self.forwarder = Forwarder(chain.jid, 0, EMPTY_DIGEST, tokens=chain.after, seed=7)
         self.link = Link("127.0.0.1", port, "shop", chain.box, on_message=self.message, on_state=self.state,
                          hello=self.hello, pause_min_ms=50, pause_max_ms=200, seed=7)
@@ -108,6 +112,8 @@ class Box:
                 self.refused.append(told.name)
             self.changed.set()
             self.told.set()
+        elif name == "answer":
+            self.answered(payload)
 
     def state(self, up: bool, collector: bool) -> None:
         self.states.append((up, collector))
@@ -200,6 +206,27 @@ def test_the_box_starts_without_a_broker_and_finds_it_later(broker: Broker) -> N
             assert box.link.session not in ("", first), "a session nonce came twice"
 
     asyncio.run(scenario())
+
+
+def test_a_question_is_answered_with_a_lease_over_the_line(broker: Broker, cloud: Cloud, tmp_path: Path) -> None:
+    key, sale = Key(), "000001AAAA0000000100"
+    (tmp_path / "keys.jwks").write_text(json.dumps({"keys": [key.jwk]}))
+    tender = {"method": "wechat", "amount_fen": 500, "order_no": sale, "channel_no": "42"}
+    chain = Chain(key)
+    chain.add("sale", {"order_no": sale, "amount_fen": 500, "cashier": "01", "lines": [], "tenders": [tender]})
+
+    async def scenario() -> SaleAnswered:
+        cloud.start()
+        async with Box(broker.port, chain, cloud).running() as box:
+            await box.until(lambda: box.forwarder.upto == 1)
+            desk = Desk("box-1", key.kid, key.sign, cloud.verifiers, box.link.publish, patience_s=WAIT_S)
+            box.answered = desk.came
+            answer = await desk.do(AskSale("b1-1", sale))
+            assert isinstance(answer, SaleAnswered)
+            return answer
+
+    answer = asyncio.run(scenario())
+    assert (answer.why, answer.left_fen, json.loads(answer.body)["order_no"]) == ("", ((sale, 500),), sale) and answer.lease
 
 
 def test_a_killed_box_leaves_a_death_with_the_counter_of_its_birth(broker: Broker) -> None:
