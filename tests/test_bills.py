@@ -1,4 +1,4 @@
-"""What a channel's bill decides, and what it must not: the days a payment may be filed under, whose bill it is, how much it says."""
+"""What a channel's bill decides, and what it must not: days a payment may be filed under, whose bill it is, how much it says."""
 
 from __future__ import annotations
 

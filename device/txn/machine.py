@@ -500,9 +500,9 @@ def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:
         return Verdict()
     named = [o for o in b.orders.values() if o.phase is Phase.UNDECIDED and o.intent.account == e.account and e.day in o.bill_days]
     fresh = tuple(_billed(o.intent.order_no, e) for o in named)
-    numbers = {line.order_no for line in fresh}
+    read = {(line.order_no, line.day) for line in fresh}
     open_ = {no for no, order in b.orders.items() if order.phase is Phase.UNDECIDED}
-    known = fresh + tuple(line for line in d.billed if line.order_no in open_ and (line.day != e.day or line.order_no not in numbers))
+    known = fresh + tuple(line for line in d.billed if line.order_no in open_ and (line.order_no, line.day) not in read)
     for order in named:
         said = on_bills(order, [line for line in known if line.order_no == order.intent.order_no])
         if said is None:
