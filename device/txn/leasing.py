@@ -38,7 +38,6 @@ class _Tender(msgspec.Struct):
     channel_no: str = ""
     account: str = ""
     way: str = "qr"
-    made_at: str = ""
     wallet: str = ""
 
 
@@ -102,7 +101,7 @@ def _tender(said: _Tender, terms: Terms) -> Tender:
     account: Account | None = terms.account_of(said.method) if said.order_no else None
     if account is not None and said.account and account.account != said.account:
         account = None
-    return Tender(said.method, said.amount_fen, said.order_no, said.channel_no, account, said.made_at, said.way, said.wallet)
+    return Tender(said.method, said.amount_fen, said.order_no, said.channel_no, account, way=said.way, wallet=said.wallet)
 
 
 def fault(b: Books, d: Desk, sale: Sale, at: Stamp) -> Verdict | None:

@@ -33,7 +33,7 @@ def _tender(t: Tender) -> dict[str, object]:
     if t.payer:
         said["payer"] = t.payer
     if t.account is not None:                         # what another box needs to give it back
-        said |= {"account": t.account.account, "way": t.way, "made_at": t.made_at}
+        said |= {"account": t.account.account, **({"way": t.way} if t.way != "qr" else {})}
     if t.instalments:
         said |= {"instalments": t.instalments, "fee_payer": t.fee_payer}
     return said
