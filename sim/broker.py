@@ -13,6 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from sim import leash
+
 MOSQUITTO = "/usr/sbin/mosquitto"
 START_MAX_S = 10.0
 
@@ -59,8 +61,8 @@ class Broker:
             config.write_text(_CONFIG.format(port=port))
             # Started as root it becomes another user, who may not write here: so the log is a file that we opened.
             with open(self.folder / "mosquitto.log", "ab") as file:
-                self._process = subprocess.Popen([program, "-c", str(config)], stdin=subprocess.DEVNULL,
-                                                 stdout=file, stderr=file)
+                self._process = leash.started([program, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=file,
+                                              stderr=file)
             if self._accepts(port):
                 self.port = port
                 return port

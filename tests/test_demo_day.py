@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -81,20 +81,36 @@ def test_a_day_that_cannot_be_played_is_refused_in_one_sentence(tmp_path: Path):
 
 
 @needs_broker
-def test_the_demo_serves_its_page_and_ends_everything_at_a_signal(tmp_path: Path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_demo_serves_its_page_and_takes_everything_it_started_with_it(tmp_path: Path, how: signal.Signals):
     served = subprocess.Popen([sys.executable, "-m", "sim.demo", "--port", "0", "--state", str(tmp_path)], cwd=ROOT,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert served.stdout is not None
         url = served.stdout.readline().strip()
         with urllib.request.urlopen(url + "overview.json", timeout=10) as reply:
-            pid = json.load(reply)["daemon"]["pid"]
-        os.kill(pid, 0)
-        served.send_signal(signal.SIGTERM)
-        assert served.wait(30) == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+            box = json.load(reply)["daemon"]["pid"]
+        started = children_of(served.pid)
+        assert box in started and len(started) == 4                  # the box, the broker, the collector, who watches over them
+        served.send_signal(how)
+        assert served.wait(30) == (0 if how is signal.SIGTERM else -how)
+        until_s = time.monotonic() + 10
+        while (left := [pid for pid in started if runs(pid)]) and time.monotonic() < until_s:
+            time.sleep(0.02)
+        assert left == []
     finally:
         if served.poll() is None:
             served.kill()
         served.communicate()
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{parent}/task").iterdir() for word in (task / "children").read_text().split()]
+
+
+def runs(pid: int) -> bool:
+    """A process that is there and no zombie: nobody may be left to reap one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

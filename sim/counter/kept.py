@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sim import leash
+
 RESTART_S = 0.5                # between a death and the next start, as in the unit
 STOP_S_MAX = 8.0
 
@@ -97,6 +99,5 @@ class Kept:
         if self.pid is not None or self._ends:
             return
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                             env=self._env)
+            self._process = leash.started(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env)
         self.starts += 1
