@@ -11,6 +11,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE           what the box would run with, secrets masked
+       tillbox gateway activate CODE [--config FILE] [--again]
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
 """
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "key":
         from device.daemon import show_key
         return show_key(rest)
+    if word == "gateway":
+        from device.daemon import gateway
+        return gateway(rest)
     if word == "supervisor":
         from device.daemon import show_supervisor
         return show_supervisor(rest)

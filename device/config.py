@@ -117,11 +117,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             pattern=r"[0-9A-Za-z_.-]{1,64}"),
         Key("appid", "text", "", "application number at the channel", "channel"),
         Key("mchid", "text", "", "merchant number at the channel", "channel"),
-        Key("terminal_id", "text", "", "this box's own number at the gateway", "channel"),
+        Key("terminal_id", "text", "", "this box's own number at the gateway; empty: the one it was activated as", "channel"),
         Key("notify_url", "text", "", "where the channel would send notices", "channel"),
         Key("fields", "table", {}, "further request fields that this account fixes", "channel"),
         Key("serial_no", "text", "", "serial of our certificate", "channel"),
-        Key("private_key_file", "file", "", "our key at the channel", "channel"),
+        Key("private_key_file", "file", "", "our key at the channel; the gateway's: gateway.key when left out", "channel"),
         Key("platform_key_id", "text", "", "serial or id of the channel's own key", "channel"),
         Key("platform_key_file", "file", "", "the channel's own public key", "channel"),
         Key("secret", "text", "", "shared secret, where the channel uses one", "channel", secret=True),
@@ -554,6 +554,8 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
             faults.append(f"{at} is no channel; {hint}")
             continue
         values = _section("channel.*", _table(data, name, faults), at + ".", faults)
+        if name == "gateway" and not values["secret"]:
+            values["private_key_file"] = values["private_key_file"] or "gateway.key"      # `tillbox gateway activate` makes it
         missing = [need for need in NEEDS[name] if not values[need]]
         faults += [f"{at}.{need} is missing: {name} cannot do without it" for need in missing]
         channels.append({"name": name, **values})

@@ -26,6 +26,7 @@ from device.config import Config, parse_toml, show, to_terms
 from device.drivers.registry import display_of, drivers_of
 from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
+from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
 from device.mqtt import wire
 from device.mqtt.cloud import Cloud
@@ -400,7 +401,7 @@ def _loaded(argv: list[str], prog: str) -> Config | None:
     parser.add_argument("--config", default="/etc/tillbox/box.toml")
     args = parser.parse_args(argv)
     try:
-        return parse_toml(Path(args.config).read_text(encoding="utf-8"), which=args.config)
+        return with_terminal(parse_toml(Path(args.config).read_text(encoding="utf-8"), which=args.config))
     except (OSError, UnicodeDecodeError) as why:
         print(f"{args.config} cannot be read: {why}", file=sys.stderr)
     except ConfigError as why:
@@ -443,6 +444,13 @@ def show_key(argv: list[str]) -> int:
         print(f"tillbox key: {why}", file=sys.stderr)
         return 1
     return 0
+
+
+def gateway(argv: list[str]) -> int:
+    """`tillbox gateway activate CODE`."""
+    args, code = arguments(argv)
+    config = _loaded(["--config", args.config], "tillbox gateway")
+    return 2 if config is None else activate(config, code, again=args.again)
 
 
 def main(argv: list[str]) -> int:

@@ -212,8 +212,12 @@ class Runner:
 
     async def _listen(self, part: str, driver: Driver) -> None:
         """What a device says, and again after it was unplugged and put back."""
+        told = None
         while True:
             async for event in driver.inputs():
+                if isinstance(event, DeviceSaid) and event != told:
+                    told = event                      # the screen has the word alone; the sentence, once, is for the log
+                    log.log(logging.INFO if event.word == "ok" else logging.WARNING, "%s %s %s", event.part, event.word, event.why)
                 await self._inbox.put(event)
             await asyncio.sleep(REOPEN_MS / 1000)
 

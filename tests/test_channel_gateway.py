@@ -8,8 +8,8 @@ import itertools
 import msgspec
 import pytest
 
-from device.drivers import channel_gateway_bytes as wire
-from device.drivers.channel_bytes import Reply
+from device.drivers import channel_gateway_key_bytes as keys
+from device.drivers.channel_bytes import Reply, Request
 from device.drivers.channel_gateway import ASKED_MAX, GatewayCodec
 from device.drivers.channel_https import told
 from device.txn.effects import (
@@ -27,6 +27,7 @@ from device.txn.inputs import BillSaid, QrReady, RefundWord, Said
 from device.types import Account
 from sim.channels.gateway import WALLETS, GatewayRules
 from sim.channels.gateway_server import GatewayServer
+from sim.channels.gateway_terminals import mac
 from sim.channels.server import LOST
 
 START_S = int(datetime.datetime.fromisoformat("2026-11-18T10:26:40+08:00").timestamp())
@@ -177,7 +178,7 @@ def test_a_reply_counts_once_and_for_its_own_question_only(shop):
 
 
 def test_keys_of_the_two_directions_differ_and_a_clock_too_far_off_is_said(shop):
-    assert wire.derived(SECRET, "T10001", "request") != wire.derived(SECRET, "T10001", "reply")
+    assert keys.derived(SECRET, "T10001", "request") != keys.derived(SECRET, "T10001", "reply")
     shop.codec._now_s = lambda: shop.now_s + 301
     verdict = shop.verdict(PlaceOrder(TEA))
     assert verdict.word == "unknown" and "the clock" in verdict.detail
@@ -188,11 +189,10 @@ def test_keys_of_the_two_directions_differ_and_a_clock_too_far_off_is_said(shop)
 
 def test_signatures_are_those_of_the_document():
     """The two figures of docs/channels.md, recomputed by the server's own derivation as well."""
-    asked = wire.Request("POST", "/v1/query", b'{"order_no":"A1","amount_fen":900,"way":"qr"}')
-    server = GatewayServer(GatewayRules(lambda: 0), secret=SECRET)
-    rows = (("request", wire.request_text(asked, 1554208460, "n1"),
+    asked = Request("POST", "/v1/query", b'{"order_no":"A1","amount_fen":900,"way":"qr"}')
+    rows = (("request", keys.request_text(asked, 1554208460, "n1"),
              "4856020aaadf6947439355a4541b55dd5dc2d89255bb9f56f038a8f04a27698f"),
-            ("reply", wire.reply_text(200, "n1", b"{}"),
+            ("reply", keys.reply_text(200, "n1", b"{}"),
              "72c4c7d314e13c5ddd596073ec0b6ce428d916d94a26bb5f18e6831a66261102"))
     for direction, text, right in rows:
-        assert wire.signature(wire.derived(SECRET, "T10001", direction), text) == server._mac(direction, text) == right
+        assert keys.signature(keys.derived(SECRET, "T10001", direction), text) == mac(SECRET, "T10001", direction, text) == right

@@ -12,7 +12,9 @@ from device.drivers import channel_gateway_rotation as rotation
 from device.drivers import private_file
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_gateway import GatewayCodec
+from device.drivers.channel_gateway_agreement import Agreement
 from device.drivers.channel_https import HttpsChannel
+from device.drivers.channel_terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
 from device.drivers.registry import CHANNELS
 from device.errors import DriverGone
@@ -20,6 +22,7 @@ from device.txn.effects import QueryOrder
 from device.txn.inputs import Said
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
+from sim.channels.gateway_terminals import NEXT_KEYS_MAX
 from tests.test_channel_gateway import SECRET, START_S, TEA
 
 NONCES = itertools.count()
@@ -41,38 +44,88 @@ def key_file(tmp_path):
 
 
 def keys_in(file):
-    return rotation.keys_of(file.read_bytes())
+    held = held_of(file.read_bytes())
+    return held.newest, held.older
 
 
 def booted(server, key_file, *steps):
-    """What a box that starts from its key file answers to `steps`: `rotate`, or `query`."""
+    """What a box that starts from its key file answers to `steps`: `rotate`, `query`, or `health`, the last said."""
     async def run():
-        newest, older = keys_in(key_file)
-        codec = GatewayCodec(account="main", secret=newest, older=older, now_s=lambda: START_S,
+        held = held_of(key_file.read_bytes())
+        codec = GatewayCodec(account="main", secret=held.newest, older=held.older, now_s=lambda: START_S,
                              nonce=lambda: f"nonce{next(NONCES)}")
-        channel = rotation.GatewayChannel(codec, terminal_id="T10001", key_file=PlainFile(key_file), base_url=server.url)
+        channel = rotation.GatewayChannel(codec, terminal_id="T10001", key_file=PlainFile(key_file), held=held,
+                                          base_url=server.url)
+        do = {"rotate": channel.rotate, "query": lambda: channel.do(QueryOrder(TEA)), "health": lambda: heard(channel)}
         try:
-            return [await channel.rotate() if step == "rotate" else (await channel.do(QueryOrder(TEA))).said for step in steps]
+            answers = [await do[step]() for step in steps]
         finally:
             await channel.close()
+        return [getattr(answer, "said", answer) for answer in answers]
     return asyncio.run(run())
+
+
+async def heard(channel):
+    said = list(channel._health._waiting)
+    channel._health._waiting.clear()
+    return [(one.word, one.why) for one in said]
 
 
 def test_the_old_key_dies_with_the_first_use_of_the_new(gateway, key_file):
     assert booted(gateway, key_file, "rotate") == [True]
     newest, older = keys_in(key_file)
     assert (older, key_file.stat().st_mode & 0o777) == (SECRET, 0o600)
-    assert (gateway.secret, gateway.next_secret) == (SECRET, newest)        # not used yet: both are good
+    assert (gateway.first.secret, next_keys(gateway)) == (SECRET, [newest])     # not used yet: both are good
     assert booted(gateway, key_file, "query", "rotate", "query") == [Said.ABSENT, True, Said.ABSENT]
-    assert keys_in(key_file) == (gateway.secret, newest)
+    assert keys_in(key_file) == (gateway.first.secret, newest)
 
 
-def test_a_lost_answer_heals_and_gives_the_same_key(gateway, key_file):
-    gateway.fault("lost_answer", call="rotate", count=2)
-    assert booted(gateway, key_file, "rotate", "rotate", "query") == [False, False, Said.ABSENT]
-    promised = gateway.next_secret
+def next_keys(server):
+    return [key for _, key in server.first.nexts.values()]
+
+
+def test_no_key_travels(gateway, key_file):
+    heard_bytes, exchange = [], gateway.exchange
+
+    def listening(method, path, headers, body, client=""):
+        answer = exchange(method, path, headers, body, client)
+        heard_bytes.append(repr(headers).encode() + body + answer.body)
+        return answer
+    gateway.exchange = listening
     assert booted(gateway, key_file, "rotate", "query") == [True, Said.ABSENT]
-    assert gateway.secret == promised == keys_in(key_file)[0]
+    assert len(heard_bytes) == 2 and not any(gateway.first.secret in said or SECRET in said for said in heard_bytes)
+
+
+def test_a_lost_answer_heals_and_what_was_agreed_in_vain_dies_unused(gateway, key_file):
+    gateway.fault("lost_answer", call="rotate", count=9)
+    assert booted(gateway, key_file, *["rotate"] * 9, "query") == [False] * 9 + [Said.ABSENT]
+    assert len(next_keys(gateway)) == NEXT_KEYS_MAX
+    assert booted(gateway, key_file, "rotate", "query") == [True, Said.ABSENT]
+    assert (gateway.first.secret, next_keys(gateway)) == (keys_in(key_file)[0], [])
+
+
+def test_a_rotation_asked_again_with_the_same_half_agrees_to_the_same_key(gateway):
+    codec = GatewayCodec(account="main", secret=SECRET, now_s=lambda: START_S, nonce=lambda: f"nonce{next(NONCES)}")
+    half, agreed = Agreement(), []
+    for _ in range(2):
+        request = codec.rotate_request("T10001", half)
+        agreed.append(codec.new_key(half, reply_of(gateway.exchange(request.method, request.path, request.headers, request.body))))
+    assert agreed[0] == agreed[1] == (next_keys(gateway)[0], SECRET)
+
+
+def reply_of(answer):
+    return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.body)
+
+
+@pytest.mark.parametrize("theirs", ["00" * 32, "01" + "00" * 31, "zz" * 32, "ab" * 31, ""])
+def test_a_half_that_would_make_the_secret_known_is_refused(gateway, theirs):
+    """A point of low order, or none: no key comes of it even under a right signature."""
+    codec = GatewayCodec(account="main", secret=SECRET, now_s=lambda: START_S, nonce=lambda: f"nonce{next(NONCES)}")
+    gateway.terminals.rotate = lambda terminal, ours: theirs
+    half = Agreement()
+    request = codec.rotate_request("T10001", half)
+    verdict = codec.new_key(half, reply_of(gateway.exchange(request.method, request.path, request.headers, request.body)))
+    assert (verdict.word, verdict.health) == ("unknown", "lying")
 
 
 @pytest.mark.parametrize("kind", ["lying", "unsigned", "other_nonce", "garbage", "page", "truncated", "down"])
@@ -86,13 +139,28 @@ def test_a_disk_that_refuses_leaves_the_old_key_in_use(gateway, key_file, monkey
     def full(*_):
         raise OSError("no room")
     monkeypatch.setattr(private_file.os, "fsync", full)
-    assert booted(gateway, key_file, "rotate", "query") == [False, Said.ABSENT]
-    assert gateway.secret == SECRET == keys_in(key_file)[0]
+    *done, said = booted(gateway, key_file, "rotate", "query", "query", "health")
+    assert done == [False, Said.ABSENT, Said.ABSENT]
+    assert gateway.first.secret == SECRET == keys_in(key_file)[0]
+    assert [word for word, _ in said] == ["key"] and "no room" in said[0][1]         # said once, and no `ok` hides it
+    monkeypatch.undo()
+    *done, said = booted(gateway, key_file, "rotate", "query", "health")
+    assert (done, said) == ([True, Said.ABSENT], [("ok", "")])
+
+
+def test_the_complaint_is_over_once_a_key_could_be_kept(gateway, key_file, monkeypatch):
+    real, fails = private_file.replace, [OSError(28, "No space left on device", "/card/terminal.key")]
+    monkeypatch.setattr(private_file, "replace", lambda *a: (_ for _ in ()).throw(fails.pop()) if fails else real(*a))
+    *done, said = booted(gateway, key_file, "query", "rotate", "query", "rotate", "query", "health")
+    assert done == [Said.ABSENT, False, Said.ABSENT, True, Said.ABSENT]
+    assert [word for word, _ in said] == ["ok", "key", "ok"]
+    assert said[1][1] == ("the gateway's new key cannot be written, so the old one goes on "
+                          "(/card/terminal.key: No space left on device)")
 
 
 def test_a_gateway_that_forgot_the_new_key_is_met_with_the_old(gateway, key_file):
     assert booted(gateway, key_file, "rotate") == [True]
-    gateway.next_secret = b""
+    gateway.first.nexts.clear()
     assert booted(gateway, key_file, "query", "query") == [Said.UNKNOWN, Said.ABSENT]
 
 
@@ -104,7 +172,7 @@ def test_the_rotation_is_the_drivers_own_and_ends_with_it(key_file):
 
     async def run():
         channel = Watched(GatewayCodec(account="main", secret=SECRET, now_s=lambda: 0, nonce=lambda: "n"),
-                          terminal_id="T10001", key_file=PlainFile(key_file), base_url="http://127.0.0.1:1")
+                          terminal_id="T10001", key_file=PlainFile(key_file), held=Held(SECRET), base_url="http://127.0.0.1:1")
         reader = asyncio.create_task(anext(channel.inputs(), None))
         await asyncio.wait_for(turned.wait(), 5)
         names = {task.get_name() for task in asyncio.all_tasks()}
@@ -122,9 +190,9 @@ def test_a_late_401_of_the_old_key_does_not_bring_it_back(gateway):
     codec = GatewayCodec(account="main", secret=SECRET, now_s=lambda: START_S, nonce=lambda: f"nonce{next(NONCES)}")
     late = codec.request(QueryOrder(TEA))
     codec.use(b"f" * 64, SECRET)
-    gateway.secret = b"f" * 64
+    gateway.first.secret = b"f" * 64
     answer = gateway.exchange(late.method, late.path, late.headers, late.body)
-    codec.read(QueryOrder(TEA), Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.body))
+    codec.read(QueryOrder(TEA), reply_of(answer))
     assert (answer.status, codec.secret) == (401, b"f" * 64)
 
 
@@ -136,17 +204,26 @@ def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key
     assert isinstance(driver, rotation.GatewayChannel)
     assert (driver._codec.secret, driver._codec._other) == (b"f" * 64, SECRET)
     assert type(CHANNELS["gateway"](SimpleNamespace(**given | {"secret": SECRET.decode()}))) is HttpsChannel
-    for missing in ({"terminal_id": ""}, {"private_key_file": ""}, {"private_key_file": str(key_file) + "?"}):
-        with pytest.raises(DriverGone):
-            CHANNELS["gateway"](SimpleNamespace(**given | missing))
+    with pytest.raises(DriverGone, match="tillbox gateway activate"):
+        CHANNELS["gateway"](SimpleNamespace(**given | {"private_key_file": str(key_file) + "?"}))
+    with pytest.raises(ValueError, match="terminal_id is missing"):
+        CHANNELS["gateway"](SimpleNamespace(**given | {"terminal_id": ""}))
+    key_file.write_bytes(held_text(Held(SECRET, notes={"terminal": "T10002"})))
+    with pytest.raises(DriverGone, match="box.toml names terminal T10001.*the key of T10002"):
+        CHANNELS["gateway"](SimpleNamespace(**given))
 
 
 @pytest.mark.parametrize("held", [b"a" * 31, b"a" * 40 + b" " + b"b" * 40, bytes(range(32)),
                                   b"\n".join(c * 40 for c in (b"a", b"b", b"c"))])
 def test_what_is_no_key_is_refused_and_not_cut(held):
     with pytest.raises(ValueError, match="printable"):
-        rotation.keys_of(held)
+        held_of(held)
 
 
-def test_a_key_and_the_one_before_stand_a_line_each():
-    assert rotation.keys_of(b"a" * 64 + b"\n" + b"b" * 64 + b"\n") == (b"a" * 64, b"b" * 64) and rotation.keys_of(b"") == (b"", b"")
+def test_keys_and_notes_stand_a_line_each_and_outlive_a_rotation(gateway, key_file):
+    held = Held(b"a" * 64, b"b" * 64, {"terminal": "T10001", "wallets": "wechat ecny"})
+    assert held_text(held) == b"a" * 64 + b"\n" + b"b" * 64 + b"\nterminal T10001\nwallets wechat ecny\n"
+    assert held_of(held_text(held)) == held and held_of(b"") == Held() and held_of(SECRET) == Held(SECRET)
+    key_file.write_bytes(held_text(Held(SECRET, notes=held.notes)))
+    assert booted(gateway, key_file, "rotate") == [True]
+    assert held_of(key_file.read_bytes()).notes == held.notes

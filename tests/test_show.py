@@ -51,6 +51,14 @@ def test_what_is_not_well_stands_in_the_footer_in_words():
     assert screen(counter).footer == ("打印机缺纸", "离线：记录待上传")
 
 
+def test_a_key_that_cannot_be_kept_is_no_silent_channel():
+    counter = Counter()
+    counter.tell(LinkSaid(True, True), DeviceSaid("channel:gateway", "key", "why"))
+    assert screen(counter).footer == ("网关新密钥无法保存：请通知技术员",)
+    counter.tell(DeviceSaid("channel:gateway", "gone"))
+    assert screen(counter).footer == ("任意钱包支付暂不可用，可收现金",)
+
+
 def test_a_deadline_is_named_and_not_counted():
     counter = Counter()
     counter.scan(TEA)

@@ -5,12 +5,13 @@ Knows the key and which nonces are under way.  Refuses to know sockets, and what
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from device.drivers import channel_gateway_bytes as wire
+from device.drivers import channel_gateway_key_bytes as keys
 from device.drivers.channel_bytes import Reply, Request, Verdict, lie
+from device.drivers.channel_gateway_agreement import Agreement
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -27,6 +28,15 @@ CALLS: dict[type[Effect], str] = {PlaceOrder: "place", ChargeCode: "charge", Que
 ASKED_MAX = 64                         # nonces remembered: many times what can be under way at once
 
 
+class Asked(NamedTuple):
+    """A request under way: which terminal asked which call about which number, signed with which key."""
+
+    terminal: str = ""
+    call: str = ""
+    number: str = ""
+    secret: bytes = b""
+
+
 class GatewayCodec:
     """A terminal at the gateway.
 
@@ -41,7 +51,7 @@ class GatewayCodec:
     def __init__(self, *, account: str, secret: bytes, now_s: Callable[[], float], nonce: Callable[[], str],
                  older: bytes = b"") -> None:
         self.account, self._now_s, self._nonce = account, now_s, nonce
-        self._asked: dict[str, tuple[str, str, str, bytes]] = {}      # nonce: terminal, call, number, key; oldest first
+        self._asked: dict[str, Asked] = {}                            # by nonce, oldest first
         self.use(secret, older)
 
     def use(self, secret: bytes, older: bytes) -> None:
@@ -66,57 +76,54 @@ class GatewayCodec:
         return self._sealed(dict(account_of(effect).fields).get("terminal_id", ""), number_of(effect), follow)
 
     def _sealed(self, terminal: str, number: str, follow: Request) -> Request:
-        if not (terminal.isascii() and terminal.isalnum()):
+        if not keys.terminal_ok(terminal):
             raise ValueError("the account's terminal_id is no terminal's")
         at_s, nonce = int(self._now_s()), self._nonce()
-        self._asked[nonce] = (terminal, follow.path.rpartition("/")[2], number, self.secret)
+        self._asked[nonce] = Asked(terminal, follow.path.rpartition("/")[2], number, self.secret)
         if len(self._asked) > ASKED_MAX:
             del self._asked[next(iter(self._asked))]
-        key = wire.derived(self.secret, terminal, "request")
-        return Request(follow.method, follow.path, follow.body, {
-            "Content-Type": "application/json", "Tillbox-Terminal": terminal, "Tillbox-Time": str(at_s),
-            "Tillbox-Nonce": nonce, "Tillbox-Signature": wire.signature(key, wire.request_text(follow, at_s, nonce))})
+        return keys.sealed(follow, {"Tillbox-Terminal": terminal}, keys.derived(self.secret, terminal, "request"), at_s, nonce)
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
-        call, number, odd = self._opened(reply)
+        asked, odd = self._opened(reply)
         if odd is not None:
             return odd
-        if number != number_of(effect) or call not in (CALLS[type(effect)], "bill_file"):
+        if asked.number != number_of(effect) or asked.call not in (CALLS[type(effect)], "bill_file"):
             return lie("the reply answers another question")
         if isinstance(effect, FetchBill):
-            return wire.bill_word(call, effect.day, reply.body)
+            return wire.bill_word(asked.call, effect.day, reply.body)
         if isinstance(effect, (RefundOrder, QueryRefund)):
-            return wire.refund_word(call, effect.intent, reply.body)
-        return wire.order_word(call, effect.intent, reply.body)
+            return wire.refund_word(asked.call, effect.intent, reply.body)
+        return wire.order_word(asked.call, effect.intent, reply.body)
 
-    def rotate_request(self, terminal: str) -> Request:
-        """Ask for the next key; asked again before that one was used, the gateway gives the same."""
-        return self._sealed(terminal, "", wire.rotate_call())
+    def rotate_request(self, terminal: str, agreement: Agreement) -> Request:
+        """Ask for the next key; `agreement` is fresh."""
+        return self._sealed(terminal, "", keys.rotate_call(agreement.public))
 
-    def new_key(self, reply: Reply) -> bytes:
-        """The next key that `reply` to a rotation brings, b"" when it proves none.  It is not in use yet."""
-        call, _, odd = self._opened(reply)
-        return wire.new_key(reply.body) if odd is None and call == "rotate" else b""
+    def new_key(self, agreement: Agreement, reply: Reply) -> tuple[bytes, bytes] | Verdict:
+        """(next, used): the key that `reply` to a rotation agrees to, not in use yet, and the one that asked for it.
 
-    def _opened(self, reply: Reply) -> tuple[str, str, Verdict | None]:
-        """Call and number whose nonce the reply carries, and the verdict where that already decides."""
+        The verdict when the reply proves none.
+        """
+        asked, odd = self._opened(reply)
+        if odd is not None:
+            return odd
+        theirs = keys.rotated(reply.body) if asked.call == "rotate" else b""
+        try:
+            shared = agreement.shared(theirs)
+        except ValueError:
+            return lie("the gateway's reply holds no key to agree with")
+        return keys.common_key(shared, asked.secret, asked.terminal, "next", agreement.public, theirs), asked.secret
+
+    def _opened(self, reply: Reply) -> tuple[Asked, Verdict | None]:
+        """The question whose nonce the reply carries, and the verdict where that already decides."""
         nonce = reply.headers.get("tillbox-nonce", "")
-        terminal, call, number, secret = self._asked.pop(nonce, ("", "", "", b""))
-        odd = wire.unproven(reply, self._proof_fault(reply, terminal, nonce, secret))
-        if reply.status == 401 and self._other and secret == self.secret:      # not one that was signed before a rotation
+        asked = self._asked.pop(nonce, Asked())
+        odd = wire.unproven(reply, keys.proof_fault(reply, nonce, asked.secret, asked.terminal, "reply"))
+        if reply.status == 401 and self._other and asked.secret == self.secret:      # not one signed before a rotation
             self.secret, self._other = self._other, self.secret
-        return call, number, odd
-
-    def _proof_fault(self, reply: Reply, terminal: str, nonce: str, secret: bytes) -> str:
-        given = reply.headers.get("tillbox-signature", "")
-        if not given:
-            return "the reply carries no signature"
-        if not terminal:
-            return "the reply answers no question under way"
-        key = wire.derived(secret, terminal, "reply")
-        right = wire.signature(key, wire.reply_text(reply.status, nonce, reply.body))
-        return "" if hmac.compare_digest(right.encode(), given.encode()) else "the reply's signature is wrong"
+        return asked, odd
 
 
 def account_of(effect: Any) -> Any:

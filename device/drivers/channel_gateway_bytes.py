@@ -1,19 +1,17 @@
-"""Our own gateway's bytes: calls built from the intent alone, texts to sign, and what a reply proves.
+"""Our own gateway's bytes about money: calls built from the intent alone, and what a reply proves.
 
-Pure.  The protocol stands byte by byte in docs/channels.md.  Refuses to know which key signs.
+Pure.  The protocol stands byte by byte in docs/channels.md.  Refuses to know keys and signatures.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Any
 
 import msgspec
 
 from device.drivers.channel_bytes import BillRow, OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
+from device.drivers.channel_gateway_key_bytes import WALLETS
 
-WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 QR_CHARS_MAX = 512
 ORDER_WORDS = {
     "place": ("qr", "refused", "paid", "closed"),
@@ -28,9 +26,6 @@ REFUND_WORDS = {
 
 
 
-
-
-
 class _Said(msgspec.Struct):
     result: str
     order_no: str = ""
@@ -40,10 +35,6 @@ class _Said(msgspec.Struct):
     wallet: str = ""
     qr: str = ""
     detail: str = ""
-
-
-class _Rotated(msgspec.Struct):
-    key: str
 
 
 class _BillHead(msgspec.Struct):
@@ -65,26 +56,6 @@ class _BillLine(msgspec.Struct):
 
 
 _NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
-def derived(secret: bytes, terminal_id: str, direction: str) -> bytes:
-    """The key of one `direction`, `request` or `reply`: 32 bytes.  Source: RFC 5869, HKDF with SHA-256, one block."""
-    first = hmac.digest(terminal_id.encode(), secret, "sha256")
-    return hmac.digest(first, f"tillbox gateway 1 {direction}".encode() + b"\x01", "sha256")
-
-
-def request_text(request: Request, at_s: int, nonce: str) -> bytes:
-    """What a request's signature covers."""
-    return f"{request.method}\n{request.path}\n{at_s}\n{nonce}\n".encode() + request.body
-
-
-def reply_text(status: int, nonce: str, body: bytes) -> bytes:
-    """What a reply's signature covers; `nonce` is the request's."""
-    return f"{status}\n{nonce}\n".encode() + body
-
-
-def signature(key: bytes, text: bytes) -> str:
-    return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
 def order_call(call: str, intent: OrderFields, code: str = "") -> Request:
@@ -109,19 +80,6 @@ def refund_call(call: str, intent: RefundFields) -> Request:
 def bill_call(call: str, day: str) -> Request:
     """`bill`, which says whether it is ready, or `bill_file`."""
     return Request("POST", f"/v1/{call}", msgspec.json.encode({"day": day}))
-
-
-def rotate_call() -> Request:
-    return Request("POST", "/v1/rotate", b"{}")
-
-
-def new_key(body: bytes) -> bytes:
-    """The key in a proven reply to `rotate`: 64 hex digits as ASCII, or b"" when there is none."""
-    try:
-        key = msgspec.json.decode(body, type=_Rotated).key
-    except _NO_JSON:
-        return b""
-    return key.encode() if len(key) == 64 and not set(key) - set("0123456789abcdef") else b""
 
 
 def unproven(reply: Reply, proof_fault: str) -> Verdict | None:

@@ -1,44 +1,37 @@
 """The terminal's key on disk and its rotation: the driver's own step, at start and once a day.
 
-Knows a place for keys, sealed or not.  The new key is on disk beside the old before its first use; the gateway keeps the old
-one valid until then, so no cut and no lost answer leaves the two apart.  No fact of the core comes of it.
+Knows a place for keys, sealed or not.  The new key is agreed upon, never sent, and on disk beside the old before its first
+use; the gateway keeps the old one valid until then, so no cut and no lost answer leaves the two apart.  No fact of the core
+comes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from device.drivers.channel_bytes import Verdict
 from device.drivers.channel_gateway import GatewayCodec
+from device.drivers.channel_gateway_agreement import Agreement
 from device.drivers.channel_https import HttpsChannel, NoAnswer
+from device.drivers.channel_terminal_bytes import Held, held_text
 from device.drivers.private_file import KeyFile
 from device.errors import Outside
 from device.txn.inputs import Input
 
 ROTATE_S, AGAIN_S = 86_400, 3_600
-KEY = re.compile(rb"[!-~]{32,256}")
-
-
-def keys_of(held: bytes) -> tuple[bytes, bytes]:
-    """The keys in what a file or the configuration holds, a line each.  ValueError, one sentence, for anything else.
-
-    Raw bytes would hold a blank or a line's end now and then, and be cut there: a key is printable.
-    """
-    lines = [line for line in held.split(b"\n") if line]
-    if len(lines) > 2 or not all(KEY.fullmatch(line) for line in lines):
-        raise ValueError("a terminal's key is 32 or more printable characters without blanks, one line each: write it as hex")
-    newest, older, *_ = [*lines, b"", b""]
-    return newest, older
 
 
 class GatewayChannel(HttpsChannel):
-    """As HttpsChannel, for one terminal whose keys stand in `key_file`, newest first, a line each."""
+    """As HttpsChannel, for one terminal; `held` is what `key_file` holds, its newest key the codec's.
 
-    def __init__(self, codec: GatewayCodec, *, terminal_id: str, key_file: KeyFile, **line: Any) -> None:
+    A rotation that cannot be kept on disk is said on `inputs()` as `key`, until one can; money goes on under the old key.
+    """
+
+    def __init__(self, codec: GatewayCodec, *, terminal_id: str, key_file: KeyFile, held: Held, **line: Any) -> None:
         super().__init__(codec, **line)
-        self._codec, self._terminal_id, self._key_file = codec, terminal_id, key_file
+        self._codec, self._terminal_id, self._key_file, self._held = codec, terminal_id, key_file, held
 
     async def inputs(self) -> AsyncIterator[Input]:
         """As HttpsChannel; the rotation lives as long as this is read."""
@@ -51,18 +44,35 @@ class GatewayChannel(HttpsChannel):
 
     async def rotate(self) -> bool:
         """One rotation; False when no proven answer came or the disk refused: the old key goes on."""
-        used = self._codec.secret
+        agreement = Agreement()
         try:
-            key = self._codec.new_key(await self._lines.ask(self._codec.rotate_request(self._terminal_id)))
-            if not key:
-                return False
-            await asyncio.to_thread(self._key_file.write, key + b"\n" + used + b"\n")
-        except (NoAnswer, OSError, Outside):
+            reply = await self._lines.ask(self._codec.rotate_request(self._terminal_id, agreement))
+        except NoAnswer as silence:
+            self._health.set(silence.health, silence.why)
             return False
-        self._codec.use(key, used)
+        agreed = self._codec.new_key(agreement, reply)
+        if isinstance(agreed, Verdict):
+            self._health.set(agreed.health, agreed.detail)
+            return False
+        held = Held(*agreed, self._held.notes)
+        try:
+            await asyncio.to_thread(self._key_file.write, held_text(held))
+        except (OSError, Outside) as why:
+            self._health.stand("key", unkept(why))
+            return False
+        self._held = held
+        self._codec.use(*agreed)
+        self._health.stand()
+        self._health.set("ok", "")
         return True
 
     async def _rotating(self) -> None:
         while True:
             done = await self.rotate()
             await asyncio.sleep(ROTATE_S if done else AGAIN_S)
+
+
+def unkept(why: OSError | Outside) -> str:
+    """One sentence for a person: the new key could not be written."""
+    said = why.what if isinstance(why, Outside) else f"{why.filename or 'the key file'}: {why.strerror or why}"
+    return f"the gateway's new key cannot be written, so the old one goes on ({said})"

@@ -103,7 +103,7 @@ class HttpsChannel:
         return self._lines.resumed
 
     def inputs(self) -> AsyncIterator[Input]:
-        """DeviceSaid("channel:NAME", "ok" | "slow" | "lying" | "gone", why), whenever that changes."""
+        """DeviceSaid("channel:NAME", "ok" | "slow" | "lying" | "gone" | "key", why), whenever that changes."""
         return self._health.changes()
 
     async def do(self, effect: Effect) -> Input:
@@ -188,10 +188,19 @@ class Health:
 
     def __init__(self, part: str) -> None:
         self._part, self._word, self._ended = part, "", False
+        self._standing = ("", "")
         self._waiting: collections.deque[DeviceSaid] = collections.deque(maxlen=8)
         self._news = asyncio.Event()
 
+    def stand(self, word: str = "", why: str = "") -> None:
+        """A complaint that stands in the place of every `ok` until it is taken back: what works today, and will not for ever."""
+        self._standing = (word, why)
+        if word and self._word in ("", "ok"):
+            self.set("ok", "")
+
     def set(self, word: str, why: str) -> None:
+        if word == "ok" and self._standing[0]:
+            word, why = self._standing
         if word != self._word:
             self._word = word
             self._waiting.append(DeviceSaid(self._part, word, why))

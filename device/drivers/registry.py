@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from device.config import ChannelConfig, Config, PrinterConfig
+from device.drivers.channel_terminal_bytes import Held, held_of
 from device.drivers.contract import Driver
-from device.drivers.private_file import PlainFile
+from device.drivers.private_file import KeyFile, PlainFile
 from device.errors import DriverGone, Outside
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
@@ -125,18 +126,41 @@ def _wechat(c: ChannelConfig) -> Driver:
 
 def _gateway(c: ChannelConfig) -> Driver:
     from device.drivers.channel_gateway import GatewayCodec
-    from device.drivers.channel_gateway_rotation import GatewayChannel, keys_of
+    from device.drivers.channel_gateway_rotation import GatewayChannel
     from device.drivers.channel_https import HttpsChannel
     line = {"base_url": c.base_url, "ca_file": c.ca_file, "client_cert": c.client_cert_file}
-    newest, older = keys_of(c.secret.encode() or (_key(c.private_key_file) if c.private_key_file else b""))
-    if not (c.terminal_id and newest):
-        raise DriverGone("the gateway's terminal_id, or its secret or private_key_file, is missing", which="channel.gateway",
-                         hint="write them in box.toml", again=False)
-    codec = GatewayCodec(account=c.account, secret=newest, older=older, now_s=time.time, nonce=lambda: secrets.token_hex(16))
-    codec.rotate_request(c.terminal_id)                       # ValueError for an id that no request could name
+    held = terminal_of(c)
+    codec = GatewayCodec(account=c.account, secret=held.newest, older=held.older, now_s=time.time,
+                         nonce=lambda: secrets.token_hex(16))
     if c.secret:                         # the configuration is not ours to write: such a key stays
         return HttpsChannel(codec, **line)
-    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=PlainFile(c.private_key_file), **line)
+    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=terminal_file(c), held=held, **line)
+
+
+def terminal_file(c: ChannelConfig) -> KeyFile:
+    """Where the keys of the gateway's terminal lie."""
+    return PlainFile(c.private_key_file)
+
+
+def terminal_of(c: ChannelConfig) -> Held:
+    """The terminal's keys.  DriverGone, with what to do, where there are none; ValueError for what is no key or no terminal id."""
+    from device.drivers.channel_gateway_key_bytes import terminal_ok
+    try:
+        held = held_of(c.secret.encode()) if c.secret else held_of(terminal_file(c).read())
+    except FileNotFoundError:
+        held = Held()
+    except OSError as why:
+        raise DriverGone(f"{c.private_key_file} cannot be read: {why.strerror}", which="channel.gateway", again=False) from None
+    if not held.newest:
+        raise DriverGone("this box has no key of the gateway's yet", which="channel.gateway",
+                         hint="tillbox gateway activate CODE", again=False)
+    told = held.notes.get("terminal", c.terminal_id)
+    if told != c.terminal_id:
+        raise DriverGone(f"box.toml names terminal {c.terminal_id}, and {c.private_key_file} holds the key of {told}",
+                         which="channel.gateway", hint="take terminal_id out of box.toml", again=False)
+    if not terminal_ok(c.terminal_id):
+        raise ValueError("the gateway's terminal_id is missing, or is none that a request could name")
+    return held
 
 
 def _unionpay(c: ChannelConfig) -> Driver:

@@ -125,6 +125,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("printer", "cover_open"): ("打印机盖未关", "Printer cover open"),
     ("printer", "off"): ("打印机未响应", "Printer does not answer"),
     ("printer", "gone"): ("打印机未连接", "Printer not connected"),
+    ("channel:gateway", "key"): ("网关新密钥无法保存：请通知技术员", "The gateway's new key cannot be kept: tell a technician"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
     ("link", "down"): ("离线：记录待上传", "Offline: records wait"),

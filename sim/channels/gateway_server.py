@@ -1,32 +1,27 @@
 """The gateway's proofs and odd answers around `gateway.py`: terminals' signatures in, signed replies out.
 
-Written from docs/channels.md with its own key derivation, so that a slip in the box's codec does not agree with itself.
+Keys are the business of `gateway_terminals.py`.  Source: our own protocol, docs/channels.md.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
-from cryptography.hazmat.primitives.constant_time import bytes_eq
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from sim.channels.gateway import GatewayRules, dumped
+from sim.channels.gateway_terminals import Terminal, Terminals, mac
 from sim.channels.server import FAULTS, Answer, Ask, ChannelServer, Say
 
 WINDOW_S = 300
-CALLS = ("place", "charge", "query", "undo", "refund", "refund_query", "bill", "bill_file", "rotate")
+CALLS = ("place", "charge", "query", "undo", "refund", "refund_query", "bill", "bill_file", "rotate", "activate")
 
 
 class GatewayServer(ChannelServer):
-    """As ChannelServer; `secret` is the terminal's key."""
+    """As ChannelServer; `secret` is the key of the first terminal, `rules.terminal_id`.  All terminals share the orders."""
 
     faults = FAULTS | {
         "other_nonce": "effect; the answer is signed over another request's nonce",
@@ -37,7 +32,9 @@ class GatewayServer(ChannelServer):
     def __init__(self, rules: GatewayRules, *, secret: bytes, now_s: Callable[[], float] = time.time, port: int = 0,
                  tls: ssl.SSLContext | None = None) -> None:
         super().__init__(now_s=now_s, port=port, tls=tls)
-        self.rules, self.secret, self.next_secret = rules, secret, b""
+        self.rules, self.first = rules, Terminal(rules.terminal_id, secret)
+        self.terminals = Terminals(now_s, self.first)
+        self._signs = secret, rules.terminal_id      # with what the answer under way is signed, and for whom
 
     def scan(self, qr: str, outcome: str, *, wallet: str = "wechat", slow_s: float = 30) -> dict[str, Any]:
         with self._lock:
@@ -59,26 +56,46 @@ class GatewayServer(ChannelServer):
         name = path.removeprefix("/v1/")
         return name if method == "POST" and name in CALLS else "other"
 
+    def activation_code(self) -> str:
+        """A one-use code for a fresh terminal, as the gateway's people hand it out."""
+        with self._lock:
+            return self.terminals.issue()
+
     def rules_say(self, ask: Ask) -> Say:
         h = ask.headers
         at, nonce = h.get("tillbox-time", ""), h.get("tillbox-nonce", "")
-        if (h.get("tillbox-terminal") != self.rules.terminal_id or not re.fullmatch(r"\d{1,12}", at)
-                or not re.fullmatch(r"[!-~]{1,64}", nonce) or abs(self.now_s() - int(at)) > WINDOW_S):
+        given, text = h.get("tillbox-signature", ""), "\n".join([ask.method, ask.path, at, nonce, ""]).encode() + ask.body
+        if not re.fullmatch(r"\d{1,12}", at) or not re.fullmatch(r"[!-~]{1,64}", nonce):
             return Say(401, dumped({"result": "unknown_terminal"}))
-        text = "\n".join([ask.method, ask.path, at, nonce, ""]).encode() + ask.body
-        given = h.get("tillbox-signature", "").encode()
-        if self.next_secret and bytes_eq(self._mac("request", text, self.next_secret).encode(), given):
-            self.secret, self.next_secret = self.next_secret, b""      # used once: the one before is dead
-        if not bytes_eq(self._mac("request", text).encode(), given):
+        if ask.call == "activate":
+            return self._activate(h.get("tillbox-code", ""), text, given, ask.body)
+        if abs(self.now_s() - int(at)) > WINDOW_S:
             return Say(401, dumped({"result": "unknown_terminal"}))
+        terminal = self.terminals.proven(h.get("tillbox-terminal", ""), text, given)
+        if terminal is None:
+            return Say(401, dumped({"result": "unknown_terminal"}))
+        self._signs = terminal.secret, terminal.id
         if ask.call == "rotate":
-            self.next_secret = self.next_secret or secrets.token_hex(32).encode()
-            return Say(200, dumped({"key": self.next_secret.decode()}))
+            try:
+                return Say(200, dumped({"key": self.terminals.rotate(terminal, json.loads(ask.body)["key"])}))
+            except (KeyError, TypeError, ValueError):
+                return Say(400, dumped({"result": "malformed"}))
         if ask.call == "other":
             return Say(404, dumped({"result": "no_such_call"}))
         return Say(*self.rules.answer(ask.call, ask.body))
 
+    def _activate(self, code_id: str, text: bytes, given: str, body: bytes) -> Say:
+        code = self.terminals.taken(code_id, text, given)
+        if code is None:
+            return Say(401, dumped({"result": "unknown_code"}))
+        self._signs = code.secret, code_id
+        try:
+            return Say(200, dumped(self.terminals.activate(code_id, code, json.loads(body)["device"])))
+        except (KeyError, TypeError, ValueError):
+            return Say(400, dumped({"result": "malformed"}))
+
     def _effect(self, ask: Ask, kind: str) -> Say:
+        self._signs = self.first.secret, self.first.id
         return Say(401, dumped({"result": "unknown_terminal"})) if kind == "clock_off" else super()._effect(ask, kind)
 
     def proved(self, ask: Ask, say: Say, kind: str) -> Answer:
@@ -86,18 +103,11 @@ class GatewayServer(ChannelServer):
         if say.status == 401:
             headers["Tillbox-Nonce"] = nonce
         if say.status != 401 and kind != "unsigned":
+            purpose = ("activate " if ask.call == "activate" else "") + ("request" if kind == "request_key" else "reply")
             over = "another" if kind == "other_nonce" else nonce
             text = f"{say.status}\n{over}\n".encode() + (b"not " if kind == "lying" else b"") + say.body
-            headers |= {"Tillbox-Nonce": nonce,
-                        "Tillbox-Signature": self._mac("request" if kind == "request_key" else "reply", text)}
+            headers |= {"Tillbox-Nonce": nonce, "Tillbox-Signature": mac(*self._signs, purpose, text)}
         return Answer(say.status, headers, say.body)
-
-    def _mac(self, direction: str, text: bytes, secret: bytes = b"") -> str:
-        key = HKDF(SHA256(), 32, self.rules.terminal_id.encode(), b"tillbox gateway 1 " + direction.encode()).derive(
-            secret or self.secret)
-        mac = HMAC(key, SHA256())
-        mac.update(text)
-        return mac.finalize().hex()
 
     def lied(self, ask: Ask, body: bytes, kind: str) -> bytes:
         head, newline, rest = body.partition(b"\n")

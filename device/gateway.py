@@ -1,0 +1,153 @@
+"""`tillbox gateway activate`: a technician's code becomes this box's terminal; and what the key file then tells the configuration.
+
+Knows files, the line and what to say.  The exchange is `channel_gateway_activation.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from device.config import ChannelConfig, Config
+from device.drivers.channel_terminal_bytes import Held, held_of, held_text
+from device.drivers.private_file import make, read, sync_folder
+from device.drivers.registry import terminal_file
+from device.errors import DriverGone, Outside
+
+WHICH = "channel.gateway"
+
+
+def with_terminal(config: Config) -> Config:
+    """`config`, the gateway's terminal id filled in from the key file where box.toml leaves it out."""
+    channels = tuple(_known(c) if c.name == "gateway" and not c.terminal_id and not c.secret else c for c in config.channels)
+    return msgspec.structs.replace(config, channels=channels)
+
+
+def _known(c: ChannelConfig) -> ChannelConfig:
+    try:
+        notes = held_of(terminal_file(c).read()).notes
+    except (OSError, Outside, ValueError):                 # the driver says it better, and the rest of the till sells
+        return c
+    return msgspec.structs.replace(c, terminal_id=notes.get("terminal", ""))
+
+
+def activate(config: Config, text: str, *, again: bool) -> int:
+    """Exit status of the command.  Whatever goes wrong is one sentence, and the same command may be given again."""
+    try:
+        c = next((c for c in config.channels if c.name == "gateway"), None)
+        if c is None:
+            raise _refused("box.toml sets up no gateway", "add [channel.gateway] with its base_url")
+        if c.secret:
+            raise _refused("box.toml holds the gateway's secret itself", "take secret out of [channel.gateway]")
+        _free(config, c, again)
+        shown = _activate_here(config, c, text)
+    except (Outside, ValueError) as why:
+        print(f"tillbox gateway: {why}", file=sys.stderr)
+        return 1
+    except OSError as why:
+        print(f"tillbox gateway: {why.filename}: {why.strerror}", file=sys.stderr)
+        return 1
+    print(shown)
+    return 0
+
+
+def _activate_here(config: Config, c: ChannelConfig, text: str) -> str:
+    from device.drivers.channel_gateway_activation import Activation
+    from device.drivers.channel_gateway_key_bytes import code_of, fingerprint
+
+    code = code_of(text)
+    device = _device(c)
+    print(f"device {fingerprint(device.public)}: compare it with what the gateway shows", flush=True)
+    activation = Activation(code, device, box=config.box, nonce=secrets.token_hex(16))
+    held = activation.read(asyncio.run(_asked(c, activation.request(int(time.time())))))
+    _keep(c, held)
+    _device_path(c).unlink(missing_ok=True)                # its work is done: from here on the key alone counts
+    wallets = held.notes.get("wallets") or "none named"
+    return f"activated: terminal {held.notes['terminal']}, wallets {wallets}; restart tillbox to sell with it"
+
+
+def _device(c: ChannelConfig):
+    """This device's key pair for one activation, on the card before its public half leaves: a lost answer is asked for again."""
+    from device.drivers.channel_gateway_agreement import Agreement
+
+    path = _device_path(c)
+    held = read(path, 4096, which=WHICH)
+    if held is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path, Agreement().private.hex().encode() + b"\n")
+        held = read(path, 4096, which=WHICH) or b""
+    try:
+        return Agreement(bytes.fromhex(held.decode().strip()) or b"?")
+    except ValueError:
+        raise _refused(f"{path} holds no device key", "move it away and ask for a fresh code") from None
+
+
+def _device_path(c: ChannelConfig) -> Path:
+    return Path(c.private_key_file + ".device")
+
+
+async def _asked(c: ChannelConfig, request):
+    from device.drivers.channel_https import Lines, NoAnswer
+
+    lines = Lines(c.base_url, "the gateway", connect_s=5, read_s=15, at_once=1, ca_file=c.ca_file, client_cert=c.client_cert_file)
+    try:
+        return await lines.ask(request)
+    except NoAnswer as silence:
+        raise _refused(silence.why, "the same code again asks for the same terminal") from None
+    finally:
+        await lines.close()
+
+
+def _free(config: Config, c: ChannelConfig, again: bool) -> None:
+    """Refuse to take a key from under a box that sells with it."""
+    file = terminal_file(c)
+    try:
+        held = held_of(file.read())
+    except FileNotFoundError:
+        return
+    if not held.newest:
+        return
+    if not again:
+        raise _refused(f"this box is terminal {held.notes.get('terminal') or c.terminal_id or '?'} already",
+                       "say --again to give that up: its open payments and refunds could not be asked about any more")
+    path = Path(config.run_dir) / "daemon.sock"
+    with socket.socket(socket.AF_UNIX) as line:
+        try:
+            line.connect(os.path.relpath(path))
+        except OSError:
+            return
+    raise _refused("tillbox is running with the old key", "stop it first: systemctl stop tillbox")
+
+
+def _keep(c: ChannelConfig, held: Held) -> None:
+    """The key on the card, readable by whom the folder belongs to: the service, even when root gave the command."""
+    path = Path(c.private_key_file)
+    terminal_file(c).write(held_text(held))
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+        sync_folder(path.parent)
+
+
+def _refused(what: str, hint: str) -> DriverGone:
+    return DriverGone(what, which=WHICH, hint=hint, again=False)
+
+
+def arguments(argv: list[str]) -> tuple[argparse.Namespace, str]:
+    """The command line, and the code: `-` reads it from standard input, where no list of processes shows it."""
+    parser = argparse.ArgumentParser(prog="tillbox gateway")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("activate", help="become a terminal of the gateway with a one-use code")
+    verb.add_argument("code", metavar="CODE", help="as scanned or typed; - reads a line of standard input")
+    verb.add_argument("--config", default="/etc/tillbox/box.toml")
+    verb.add_argument("--again", action="store_true", help="give up the terminal this box is now")
+    args = parser.parse_args(argv)
+    return args, (sys.stdin.readline() if args.code == "-" else args.code)
