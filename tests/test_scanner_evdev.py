@@ -130,6 +130,23 @@ def test_a_scanner_without_suffix_ends_a_symbol_by_silence(cls: type[EvdevScanne
     assert asyncio.run(story()) == Scanned(TEA, FOUND)
 
 
+def test_a_serial_scanner_that_says_nothing_is_not_unplugged(tmp_path: Path) -> None:
+    async def story() -> list[Input]:
+        model = ScannerModel(tmp_path / "scanner", mode="serial")
+        inputs = SerialScanner(str(model.path), look_up).inputs()
+        assert await next_of(inputs) == OK
+        waiting = asyncio.create_task(next_of(inputs))
+        for _ in range(3):
+            await asyncio.sleep(0)                     # it reads, and nothing is there
+        model.scan(TEA)
+        said = await waiting
+        await inputs.aclose()
+        model.unplug()
+        return [said]
+
+    assert asyncio.run(story()) == [Scanned(TEA, FOUND)]
+
+
 def test_two_tills_cannot_share_one_serial_scanner(tmp_path: Path) -> None:
     async def story() -> list[Input]:
         model = ScannerModel(tmp_path / "scanner", mode="serial")

@@ -85,7 +85,8 @@ def _open_port(path: str, baud: int) -> tuple[Any, InputLine]:
 
     try:
         # exclusive: two owners of one port would each get half of every symbol
-        port = serial.Serial(path, baudrate=baud, timeout=0, exclusive=True)
+        # inter_byte_timeout: without it pyserial sets VMIN 0, and a line without bytes reads as one that was unplugged
+        port = serial.Serial(path, baudrate=baud, timeout=0, inter_byte_timeout=0, exclusive=True)
     except serial.SerialException as fault:
         if fault.errno in (errno.EAGAIN, errno.EBUSY) or "lock" in str(fault):
             raise DriverBusy(f"another program holds {path}", which="scanner", hint="stop it") from fault
