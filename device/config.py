@@ -21,6 +21,7 @@ from device.types import Account, Rules, Supervisor, Terms
 
 MASK = "********"
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway")
+WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 _MUST: Any = object()                     # no default: the key must be given
 
 
@@ -117,6 +118,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             pattern=r"[0-9A-Za-z_.-]{1,64}"),
         Key("appid", "text", "", "application number at the channel", "channel"),
         Key("mchid", "text", "", "merchant number at the channel", "channel"),
+        Key("wallets", "words", (), "those the gateway takes; empty: what it said at the activation, or all", choices=WALLETS),
         Key("terminal_id", "text", "", "this box's own number at the gateway; empty: the one it was activated as", "channel"),
         Key("notify_url", "text", "", "where the channel would send notices", "channel"),
         Key("fields", "table", {}, "further request fields that this account fixes", "channel"),
@@ -213,6 +215,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     account: str
     appid: str
     mchid: str
+    wallets: tuple[str, ...]
     terminal_id: str
     notify_url: str
     fields: dict[str, str]
@@ -321,7 +324,9 @@ def to_terms(config: Config) -> Terms:
     """What the core needs of `config`."""
     return Terms(
         box=config.box, box_no=config.box_no, shop_zh=config.shop_zh, shop_en=config.shop_en, cashier=config.cashier,
-        lang=config.lang, route=config.route, accounts=tuple(_account(channel) for channel in config.channels),
+        lang=config.lang, route=config.route,
+        gateway_wallets=next((channel.wallets for channel in config.channels if channel.name == "gateway"), ()),
+        accounts=tuple(_account(channel) for channel in config.channels),
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels), cutoff_hour=config.cutoff_hour,
         cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max, training=config.training,
         approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
@@ -617,6 +622,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
         layout_codes(parts["keypad"]["layout"])
     except ConfigError as refused:
         faults += refused.reasons
+    faults += [f"channel.{channel['name']}.wallets is for the gateway: any other channel has its own wallet alone"
+               for channel in channels if channel["wallets"] and channel["name"] != "gateway"]
     for channel in channels:
         if isinstance(channel["dead_after_s"], int) and channel["dead_after_s"] < channel["give_up_s"]:
             faults.append(f"channel.{channel['name']}.dead_after_s is less than its give_up_s: a live order is not dead")

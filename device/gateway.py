@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from device.config import ChannelConfig, Config
+from device.config import WALLETS, ChannelConfig, Config
 from device.drivers.channel_terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import make, read, sync_folder
 from device.drivers.registry import terminal_file
@@ -26,8 +26,8 @@ WHICH = "channel.gateway"
 
 
 def with_terminal(config: Config) -> Config:
-    """`config`, the gateway's terminal id filled in from the key file where box.toml leaves it out."""
-    channels = tuple(_known(c) if c.name == "gateway" and not c.terminal_id and not c.secret else c for c in config.channels)
+    """`config`, what the gateway said at the activation filled in where box.toml leaves it out: terminal id and wallets."""
+    channels = tuple(_known(c) if c.name == "gateway" and not c.secret else c for c in config.channels)
     return msgspec.structs.replace(config, channels=channels)
 
 
@@ -36,7 +36,8 @@ def _known(c: ChannelConfig) -> ChannelConfig:
         notes = held_of(terminal_file(c).read()).notes
     except (OSError, Outside, ValueError):                 # the driver says it better, and the rest of the till sells
         return c
-    return msgspec.structs.replace(c, terminal_id=notes.get("terminal", ""))
+    wallets = tuple(name for name in WALLETS if name in notes.get("wallets", "").split())
+    return msgspec.structs.replace(c, terminal_id=c.terminal_id or notes.get("terminal", ""), wallets=c.wallets or wallets)
 
 
 def activate(config: Config, text: str, *, again: bool) -> int:

@@ -104,6 +104,8 @@ class Terms(msgspec.Struct, frozen=True):
     cashier: str = "01"
     lang: str = "zh"
     route: tuple[str, ...] = ("wechat",)
+    gateway_wallets: tuple[str, ...] = ()        # those the gateway takes; empty: every one
+    gateway_qr: str = ""                 # the wallet whose QR it shows when none is named; empty: its QRs are for every wallet
     accounts: tuple[Account, ...] = ()
     rules: tuple[tuple[str, Rules], ...] = ()    # by channel, or channel and way: "wechat", "wechat.code"
     rules_version: int = 0
@@ -118,6 +120,10 @@ class Terms(msgspec.Struct, frozen=True):
     def account_of(self, channel: str) -> Account | None:
         """The account used at `channel`, or None when the shop has none there."""
         return next((a for a in self.accounts if a.channel == channel), None)
+
+    def gateway_takes(self, wallet: str) -> bool:
+        """Whether the shop's gateway, where it has one, takes `wallet`."""
+        return not self.gateway_wallets or wallet in self.gateway_wallets
 
     def rules_of(self, channel: str, way: str = "qr") -> Rules:
         """The rules of `channel` for orders of this way; the defaults where nothing was settled."""

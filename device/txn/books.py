@@ -97,6 +97,7 @@ class Order(msgspec.Struct):
     since_ms: int = 0
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
+    wallet: str = ""               # which one paid, while the cashier is asked about it
     disputed_fen: int = 0          # what the channel says was paid, where that is not the amount; 0: no dispute
     charged: bool = False          # the payer's code, or the sale at the terminal, left once
     undo_moves: bool = False       # frozen with the intent: the undo of a paid order gives its money back
@@ -411,7 +412,7 @@ def _order_forgotten(b: Books, f, at: Stamp) -> None:
 
 def _paid_while_cancelling(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase, order.channel_no = Phase.ASKING, f.channel_no
+    order.phase, order.channel_no, order.wallet = Phase.ASKING, f.channel_no, f.wallet
     order.give_up_ms, order.due_ms = f.ask_ms, at.mono_ms + f.ask_ms
 
 

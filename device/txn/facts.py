@@ -145,6 +145,7 @@ class PaidWhileCancelling(Fact, frozen=True):
     order_no: str
     channel_no: str
     ask_ms: int
+    wallet: str = ""
 
 
 class OrderParked(Fact, frozen=True):

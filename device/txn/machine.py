@@ -193,7 +193,7 @@ def ask_cashier(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -
         return book(b, d, order, said, at)
     if order.park or b.basket.order_no != order.intent.order_no:
         return give_back(b, d, order, said, at)
-    return Verdict([PaidWhileCancelling(order.intent.order_no, said.channel_no, ASK_MS)], say("asking"), "wait")
+    return Verdict([PaidWhileCancelling(order.intent.order_no, said.channel_no, ASK_MS, said.wallet)], say("asking"), "wait")
 
 
 def late(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -341,7 +341,7 @@ def _give_back(b: Books, d: Desk, order: Order, channel_no: str, at: Stamp) -> l
 
 def answer_asking(b: Books, d: Desk, order: Order, goods_go: bool, at: Stamp) -> Verdict:
     """The cashier's answer, or nobody's, to money that came while cancelling."""
-    said = ChannelSaid(order.intent.order_no, Said.PAID, order.intent.amount_fen, order.channel_no)
+    said = ChannelSaid(order.intent.order_no, Said.PAID, order.intent.amount_fen, order.channel_no, wallet=order.wallet)
     return book(b, d, order, said, at) if goods_go else give_back(b, d, order, said, at)
 
 

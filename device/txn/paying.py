@@ -15,12 +15,13 @@ from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import Fact, OrderIntended, RefundIntended
 from device.txn.minting import mint
 from device.txn.routing import Outcome, choose, noted
-from device.txn.words import say, yuan
+from device.txn.words import WALLETS, say, yuan
 from device.types import Account, CodeRule, Stamp, Terms
 
 CHANNEL_KEYS = {1: "wechat", 2: "alipay", 3: "unionpay", 4: "gateway", 5: "card"}
+OWN = ("wechat", "alipay", "unionpay")       # wallets with a channel of their own
 PART_FEN_MIN = 10            # what is typed before PAY is a channel below this, and an amount from here on
-AGGREGATOR = "gateway"       # takes every wallet
+AGGREGATOR = "gateway"       # takes every wallet, or those that the shop's terms name
 CARD = "card"                # the terminal on the counter: it shows no QR, so PAY alone never chooses it
 INSTALMENTS = "TBC-FQ-"      # a card at the counter: TBC-FQ-12-SHOP, periods and who bears the fee
 PERIODS = ("3", "6", "12")
@@ -34,8 +35,10 @@ def pay_key(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     part_fen = n if n is not None and n >= PART_FEN_MIN else 0
     if n is None or part_fen:
         routes = _usable(d, tuple(name for name in d.terms.route if name != CARD))
+    elif n <= 3:
+        return _begin_with(b, d, CHANNEL_KEYS[n], "qr", 0, at)
     else:
-        routes = _usable(d, (CHANNEL_KEYS[n], *((AGGREGATOR,) if n <= 3 else ())))
+        routes = _usable(d, (CHANNEL_KEYS[n],))
     return _begin(b, d, routes, "card" if n == 5 else "qr", part_fen, at)
 
 
@@ -59,7 +62,7 @@ def code_scanned(b: Books, d: Desk, symbol: str, at: Stamp) -> Verdict:
     spent = hashlib.sha256(code.encode()).hexdigest()
     if spent in d.spent:
         return refuse("code_spent")
-    verdict = _begin(b, d, _usable(d, (wallet, AGGREGATOR)), "code", d.part_fen, at)
+    verdict = _begin_with(b, d, wallet, "code", d.part_fen, at)
     if verdict.refused:
         return verdict
     verdict.desk |= {"mode": "", "part_fen": 0, "spent": (*d.spent[-SPENT_MAX + 1:], spent),
@@ -73,6 +76,11 @@ def wallet_of(symbol: str, rules: tuple[CodeRule, ...]) -> str:
     if not (symbol.isascii() and symbol.isdigit()):
         return ""
     return next((r.wallet for r in rules if r.low <= symbol[:2] <= r.high and r.shortest <= len(symbol) <= r.longest), "")
+
+
+def wallet_meant(intent: Intent) -> str:
+    """The one wallet that can pay this QR, "" when any can."""
+    return intent.channel if intent.channel in OWN else dict(intent.extras).get("wallet", "")
 
 
 def instalments_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
@@ -96,8 +104,9 @@ def rerouted(b: Books, d: Desk, order: Order, closed: list[Fact], at: Stamp) -> 
     channel = other_route(d, order)
     if not channel:
         return Verdict(closed, say("cancelled"))
-    made = intended(b, d.terms, channel, "qr", order.intent.amount_fen, at, order.intent.extras, order.routes,
-                    order.reroutes + 1)
+    extras = tuple(pair for pair in order.intent.extras if pair[0] != "wallet")
+    made = intended(b, d.terms, channel, "qr", order.intent.amount_fen, at, extras, order.routes,
+                    order.reroutes + 1, wallet_meant(order.intent))
     return Verdict([*closed, made], ("", ""))
 
 
@@ -123,7 +132,17 @@ def outcome_of(d: Desk, order: Order, ok: bool, at: Stamp) -> dict:
     return {"outcomes": noted(d.outcomes, Outcome(order.intent.channel, ok, ms, at.mono_ms))}
 
 
-def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, at: Stamp) -> Verdict:
+def _begin_with(b: Books, d: Desk, wallet: str, way: str, part_fen: int, at: Stamp) -> Verdict:
+    """A payment by one wallet: at its own channel, else at the gateway where that takes it.  Known at once, and said at once."""
+    names = tuple(name for name in (wallet, *((AGGREGATOR,) if d.terms.gateway_takes(wallet) else ()))
+                  if d.terms.account_of(name) is not None)
+    if not names and _unpayable(b, d, part_fen) is None:
+        zh, en = WALLETS[wallet]
+        return refuse("wallet_not_here", zh=zh, en=en)
+    return _begin(b, d, _usable(d, names), way, part_fen, at, wallet)
+
+
+def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, at: Stamp, wallet: str = "") -> Verdict:
     fault = _unpayable(b, d, part_fen)
     if fault is not None:
         return fault
@@ -134,7 +153,7 @@ def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, 
         if not routes:
             return refuse("instalments_where")
     channel = choose(routes, d.outcomes, at.mono_ms)
-    made = intended(b, d.terms, channel, way, part_fen or b.basket.due_fen, at, d.extras, routes)
+    made = intended(b, d.terms, channel, way, part_fen or b.basket.due_fen, at, d.extras, routes, wallet=wallet)
     return Verdict([made], ("", ""), desk={"qty": 0, "extras": ()})
 
 
@@ -155,8 +174,14 @@ def _usable(d: Desk, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def intended(b: Books, terms: Terms, channel: str, way: str, amount_fen: int, at: Stamp,
-             extras: tuple[tuple[str, str], ...] = (), routes: tuple[str, ...] = (), reroutes: int = 0) -> OrderIntended:
-    """The intent of one attempt, every field of its request and every rule of its life frozen."""
+             extras: tuple[tuple[str, str], ...] = (), routes: tuple[str, ...] = (), reroutes: int = 0,
+             wallet: str = "") -> OrderIntended:
+    """The intent of one attempt, every field of its request and every rule of its life frozen.
+
+    A gateway whose QRs are for one wallet each is told which: the one named, or the shop's usual one.
+    """
+    if channel == AGGREGATOR and way == "qr" and terms.gateway_qr:
+        extras = tuple(sorted((*extras, ("wallet", wallet or terms.gateway_qr))))
     rules, account = terms.rules_of(channel, way), terms.account_of(channel)
     assert account is not None
     wall = datetime.datetime.fromisoformat(at.wall)

@@ -38,7 +38,8 @@ def sale_paper(terms: Terms, sale: Sale, at: Stamp, note: str = "") -> Paper:
     parts = [*_head(terms), Ruler(), *_goods(sale.lines), Ruler(),
              Pair("合计 / Total", yuan(sale.amount_fen), 2, True)]
     for tender in sale.tenders:
-        zh, en = WALLETS.get(tender.method, (tender.method, tender.method))
+        name = tender.wallet or tender.method         # of a gateway the customer knows the wallet alone
+        zh, en = WALLETS.get(name, (name, name))
         parts.append(Pair(f"{zh} / {en} {tender.payer}".strip(), yuan(tender.amount_fen)))
     if sale.tendered_fen:
         parts += [Pair("实收 / Tendered", yuan(sale.tendered_fen)), Pair("找零 / Change", yuan(sale.change_fen))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
+from device.txn.paying import wallet_meant
 from device.txn.receipt import quantity
 from device.txn.screen import Line, Screen
 from device.txn.words import HEALTH, WALLETS, disputed_words, say, yuan
@@ -40,7 +41,8 @@ def render(books: Books, desk: Desk) -> Screen:
                              for x in basket.lines[-LINES_SHOWN:])}
     shop = (terms.shop_zh, terms.shop_en)[lang]
     if order is not None:
-        wallet = WALLETS.get(order.intent.channel, (order.intent.channel,) * 2)
+        name = wallet_meant(order.intent) or order.intent.channel
+        wallet = WALLETS.get(name, (name,) * 2)
         live = order.phase is Phase.AWAITING and not order.disputed_fen
         title = _paying(order, wallet[lang])[lang]
         screen |= {"title": title, "big": yuan(order.intent.amount_fen), "order_no": order.intent.order_no,

@@ -9,7 +9,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "bad_scan": ("扫描无效：{why}", "Scan dropped: {why}"),
     "busy_paying": ("付款进行中：请先完成、取消或挂起", "Payment in progress: finish, cancel or park it first"),
     "payment_code_idle": ("这是付款码：请先按 CODE", "That is a payment code: press CODE first"),
-    "code_not_here": ("本店未开通此钱包的付款码", "This shop takes no codes of that wallet"),
+    "wallet_not_here": ("本店不收{zh}", "This shop does not take {en}"),
+    "code_not_here": ("此钱包的付款码暂不可用", "Codes of that wallet do not work now"),
     "code_scan": ("请扫顾客付款码 {amount}", "Scan the customer's code for {amount}"),
     "code_bad": ("这不是付款码：请顾客打开付款码", "That is no payment code: ask the customer to open theirs"),
     "code_spent": ("此付款码已用过：请顾客刷新", "That code was used: ask the customer for a fresh one"),
@@ -133,7 +134,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
 }
 
 WALLETS = {"wechat": ("微信", "WeChat"), "alipay": ("支付宝", "Alipay"), "unionpay": ("云闪付", "UnionPay"),
-           "gateway": ("任意钱包", "any wallet"), "card": ("银行卡", "Card"),
+           "ecny": ("数字人民币", "e-CNY"), "gateway": ("任意钱包", "any wallet"), "card": ("银行卡", "Card"),
            "cash": ("现金", "Cash"), "rounding": ("抹零", "Rounding")}
 
 
