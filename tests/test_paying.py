@@ -42,6 +42,18 @@ def undone(no: str, said: Said, **more) -> ChannelSaid:
     return ChannelSaid(no, said, undo=True, **more)
 
 
+# Asking
+
+def test_a_channel_that_is_back_is_asked_at_once_about_what_is_open_there():
+    counter = Counter(TERMS)
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.tell(DeviceSaid("channel:wechat", "gone", "no answer"))
+    assert not counter.tell(DeviceSaid("channel:gateway", "ok")).again
+    assert counter.tell(DeviceSaid("channel:wechat", "ok")).again == (no,)
+    assert not counter.tell(DeviceSaid("channel:wechat", "ok")).again
+
+
 # Codes
 
 def test_a_payers_code_is_charged_once_and_stands_nowhere():

@@ -85,4 +85,4 @@ def test_an_age_goes_on_over_a_boot():
     counter.wall = "2026-09-01T10:07:00+08:00"
     counter.cut_power()
     (order,) = state(counter.box.books, counter.box.desk, counter.mono_ms)["orders"]
-    assert order["age_s"] == 420
+    assert (order["age_s"], order["shelf_s"]) == (420, 7_080)

@@ -34,6 +34,9 @@ class Phase(enum.StrEnum):
     UNDECIDED = "undecided"        # its shelf life is over and nobody was definite: the channel's bill may decide, too
 
 
+UNDECIDED = (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING, Phase.UNDECIDED)     # only the channel can say what became of it
+
+
 class Line(msgspec.Struct, frozen=True):
     gtin: str
     name_zh: str

@@ -9,7 +9,7 @@ import msgspec
 
 from device.txn import leasing, record
 from device.txn.approval import badge_scanned, needs_approval, pin_entered
-from device.txn.books import Books, Line, Order, Paper, Phase, Sale, Tender
+from device.txn.books import UNDECIDED, Books, Line, Order, Paper, Phase, Sale, Tender
 from device.txn.day import report
 from device.txn.desk import Desk, Verdict, refuse
 from device.txn.effects import RefundIntent
@@ -307,8 +307,7 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 def _check(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     """Ask the channel now; with nothing open, the number on the customer's phone or on our slip is scanned next."""
-    undecided = (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING, Phase.UNDECIDED)
-    asked = tuple(o.intent.order_no for o in b.orders.values() if o.phase in undecided)
+    asked = tuple(o.intent.order_no for o in b.orders.values() if o.phase in UNDECIDED)
     if asked:
         return Verdict(words=say("checking"), tone="wait", again=asked)
     return Verdict(words=say("check_scan"), tone="wait", desk={"mode": "check"})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import leasing, record
-from device.txn.books import WAITING_MAX, Books, Order, Phase, Sale
+from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Billed, Desk, Verdict
 from device.txn.effects import Intent, RefundIntent
@@ -441,7 +441,9 @@ def on_signed(b: Books, d: Desk, e: Signed, at: Stamp) -> Verdict:
 
 
 def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
-    return Verdict(desk=_health(d, e.part, e.word))
+    back = e.word == "ok" and dict(d.health).get(e.part, "ok") != "ok" and e.part.startswith("channel:")
+    waiting = tuple(no for no, o in b.orders.items() if o.phase in UNDECIDED and f"channel:{o.intent.channel}" == e.part)
+    return Verdict(desk=_health(d, e.part, e.word), again=waiting if back else ())
 
 
 def _health(d: Desk, part: str, word: str) -> dict:

@@ -5,13 +5,11 @@ Yours and paid, yours and open, given back, not paid, another box's, unknown: fr
 
 from __future__ import annotations
 
-from device.txn.books import Books, Order, Phase, Sale
+from device.txn.books import UNDECIDED, Books, Order, Phase, Sale
 from device.txn.desk import Desk, Verdict
 from device.txn.facts import OrderClosed, OrderIntended, PaymentConfirmed, RefundConfirmed, SaleClosed, decode
 from device.txn.inputs import Recalled
 from device.txn.words import say, yuan
-
-UNDECIDED = (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING, Phase.UNDECIDED)
 
 
 def asked_about(b: Books, d: Desk, no: str) -> Verdict:

@@ -147,7 +147,9 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
 
 
 def _order(order: Order, now_ms: int) -> dict:
+    """`age_s` since its intent; `shelf_s` until nobody can pay it any more: then the channel's bill may decide, too."""
     return {"order_no": order.intent.order_no, "channel": order.intent.channel, "way": order.intent.way,
             "amount_fen": order.intent.amount_fen,
             "phase": str(order.phase), "qr": order.qr, "disputed_fen": order.disputed_fen,
-            "age_s": max(0, now_ms - order.since_ms) // 1000}
+            "age_s": max(0, now_ms - order.since_ms) // 1000,
+            "shelf_s": max(0, order.since_ms + order.dead_after_ms - now_ms) // 1000}
