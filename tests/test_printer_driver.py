@@ -17,7 +17,8 @@ from device.drivers.printer_tcp import TcpLine
 from device.errors import DriverBusy, DriverGone
 from device.txn.effects import Cut, KickDrawer, Pair, Print, Text
 from device.txn.inputs import DeviceSaid, DrawerKicked, Printed, PrintUnsure
-from sim.devices.printer import PrinterModel, PtyPort, TcpPort
+from sim.devices.printer import PrinterModel
+from sim.devices.printer_ports import PtyPort, TcpPort
 
 PAPER = (Text("便利店", align="c", size=2), *(Pair(f"可乐 {n}", "￥3.00") for n in range(10)), Cut())
 BEFORE = Print(90, (Text("before"), Cut()))     # proven: every byte that left is in the model, so `die_after` counts from here

@@ -29,7 +29,8 @@ from sim.counter.line import Line
 from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
 from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
-from sim.devices.printer import PrinterModel, TcpPort
+from sim.devices.printer import PrinterModel
+from sim.devices.printer_ports import TcpPort
 from sim.devices.scanner import ScannerModel
 
 READY_S_MAX = 20.0

@@ -1,4 +1,4 @@
-"""A receipt printer without hardware: takes ESC/POS bytes over TCP or a pty, and draws what would stand on paper.
+"""A receipt printer without hardware: takes ESC/POS bytes and lays out what would stand on paper.
 
 It obeys commands as printers do, also those it would be better not to obey: real-time codes inside image data,
 commands inside a product name.  It answers for itself only: no proof without paper, no answer when mute or off.  It
@@ -7,26 +7,14 @@ knows nothing of the box's own encoder and shares no code with it.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import pty
-import select
-import socket
-import struct
 import threading
-import tty
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-FONT = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
-FONT_MONO = 1                # its second face has half-width ASCII
-CELL_W, CELL_H, LINE_GAP = 12, 24, 6
+from sim.devices.printer_ink import CELL_H, CELL_W, LINE_GAP, bars_image, code128_bars, ean13_bars, glyph, png, qr_image
+
 ROWS_MAX = 20_000            # 2.5 m of paper: a job that never cuts does not eat the machine
 LEVELS = {0x30: 1, 0x31: 0, 0x32: 3, 0x33: 2}          # GS ( k level to qrcode's constant
 
@@ -357,13 +345,13 @@ class PrinterModel:
         strip = Image.new("L", (self.dots, high + LINE_GAP), 255)
         x = self._left(self._used())
         for char, wide, w, h, bold, underline in cells:
-            glyph = _glyph(char, wide * CELL_W, bold)
+            dots = glyph(char, wide * CELL_W, bold)
             if (w, h) != (1, 1):
-                glyph = glyph.resize((glyph.width * w, glyph.height * h), Image.Resampling.NEAREST)
-            strip.paste(glyph, (x, high - glyph.height))
+                dots = dots.resize((dots.width * w, dots.height * h), Image.Resampling.NEAREST)
+            strip.paste(dots, (x, high - dots.height))
             if underline:
-                ImageDraw.Draw(strip).line((x, high + 1, x + glyph.width, high + 1), fill=0)
-            x += glyph.width
+                ImageDraw.Draw(strip).line((x, high + 1, x + dots.width, high + 1), fill=0)
+            x += dots.width
         self._sheet.lines.append("".join(cell[0] for cell in cells))
         cells.clear()
         self._add(strip)
@@ -396,7 +384,7 @@ class PrinterModel:
         elif body[1] == 0x50:
             self._qr_data = body[3:]
         elif body[1] == 0x51 and self._qr_data:
-            self._symbol(_qr_image(self._qr_data, self._qr_dots, LEVELS.get(self._qr_level, 1)),
+            self._symbol(qr_image(self._qr_data, self._qr_dots, LEVELS.get(self._qr_level, 1)),
                          f"[QR] {self._qr_data.decode('utf-8', 'replace')}")
 
     def _barcode(self, command: bytes) -> None:
@@ -406,7 +394,7 @@ class PrinterModel:
             read = code128_bars(data)
             label = "CODE128"
         elif kind in (2, 67) and data.isdigit() and len(data) in (12, 13):
-            read = _ean13_bars(data.decode())
+            read = ean13_bars(data.decode())
             label = "EAN13"
         else:
             read, label = None, ""
@@ -414,7 +402,7 @@ class PrinterModel:
             self.strange.append(command)
             return
         bars, text = read
-        self._symbol(_bars_image(bars, self._style.bar_w, self._style.bar_h), f"[{label}] {text}")
+        self._symbol(bars_image(bars, self._style.bar_w, self._style.bar_h), f"[{label}] {text}")
         if self._style.hri & 2 and self._symbol_pending:
             self._hri(text)
 
@@ -422,7 +410,7 @@ class PrinterModel:
         strip = Image.new("L", (self.dots, CELL_H + LINE_GAP), 255)
         x = self._left(len(text) * CELL_W)
         for i, char in enumerate(text):
-            strip.paste(_glyph(char, CELL_W, False), (x + i * CELL_W, 0))
+            strip.paste(glyph(char, CELL_W, False), (x + i * CELL_W, 0))
         self._add(strip)
 
     def _symbol(self, image: Image.Image, line: str) -> None:
@@ -461,7 +449,7 @@ class PrinterModel:
             self._sheet.kicks = sheet.kicks
             return
         self._receipts.append(Receipt(len(self._receipts) + 1, bytes(sheet.raw), "\n".join(sheet.lines),
-                                      _png(sheet.strips, self.dots, torn=state == "torn"), cut, sheet.kicks, state))
+                                      png(sheet.strips, self.dots, torn=state == "torn"), cut, sheet.kicks, state))
 
     def _tear(self) -> None:
         self._feed_line(only_if_any=True)
@@ -490,262 +478,3 @@ SIZES: dict[bytes, int] = {
         "!": 3, "h": 3, "w": 3, "f": 3, "H": 3, "r": 3, "I": 3, "a": 3, "B": 3, "L": 4, "W": 4, "P": 4,
         "b": 3}.items()},
 }
-
-
-# --- drawing ----------------------------------------------------------------------------------------------------------
-
-@lru_cache(maxsize=4)
-def _font(size: int) -> Any:
-    return ImageFont.truetype(FONT, size, index=FONT_MONO, layout_engine=ImageFont.Layout.BASIC)
-
-
-@lru_cache(maxsize=4096)
-def _glyph(char: str, wide: int, bold: bool) -> Image.Image:
-    image = Image.new("L", (wide, CELL_H), 255)
-    draw = ImageDraw.Draw(image)
-    draw.fontmode = "1"
-    draw.text((0, CELL_H - 4), char, font=_font(22), fill=0, anchor="ls", stroke_width=0)
-    if bold:
-        draw.text((1, CELL_H - 4), char, font=_font(22), fill=0, anchor="ls")
-    return image
-
-
-def _qr_image(data: bytes, dots: int, level: int) -> Image.Image:
-    import qrcode
-
-    code = qrcode.QRCode(error_correction=level, border=0, mask_pattern=0)
-    code.add_data(data)
-    code.make(fit=True)
-    size = len(code.modules)
-    image = Image.new("1", (size, size), 1)
-    image.putdata([0 if dark else 1 for row in code.modules for dark in row])
-    return image.convert("L").resize((size * dots, size * dots), Image.Resampling.NEAREST)
-
-
-def code128_bars(data: bytes) -> tuple[str, str] | None:
-    """Modules ("1" dark) and text of GS k 73 data with its code set escapes; None when it is not well formed."""
-    from barcode.charsets import code128
-
-    sets = {ord("A"): 103, ord("B"): 104, ord("C"): 105}
-    values: list[int] = []
-    text, chosen = "", 0
-    i = 0
-    while i < len(data):
-        if data[i] == 0x7B:
-            if i + 1 >= len(data):
-                return None
-            mark = data[i + 1]
-            i += 2
-            if mark in sets:
-                values.append(sets[mark] if not values else {103: 101, 104: 100, 105: 99}[sets[mark]])
-                chosen = mark
-                continue
-            if mark != 0x7B:
-                return None
-            byte = 0x7B
-        else:
-            byte = data[i]
-            i += 1
-        if chosen == ord("C") and byte < 100:
-            values.append(byte)
-            text += f"{byte:02d}"
-        elif chosen == ord("B") and 32 <= byte < 128:
-            values.append(byte - 32)
-            text += chr(byte)
-        elif chosen == ord("A") and byte < 96:
-            values.append(byte - 32 if byte >= 32 else byte + 64)
-            text += chr(byte)
-        else:
-            return None
-    if len(values) < 2:
-        return None
-    check = (values[0] + sum(i * value for i, value in enumerate(values))) % 103
-    return "".join(code128.CODES[value] for value in (*values, check)) + "1100011101011", text
-
-
-def _ean13_bars(digits: str) -> tuple[str, str]:
-    from barcode.ean import EAN13
-
-    made = EAN13(digits)
-    return made.build()[0].replace("G", "1"), made.get_fullcode()
-
-
-def _bars_image(bars: str, dots: int, high: int) -> Image.Image:
-    image = Image.new("1", (len(bars), 1), 1)
-    image.putdata([0 if bar == "1" else 1 for bar in bars])
-    return image.convert("L").resize((len(bars) * dots, high), Image.Resampling.NEAREST)
-
-
-def _png(strips: list[Image.Image], dots: int, *, torn: bool) -> bytes:
-    margin = 24
-    high = sum(strip.height for strip in strips)
-    paper = Image.new("L", (dots + 2 * margin, high + 2 * margin), 255)
-    y = margin
-    for strip in strips:
-        paper.paste(strip, (margin, y))
-        y += strip.height
-    if torn:
-        teeth = [(x, paper.height - (4 if x // 8 % 2 else 16)) for x in range(0, paper.width + 8, 8)]
-        ImageDraw.Draw(paper).polygon([*teeth, (paper.width, paper.height), (0, paper.height)], fill=128)
-    out = io.BytesIO()
-    paper.convert("1", dither=Image.Dither.NONE if not torn else Image.Dither.FLOYDSTEINBERG).save(out, "PNG")
-    return out.getvalue()
-
-
-# --- cables -----------------------------------------------------------------------------------------------------------
-
-class TcpPort:
-    """The model behind TCP.  One connection at a time, a second one waits; off, the port refuses.
-
-    `port` 0 takes a free one, which it keeps through every switch off and on.
-    """
-
-    def __init__(self, model: PrinterModel, port: int = 0, host: str = "127.0.0.1") -> None:
-        self.model, self.host = model, host
-        self._listener: socket.socket | None = None
-        self._link: socket.socket | None = None
-        self._stop = False
-        self._turned = threading.Condition()
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_w, False)
-        self.port = port
-        self._listen()
-        model.say = self._say
-        model.changed.append(self._wake)
-        self._thread = threading.Thread(target=self._serve, name="printer-tcp", daemon=True)
-        self._thread.start()
-
-    def drop(self) -> None:
-        """Break the connection, as a pulled network cable and an impatient switch do; the model stays on."""
-        link = self._link
-        if link is not None:
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-
-    def settle(self, wait_s: float = 5.0) -> bool:
-        """Wait until the port refuses or listens as the power switch says; False after `wait_s` seconds."""
-        with self._turned:
-            return self._turned.wait_for(lambda: (self._listener is not None) == self.model.powered, wait_s)
-
-    def close(self) -> None:
-        """Stop serving and wait for the thread."""
-        self._stop = True
-        self._wake()
-        self._thread.join(5)
-        self.model.changed.remove(self._wake)
-        os.close(self._wake_r)
-        os.close(self._wake_w)
-
-    def _listen(self) -> None:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self.host, self.port))
-        listener.listen(1)
-        self.port = listener.getsockname()[1]
-        self._listener = listener
-
-    def _serve(self) -> None:
-        while not self._stop:
-            if not self.model.powered:
-                self._hang_up(reset=True)
-            elif self._listener is None:
-                self._listen()
-            with self._turned:
-                self._turned.notify_all()
-            self._step()
-        self._hang_up(reset=False)
-
-    def _step(self) -> None:
-        """Wait for one thing to happen and do it."""
-        waits: list[Any] = [self._wake_r]
-        room = self.model.room
-        if self._link is not None and room:
-            waits.append(self._link)
-        elif self._link is None and self._listener is not None:
-            waits.append(self._listener)
-        ready, _, _ = select.select(waits, [], [], None)
-        if self._wake_r in ready:
-            os.read(self._wake_r, 4096)
-        elif self._listener in ready and self._listener is not None:
-            self._link, _ = self._listener.accept()
-            self._link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        elif self._link in ready and self._link is not None:
-            self._receive(self._link, room)
-
-    def _receive(self, link: socket.socket, room: int) -> None:
-        try:
-            data = link.recv(min(room, 64 if self.model.byte_s else 4096))
-        except OSError:
-            data = b""
-        if not data:
-            link.close()
-            self._link = None
-            return
-        if self.model.byte_s:
-            threading.Event().wait(self.model.byte_s * len(data))
-        self.model.receive(data)
-
-    def _hang_up(self, *, reset: bool) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._link is not None:
-            if reset:
-                self._link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._link.close()
-            self._link = None
-
-    def _say(self, data: bytes) -> None:
-        link = self._link
-        if link is not None:
-            with contextlib.suppress(OSError):         # the box went away: its answer is lost, as on a wire
-                link.sendall(data)
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_w, b".")
-
-
-class PtyPort:
-    """The model behind a pty with `path` linked to it, like a USB serial adapter; off, the bytes fall on the floor."""
-
-    def __init__(self, model: PrinterModel, path: str | Path) -> None:
-        self.model, self.path = model, Path(path)
-        self._master, self._slave = pty.openpty()      # we keep the slave: a reader that leaves is no hang-up
-        tty.setraw(self._slave)
-        self.path.unlink(missing_ok=True)
-        self.path.symlink_to(os.ttyname(self._slave))
-        self._wake_r, self._wake_w = os.pipe()
-        self._stop = False
-        model.say = self._say
-        model.changed.append(self._wake)
-        self._thread = threading.Thread(target=self._serve, name="printer-pty", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Pull the plug: the link goes, a reader sees the end."""
-        self._stop = True
-        self._wake()
-        self._thread.join(5)
-        self.model.changed.remove(self._wake)
-        self.path.unlink(missing_ok=True)
-        for fd in (self._master, self._slave, self._wake_r, self._wake_w):
-            os.close(fd)
-
-    def _serve(self) -> None:
-        while not self._stop:
-            room = self.model.room
-            ready, _, _ = select.select([self._wake_r, *([self._master] if room else [])], [], [], None)
-            if self._wake_r in ready:
-                os.read(self._wake_r, 4096)
-            elif self._master in ready:
-                data = os.read(self._master, min(room, 64 if self.model.byte_s else 4096))
-                if self.model.byte_s:
-                    threading.Event().wait(self.model.byte_s * len(data))
-                self.model.receive(data)
-
-    def _say(self, data: bytes) -> None:
-        os.write(self._master, data)
-
-    def _wake(self) -> None:
-        os.write(self._wake_w, b".")
