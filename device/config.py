@@ -20,7 +20,8 @@ from device.goods import TEMPLATE_KINDS, Template, template_faults
 from device.types import Account, Rules, Supervisor, Terms
 
 MASK = "********"
-CHANNELS = ("wechat", "alipay", "unionpay", "gateway")
+CARD = "card"                             # the one channel that is a device on the counter
+CHANNELS = ("wechat", "alipay", "unionpay", "gateway", CARD)
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 _MUST: Any = object()                     # no default: the key must be given
 
@@ -62,8 +63,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("rules_key_file", "file", "rules.jwk", "key that the rule table is checked with", "daemon"),
         Key("approve_refund_fen", "int", 0, "refunds above this want a supervisor; 0: none does", unit="fen", high=100_000_000),
         Key("amount_fen_max", "int", 5_000_000, "no sale above this", unit="fen", low=1, high=100_000_000),
-        Key("route", "words", (), "channels that PAY tries, first first; empty: every channel set up below",
-            choices=CHANNELS),
+        Key("route", "words", (), "channels that PAY tries, first first; empty: every channel set up below but the card terminal",
+            choices=tuple(name for name in CHANNELS if name != CARD)),
         Key("merchant_keys_on_box", "flag", False, "true: this box may hold a merchant's own channel keys", "daemon"),
         Key("state_dir", "text", "/var/lib/tillbox", "where the journal lives", "daemon", low=1),
         Key("run_dir", "text", "/run/tillbox", "where sockets live", "daemon", low=1),
@@ -113,13 +114,14 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("keepalive_s", "int", 30, "silence after which the broker is asked", "mqtt", "s", low=5, high=600),
     ),
     "channel.*": (
-        Key("base_url", "url", _MUST, "address of the channel, https; http on loopback only", "channel"),
+        Key("base_url", "url", "", "address of the channel, https; http on loopback only", "channel"),
         Key("account", "word", "main", "name of this account on this box; keys are found by it", "channel",
             pattern=r"[0-9A-Za-z_.-]{1,64}"),
         Key("appid", "text", "", "application number at the channel", "channel"),
         Key("mchid", "text", "", "merchant number at the channel", "channel"),
         Key("wallets", "words", (), "those the gateway takes; empty: what it said at the activation, or all", choices=WALLETS),
-        Key("terminal_id", "text", "", "this box's own number at the gateway; empty: the one it was activated as", "channel"),
+        Key("terminal_id", "text", "", "this box's own number at the gateway, empty: the one it was activated as; "
+            "of a card terminal its serial number", "channel"),
         Key("notify_url", "text", "", "where the channel would send notices", "channel"),
         Key("fields", "table", {}, "further request fields that this account fixes", "channel"),
         Key("serial_no", "text", "", "serial of our certificate", "channel"),
@@ -129,6 +131,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("secret", "text", "", "shared secret, where the channel uses one", "channel", secret=True),
         Key("ca_file", "file", "", "roots the channel's line is checked with; empty: the system's", "channel"),
         Key("client_cert_file", "file", "", "our certificate and key, where the channel wants them on the line", "channel"),
+        Key("kind", "word", "serial", "how a card terminal is attached", "channel", choices=("serial", "tcp")),
+        Key("path", "text", "", "serial port of a card terminal, best a by-id link", "channel"),
+        Key("baud", "int", 9600, "its speed", "channel", "baud", low=300, high=921_600),
+        Key("host", "text", "", "address of a tcp card terminal", "channel"),
+        Key("port", "int", 9101, "its port", "channel", low=1, high=65_535),
         Key("give_up_s", "int", 300, "until an unpaid order is closed", unit="s", low=10, high=7200),
         Key("pace_s", "pairs", ((60, 2), (300, 5)), "queries: until so many seconds, one every so many", unit="s"),
         Key("undo_every_s", "int", 2, "pause between tries to undo", unit="s", low=1, high=60),
@@ -152,12 +159,15 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("check", "flag", True, "false: the check digit is not looked at"),
     ),
 }
-# What a channel cannot do without, besides base_url.
+# Keys that a card terminal reads, the last five alone; its timing is the rule table's.
+CARD_KEYS = ("account", "terminal_id", "secret", "kind", "path", "baud", "host", "port")
+# What a channel cannot do without; all but the card terminal also want base_url.
 NEEDS: dict[str, tuple[str, ...]] = {
     "wechat": ("appid", "mchid", "notify_url", "serial_no", "private_key_file", "platform_key_id", "platform_key_file"),
     "alipay": ("appid", "private_key_file", "platform_key_file"),
     "unionpay": ("mchid", "serial_no", "private_key_file", "platform_key_file"),
     "gateway": (),
+    CARD: ("terminal_id",),
 }
 MERCHANT_CHANNELS = ("wechat", "alipay", "unionpay")
 
@@ -226,6 +236,11 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     secret: str
     ca_file: str
     client_cert_file: str
+    kind: str
+    path: str
+    baud: int
+    host: str
+    port: int
     give_up_s: int
     pace_s: tuple[tuple[int, int], ...]
     undo_every_s: int
@@ -292,7 +307,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
     if faults:
         raise ConfigError(faults, which=which)
     at = top["state_dir"]
-    top["route"] = top["route"] or tuple(channel["name"] for channel in channels)
+    top["route"] = top["route"] or tuple(channel["name"] for channel in channels if channel["name"] != CARD)
     for name, values in (("", top), *parts.items(), *(("channel.*", channel) for channel in channels)):
         for key in SECTIONS[name]:
             if key.type == "file" and values[key.name]:
@@ -327,9 +342,9 @@ def to_terms(config: Config) -> Terms:
         lang=config.lang, route=config.route,
         gateway_wallets=next((channel.wallets for channel in config.channels if channel.name == "gateway"), ()),
         accounts=tuple(_account(channel) for channel in config.channels),
-        rules=tuple((channel.name, _rules(channel)) for channel in config.channels), cutoff_hour=config.cutoff_hour,
-        cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max, training=config.training,
-        approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
+        rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
+        cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
+        training=config.training, approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
     )
 
 
@@ -364,8 +379,10 @@ def docs_page() -> str:
             cells = [f"`{key.name}`", key.type, key.unit, _bounds(key), default, key.restarts, says]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
-    lines += ["What a channel cannot do without, besides `base_url`:", ""]
-    lines += [f"- {name}: {', '.join(f'`{key}`' for key in needs) or 'nothing'}" for name, needs in NEEDS.items()]
+    lines += ["What a channel cannot do without:", ""]
+    lines += [f"- {name}: {', '.join(f'`{key}`' for key in _needed(name))}" for name in NEEDS]
+    lines += ["", f"The card terminal reads {', '.join(f'`{key}`' for key in CARD_KEYS)}, and wants `path` (serial), or `host` and "
+              "`secret` (tcp). No other channel reads the last five."]
     return "\n".join([*lines, ""])
 
 
@@ -527,7 +544,7 @@ def _dict(key: Key, raw: Any) -> tuple[Any, str]:
 
 def _url(key: Key, raw: Any) -> tuple[Any, str]:
     value, fault = _text(key, raw)
-    if fault:
+    if fault or not raw:
         return value, fault
     match = re.fullmatch(r"(https?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[^\s?#]*)?", raw)
     if match is None:
@@ -558,13 +575,34 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
             hint = f"did you mean channel.{near[0]}?" if near else f"they are {', '.join(CHANNELS)}"
             faults.append(f"{at} is no channel; {hint}")
             continue
-        values = _section("channel.*", _table(data, name, faults), at + ".", faults)
+        table = _table(data, name, faults)
+        values = _section("channel.*", table, at + ".", faults)
         if name == "gateway" and not values["secret"]:
             values["private_key_file"] = values["private_key_file"] or "gateway.key"      # `tillbox gateway activate` makes it
-        missing = [need for need in NEEDS[name] if not values[need]]
+        if name == CARD:
+            faults += _card_faults(table, values)
+        else:
+            faults += [f"{at}.{given} is read of a card terminal alone" for given in table if given in CARD_KEYS[3:]]
+        missing = [need for need in _needed(name) if not values[need] and not table.get(need)]
         faults += [f"{at}.{need} is missing: {name} cannot do without it" for need in missing]
         channels.append({"name": name, **values})
     return channels
+
+
+def _needed(name: str) -> tuple[str, ...]:
+    return NEEDS[name] if name == CARD else ("base_url", *NEEDS[name])
+
+
+def _card_faults(table: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    faults = [f"channel.card.{given} is read by no card terminal" for given in table
+              if given not in CARD_KEYS and any(key.name == given for key in SECTIONS["channel.*"])]
+    if values["kind"] == "serial" and not values["path"]:
+        faults.append("channel.card.path is missing: a serial card terminal needs one")
+    if values["kind"] == "tcp":
+        faults += [f"channel.card.{need} is missing: {why}" for need, why in (
+            ("host", "a tcp card terminal needs one"),
+            ("secret", "on a network anybody could say that a card has paid")) if not values[need]]
+    return faults
 
 
 def _templates(data: Any, faults: list[str]) -> list[Template]:

@@ -139,6 +139,32 @@ def test_secrets_are_masked_and_never_stand_in_a_reason() -> None:
         assert "hunter2" not in reason(mqtt=bad)
 
 
+CARD = {"terminal_id": "T1", "path": "/dev/serial/by-id/usb-terminal"}
+
+
+def test_a_card_terminal_is_a_device_and_no_route() -> None:
+    config = parse(SELLING | {"channel": {"wechat": WECHAT, "card": CARD}})
+    assert config.route == ("wechat",) and "card" not in dict(to_terms(config).rules)
+    assert to_terms(config).account_of("card") == Account("card", "main", (("terminal_id", "T1"),))
+    assert "known are" in reason(channel={"card": CARD}, route=["card"])
+    tcp = {"terminal_id": "T1", "kind": "tcp", "host": "h", "secret": "s"}
+    assert parse(BOX | {"channel": {"card": tcp}}).channels[0].port == 9101
+
+
+@pytest.mark.parametrize(("card", "part"), [
+    ({"path": "/dev/ttyUSB0"}, "terminal_id is missing"), ({"terminal_id": "T1"}, "path is missing"),
+    (CARD | {"base_url": "https://x"}, "read by no card terminal"), (CARD | {"give_up_s": 60}, "read by no card terminal"),
+    ({"terminal_id": "T1", "kind": "tcp", "host": "h"}, "secret is missing"),
+    ({"terminal_id": "T1", "kind": "tcp", "secret": "s"}, "host is missing"),
+])
+def test_a_card_terminal_has_its_own_keys(card: dict[str, Any], part: str) -> None:
+    assert part in reason(channel={"card": card})
+
+
+def test_no_other_channel_has_them() -> None:
+    assert "card terminal alone" in reason(channel={"gateway": {"base_url": "https://x", "path": "/dev/ttyUSB0"}})
+
+
 def test_a_change_restarts_only_what_it_must() -> None:
     old = parse(SELLING)
     assert restarts(old, old) == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from device.mqtt import ask_wire, topics, wire
@@ -12,7 +13,7 @@ from device.mqtt.cloud import Cloud, told
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import digest, parse, seal, signing_input
 from device.txn.effects import AskSale
-from device.txn.inputs import LinkSaid, Rang, RefundSaid, RefundWord, Said, SaleAnswered, Scanned, Signed
+from device.txn.inputs import Configured, LinkSaid, Rang, RefundSaid, RefundWord, Said, SaleAnswered, Scanned, Signed
 from device.types import Account, Terms
 from fleet.collector import Clerk
 from fleet.store_sqlite import Store
@@ -271,6 +272,22 @@ def test_money_of_another_merchant_is_not_given_back_here():
     assert verdict.refused and not town.away.box.books.leases
     town.deliver(town.away)
     assert left(town, no) == 500
+
+
+def test_a_card_goes_back_only_at_the_terminal_that_took_it():
+    town = Town()
+    terminal = Account("card", "main", (("terminal_id", "T1"),))
+    for till in (town.home, town.away):
+        till.tell(Configured(msgspec.structs.replace(till.terms, accounts=(*ACCOUNTS, terminal))))
+    town.home.scan(TEA)
+    town.home.press("5 PAY")
+    no = town.home.order_no
+    town.home.say(no, Said.PAID, 500)
+    town.deliver(town.home)
+    town.away.asks_back(no)
+    town.away.tell(town.ask(town.away))
+    verdict = town.away.press("ENTER")
+    assert verdict.refused and "another card terminal" in verdict.words[1] and not town.away.box.books.refunds
 
 
 def test_a_question_of_nobody_is_not_answered():

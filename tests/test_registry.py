@@ -76,6 +76,18 @@ def test_a_wrong_key_file_is_said_at_the_start(tmp_path, pems, ours, theirs, why
     assert said.word == "error" and why in said.why and "BEGIN" not in said.why
 
 
+@pytest.mark.parametrize(("card", "kind", "why"), [
+    ('terminal_id = "T1"\npath = "/dev/none"', "CardTerminal", "cannot be opened"),
+    ('terminal_id = "T1"\nkind = "tcp"\nhost = "127.0.0.1"\nport = 1\nsecret = "s"', "CardTerminal", "does not listen"),
+    ('terminal_id = "T-1"\npath = "/dev/none"', "Absent", "no terminal's")])
+def test_a_card_terminal_is_made_and_one_that_is_not_there_says_so(card, kind, why):
+    made = drivers_of(parse_toml(f"{EXAMPLE}\n[channel.card]\n{card}\n"), lambda symbol: None)["channel:card"]
+
+    async def first():
+        return await anext(made.inputs())
+    assert type(made).__name__ == kind and why in asyncio.run(first()).why
+
+
 def test_a_display_is_made_for_each_kind(tmp_path):
     import msgspec
     whole = config(tmp_path)

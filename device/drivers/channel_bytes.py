@@ -65,6 +65,7 @@ class Verdict(msgspec.Struct, frozen=True):
     wallet: str = ""                     # which wallet really paid, where an aggregator says so
     rows: tuple[BillRow, ...] = ()
     follow: Request | None = None
+    payer: str = ""                      # what may be shown of the card that paid: "****1234"
 
 
 class OrderFields(Protocol):

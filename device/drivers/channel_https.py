@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from device.drivers.channel_bytes import Reply, Request, Verdict
 from device.txn.effects import (
+    ChargeCard,
     ChargeCode,
     CloseOrder,
     Effect,
@@ -153,7 +154,7 @@ class HttpsChannel:
 
 def unbuildable(effect: Effect, fault: Exception) -> Verdict:
     """Nothing has left under this intent and nothing ever will: a first request may be refused for good."""
-    first = isinstance(effect, (PlaceOrder, ChargeCode))
+    first = isinstance(effect, (PlaceOrder, ChargeCode, ChargeCard))
     return Verdict("refused" if first else "unknown", detail=f"no request can be built: {fault}")
 
 
@@ -169,9 +170,10 @@ def told(effect: Effect, verdict: Verdict) -> Input:
                               verdict.detail)
         case PlaceOrder(intent=intent) if verdict.word == "qr":
             return QrReady(intent.order_no, verdict.qr)
-        case PlaceOrder(intent=intent) | ChargeCode(intent=intent) | QueryOrder(intent=intent) | CloseOrder(intent=intent):
-            return ChannelSaid(intent.order_no, Said(verdict.word), verdict.amount_fen, verdict.channel_no,
-                               verdict.detail, verdict.wallet, isinstance(effect, CloseOrder))
+        case (PlaceOrder(intent=intent) | ChargeCode(intent=intent) | ChargeCard(intent=intent) | QueryOrder(intent=intent)
+              | CloseOrder(intent=intent)):
+            return ChannelSaid(intent.order_no, Said(verdict.word), verdict.amount_fen, verdict.channel_no, verdict.detail,
+                               verdict.wallet, isinstance(effect, CloseOrder), verdict.payer)
     raise AssertionError(effect)
 
 

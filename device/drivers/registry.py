@@ -171,6 +171,13 @@ def _unionpay(c: ChannelConfig) -> Driver:
         signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=c.ca_file)
 
 
+def _card(c: ChannelConfig) -> Driver:
+    from device.drivers.channel_card import CardTerminal
+    from device.drivers.channel_card_line import serial_line, tcp_line
+    return CardTerminal((lambda: tcp_line(c.host, c.port)) if c.kind == "tcp" else (lambda: serial_line(c.path, c.baud)),
+                        account=c.account, terminal_id=c.terminal_id, secret=c.secret.encode())
+
+
 def _key(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -188,4 +195,4 @@ SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
-CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _unionpay, "gateway": _gateway}
+CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _unionpay, "gateway": _gateway, "card": _card}

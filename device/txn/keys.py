@@ -408,7 +408,7 @@ def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verd
             continue
         if today is None:
             return refuse("no_channel")               # nobody to carry it out
-        if tender.way == "card" and tender.account != today:
+        if tender.way == "card" and (tender.account != today or leasing.foreign(b, sale.order_no)):
             return refuse("refund_terminal")          # only the terminal that took it knows it
         if sale.parts >= rules.refund_parts_max:
             return refuse("refund_parts")

@@ -127,6 +127,8 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("printer", "off"): ("打印机未响应", "Printer does not answer"),
     ("printer", "gone"): ("打印机未连接", "Printer not connected"),
     ("channel:gateway", "key"): ("网关新密钥无法保存：请通知技术员", "The gateway's new key cannot be kept: tell a technician"),
+    ("channel:card", "unmasked"): ("刷卡机发送完整卡号：请联系服务商", "The card terminal sends whole numbers: call its owner"),
+    ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
     ("link", "down"): ("离线：记录待上传", "Offline: records wait"),
