@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.till import IDENTITY, Till
+from device.ask import ask
 from device.box import RESTATE_ROWS, Box
 from device.store_forward.journal import Journal
 from sim.counter import wiring
-from sim.counter.ask import ask
 from sim.counter.counter import Counter
 from sim.devices.keypad import KeypadModel
 from sim.devices.scanner import ScannerModel

@@ -47,13 +47,13 @@ QR = "weixin://wxpay/bizpayurl?pr=p4lpSuKzz"
 class Till:
     """Whole sales back to back.  `signatures` counts what was signed; the card is the journal's own business."""
 
-    def __init__(self, folder: Path, boot: str = "b1") -> None:
+    def __init__(self, folder: Path, boot: str = "b1", terms: Terms = TERMS) -> None:
         self.signer = FileSigner(folder / "record.pem")
         self.journal = Journal(folder / "journal.db", identity=IDENTITY)
         self.box = Box(self.journal)
         self.boot, self.mono_ms, self.signatures = boot, 0, 0
         self._wall = EPOCH.isoformat(timespec="milliseconds")
-        self.tell(Started(boot, "bench", TERMS, SEED, self.signer.kid))
+        self.tell(Started(boot, "bench", terms, SEED, self.signer.kid))
 
     def tell(self, event: Input) -> None:
         """One input; signer, printer and drawer answer at once."""

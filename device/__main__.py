@@ -13,6 +13,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox config FILE           what the box would run with, secrets masked
        tillbox gateway activate CODE [--config FILE] [--again]
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
+       tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
 """
 
@@ -42,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "gateway":
         from device.daemon import gateway
         return gateway(rest)
+    if word == "keys":
+        from device.key_tool import main as keys
+        return keys(rest)
     if word == "supervisor":
         from device.daemon import show_supervisor
         return show_supervisor(rest)

@@ -66,6 +66,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("route", "words", (), "channels that PAY tries, first first; empty: every channel set up below but the card terminal",
             choices=tuple(name for name in CHANNELS if name != CARD)),
         Key("merchant_keys_on_box", "flag", False, "true: this box may hold a merchant's own channel keys", "daemon"),
+        Key("seal_key_file", "file", "", "key that channel keys are sealed with, outside of state_dir; empty: systemd's credential "
+            "tillbox-seal", "daemon"),
         Key("state_dir", "text", "/var/lib/tillbox", "where the journal lives", "daemon", low=1),
         Key("run_dir", "text", "/run/tillbox", "where sockets live", "daemon", low=1),
         Key("prices_file", "file", "prices.csv", "price list", "prices"),
@@ -161,11 +163,11 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
 }
 # Keys that a card terminal reads, the last five alone; its timing is the rule table's.
 CARD_KEYS = ("account", "terminal_id", "secret", "kind", "path", "baud", "host", "port")
-# What a channel cannot do without; all but the card terminal also want base_url.
+# What a channel cannot do without; all but the card terminal also want base_url, and a key: sealed, or in private_key_file.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "wechat": ("appid", "mchid", "notify_url", "serial_no", "private_key_file", "platform_key_id", "platform_key_file"),
-    "alipay": ("appid", "private_key_file", "platform_key_file"),
-    "unionpay": ("mchid", "serial_no", "private_key_file", "platform_key_file"),
+    "wechat": ("appid", "mchid", "notify_url", "serial_no", "platform_key_id", "platform_key_file"),
+    "alipay": ("appid", "platform_key_file"),
+    "unionpay": ("mchid", "serial_no", "platform_key_file"),
     "gateway": (),
     CARD: ("terminal_id",),
 }
@@ -269,6 +271,7 @@ class Config(msgspec.Struct, frozen=True):
     amount_fen_max: int
     route: tuple[str, ...]
     merchant_keys_on_box: bool
+    seal_key_file: str
     state_dir: str
     run_dir: str
     prices_file: str
@@ -341,7 +344,7 @@ def to_terms(config: Config) -> Terms:
         box=config.box, box_no=config.box_no, shop_zh=config.shop_zh, shop_en=config.shop_en, cashier=config.cashier,
         lang=config.lang, route=config.route,
         gateway_wallets=next((channel.wallets for channel in config.channels if channel.name == "gateway"), ()),
-        accounts=tuple(_account(channel) for channel in config.channels),
+        accounts=tuple(account_of(channel) for channel in config.channels),
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
         training=config.training, approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
@@ -645,10 +648,13 @@ def _overlap(one: Template, other: Template) -> bool:
 def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: list[dict[str, Any]], faults: list[str]) -> None:
     names = [channel["name"] for channel in channels]
     faults += [f"route names {name}, but there is no [channel.{name}]" for name in top["route"] if name not in names]
-    held = [c["name"] for c in channels if c["name"] in MERCHANT_CHANNELS and c["private_key_file"]]
-    if held and not top["merchant_keys_on_box"]:
-        faults.append(f"channel.{held[0]}.private_key_file puts a merchant's key on this box: use channel.gateway, or say "
+    direct = [c["name"] for c in channels if c["name"] in MERCHANT_CHANNELS]
+    if direct and not top["merchant_keys_on_box"]:
+        faults.append(f"channel.{direct[0]} needs a merchant's own key on this box: use channel.gateway, or say "
                       "merchant_keys_on_box = true")
+    state = posixpath.normpath(str(top["state_dir"]))
+    if top["seal_key_file"] and posixpath.normpath(posixpath.join(state, top["seal_key_file"])).startswith(state.rstrip("/") + "/"):
+        faults.append("seal_key_file lies in state_dir, beside what it seals: name a file elsewhere, best on another medium")
     if parts["printer"]["kind"] == "tcp" and not parts["printer"]["host"]:
         faults.append("printer.host is missing: a tcp printer needs one")
     for name in ("scanner", "keypad", "display", "printer"):
@@ -669,7 +675,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
 
 # -- what others need of it -------------------------------------------------------------------------------------------
 
-def _account(channel: ChannelConfig) -> Account:
+def account_of(channel: ChannelConfig) -> Account:
+    """The public half, as intents keep it."""
     own = {"appid": channel.appid, "mchid": channel.mchid, "terminal_id": channel.terminal_id,
            "notify_url": channel.notify_url}
     fields = {name: value for name, value in own.items() if value} | channel.fields

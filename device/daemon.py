@@ -60,10 +60,10 @@ class RealClock:
 
     def stamp(self) -> Stamp:
         wall = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-        return Stamp(self._boot, self.now_ms(), wall, _quality())
+        return Stamp(self._boot, self.now_ms(), wall, clock_quality())
 
 
-def _quality() -> str:
+def clock_quality() -> str:
     """`ntp` when systemd's time service says it is synchronised, else `unset`: a claim is never better than its proof."""
     return "ntp" if os.path.exists("/run/systemd/timesync/synchronized") else "unset"
 

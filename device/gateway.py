@@ -7,33 +7,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import secrets
-import socket
 import sys
 import time
 from pathlib import Path
 
 import msgspec
 
+from device.ask import runs
 from device.config import WALLETS, ChannelConfig, Config
 from device.drivers.channel_terminal_bytes import Held, held_of, held_text
-from device.drivers.private_file import make, read, sync_folder
-from device.drivers.registry import terminal_file
+from device.drivers.private_file import KeyFile, PlainFile, make, read
 from device.errors import DriverGone, Outside
+from device.key_store import KeyStore, store_of
 
 WHICH = "channel.gateway"
 
 
 def with_terminal(config: Config) -> Config:
     """`config`, what the gateway said at the activation filled in where box.toml leaves it out: terminal id and wallets."""
-    channels = tuple(_known(c) if c.name == "gateway" and not c.secret else c for c in config.channels)
+    store = store_of(config)
+    channels = tuple(_known(c, store) if c.name == "gateway" and not c.secret else c for c in config.channels)
     return msgspec.structs.replace(config, channels=channels)
 
 
-def _known(c: ChannelConfig) -> ChannelConfig:
+def terminal_file(c: ChannelConfig, store: KeyStore) -> KeyFile:
+    """Where the keys of the gateway's terminal lie: sealed, or in box.toml's file."""
+    sealed = store.terminal(c)
+    return store.key_file(sealed) if sealed is not None else PlainFile(c.private_key_file)
+
+
+def _known(c: ChannelConfig, store: KeyStore) -> ChannelConfig:
+    sealed = store.terminal(c)
+    c = msgspec.structs.replace(c, terminal_id=c.terminal_id or (sealed.holder if sealed is not None else ""))
     try:
-        notes = held_of(terminal_file(c).read()).notes
+        notes = held_of(terminal_file(c, store).read()).notes
     except (OSError, Outside, ValueError):                 # the driver says it better, and the rest of the till sells
         return c
     wallets = tuple(name for name in WALLETS if name in notes.get("wallets", "").split())
@@ -69,7 +77,7 @@ def _activate_here(config: Config, c: ChannelConfig, text: str) -> str:
     print(f"device {fingerprint(device.public)}: compare it with what the gateway shows", flush=True)
     activation = Activation(code, device, box=config.box, nonce=secrets.token_hex(16))
     held = activation.read(asyncio.run(_asked(c, activation.request(int(time.time())))))
-    _keep(c, held)
+    _keep(c, held, store_of(config))
     _device_path(c).unlink(missing_ok=True)                # its work is done: from here on the key alone counts
     wallets = held.notes.get("wallets") or "none named"
     return f"activated: terminal {held.notes['terminal']}, wallets {wallets}; restart tillbox to sell with it"
@@ -109,9 +117,8 @@ async def _asked(c: ChannelConfig, request):
 
 def _free(config: Config, c: ChannelConfig, again: bool) -> None:
     """Refuse to take a key from under a box that sells with it."""
-    file = terminal_file(c)
     try:
-        held = held_of(file.read())
+        held = held_of(terminal_file(c, store_of(config)).read())
     except FileNotFoundError:
         return
     if not held.newest:
@@ -119,23 +126,18 @@ def _free(config: Config, c: ChannelConfig, again: bool) -> None:
     if not again:
         raise _refused(f"this box is terminal {held.notes.get('terminal') or c.terminal_id or '?'} already",
                        "say --again to give that up: its open payments and refunds could not be asked about any more")
-    path = Path(config.run_dir) / "daemon.sock"
-    with socket.socket(socket.AF_UNIX) as line:
-        try:
-            line.connect(os.path.relpath(path))
-        except OSError:
-            return
-    raise _refused("tillbox is running with the old key", "stop it first: systemctl stop tillbox")
+    if runs(config.run_dir):
+        raise _refused("tillbox is running with the old key", "stop it first: systemctl stop tillbox")
 
 
-def _keep(c: ChannelConfig, held: Held) -> None:
-    """The key on the card, readable by whom the folder belongs to: the service, even when root gave the command."""
-    path = Path(c.private_key_file)
-    terminal_file(c).write(held_text(held))
-    if os.geteuid() == 0:
-        folder = path.parent.stat()
-        os.chown(path, folder.st_uid, folder.st_gid)
-        sync_folder(path.parent)
+def _keep(c: ChannelConfig, held: Held, store: KeyStore) -> None:
+    """The key on the card: sealed where it can be, else in its file, for its folder's owner, even when root gave the command."""
+    if store.seals:
+        mine = msgspec.structs.replace(c, terminal_id=held.notes["terminal"])
+        store.keep_terminal(mine, held_text(held))
+        store.remember(mine, b"", Path(c.ca_file).read_bytes() if c.ca_file else b"")
+    else:
+        PlainFile(c.private_key_file).write(held_text(held))
 
 
 def _refused(what: str, hint: str) -> DriverGone:

@@ -105,12 +105,19 @@ def test_each_rule_has_its_sentence(more: dict[str, Any], part: str) -> None:
 
 
 def test_a_channel_names_all_it_cannot_do_without() -> None:
-    said = reasons(BOX | {"channel": {"wechat": {"base_url": "https://api.mch.weixin.qq.com"}}})
+    said = reasons(BOX | {"merchant_keys_on_box": True, "channel": {"wechat": {"base_url": "https://api.mch.weixin.qq.com"}}})
     assert len(said) == len(schema.NEEDS["wechat"])
 
 
 def test_merchant_keys_need_a_word() -> None:
-    assert "merchant_keys_on_box = true" in reason(channel={"wechat": WECHAT})
+    for key_file in ("wechat.key", ""):                   # a sealed key is one, too
+        assert "merchant_keys_on_box = true" in reason(channel={"wechat": WECHAT | {"private_key_file": key_file}})
+
+
+def test_the_sealing_key_does_not_lie_beside_what_it_seals() -> None:
+    for beside in ("seal.key", "keys/../seal.key", "/var/lib/tillbox/keys/seal.key", "/boot/../var/lib/tillbox/seal.key"):
+        assert "beside what it seals" in reason(seal_key_file=beside)
+    assert parse(BOX | {"seal_key_file": "/boot/firmware/seal.key"}).seal_key_file == "/boot/firmware/seal.key"
 
 
 def test_the_terms_are_what_the_core_needs() -> None:

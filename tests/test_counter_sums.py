@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.counter.ask import DaemonAway, ask
+from device.ask import DaemonAway, ask
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import channel_fen, cloud_sums, is_copy, order_no_of, paper_fen, summary

@@ -10,6 +10,7 @@ import pytest
 
 from device.drivers import channel_gateway_rotation as rotation
 from device.drivers import private_file
+from device.drivers.channel_accounts import KeySet
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_gateway import GatewayCodec
 from device.drivers.channel_gateway_agreement import Agreement
@@ -66,8 +67,8 @@ def booted(server, key_file, *steps):
 
 
 async def heard(channel):
-    said = list(channel._health._waiting)
-    channel._health._waiting.clear()
+    said = list(channel.health._waiting)
+    channel.health._waiting.clear()
     return [(one.word, one.why) for one in said]
 
 
@@ -197,20 +198,20 @@ def test_a_late_401_of_the_old_key_does_not_bring_it_back(gateway):
 
 
 def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key_file):
-    given = {"account": "main", "terminal_id": "T10001", "secret": "", "private_key_file": str(key_file), "ca_file": "",
-             "client_cert_file": "", "base_url": "http://127.0.0.1:1"}
+    given = {"account": "main", "terminal_id": "T10001", "private_key_file": str(key_file), "base_url": "http://127.0.0.1:1"}
     key_file.write_bytes(b"f" * 64 + b"\n" + SECRET + b"\n")
-    driver = CHANNELS["gateway"](SimpleNamespace(**given))
+    from_file = KeySet(terminal=PlainFile(key_file))
+    driver = CHANNELS["gateway"](SimpleNamespace(**given), from_file)
     assert isinstance(driver, rotation.GatewayChannel)
     assert (driver._codec.secret, driver._codec._other) == (b"f" * 64, SECRET)
-    assert type(CHANNELS["gateway"](SimpleNamespace(**given | {"secret": SECRET.decode()}))) is HttpsChannel
+    assert type(CHANNELS["gateway"](SimpleNamespace(**given), KeySet(secret=SECRET.decode()))) is HttpsChannel
     with pytest.raises(DriverGone, match="tillbox gateway activate"):
-        CHANNELS["gateway"](SimpleNamespace(**given | {"private_key_file": str(key_file) + "?"}))
+        CHANNELS["gateway"](SimpleNamespace(**given), KeySet(terminal=PlainFile(str(key_file) + "?")))
     with pytest.raises(ValueError, match="terminal_id is missing"):
-        CHANNELS["gateway"](SimpleNamespace(**given | {"terminal_id": ""}))
+        CHANNELS["gateway"](SimpleNamespace(**given | {"terminal_id": ""}), from_file)
     key_file.write_bytes(held_text(Held(SECRET, notes={"terminal": "T10002"})))
-    with pytest.raises(DriverGone, match="box.toml names terminal T10001.*the key of T10002"):
-        CHANNELS["gateway"](SimpleNamespace(**given))
+    with pytest.raises(DriverGone, match="box.toml names terminal T10001.*that of T10002"):
+        CHANNELS["gateway"](SimpleNamespace(**given), from_file)
 
 
 @pytest.mark.parametrize("held", [b"a" * 31, b"a" * 40 + b" " + b"b" * 40, bytes(range(32)),

@@ -70,7 +70,7 @@ def test_a_wrong_key_file_is_said_at_the_start(tmp_path, pems, ours, theirs, why
     async def first():
         return await anext(driver.inputs())
     if not why:
-        assert type(driver).__name__ == "HttpsChannel"
+        assert type(driver).__name__ == "ChannelAccounts"
         return
     said = asyncio.run(first())
     assert said.word == "error" and why in said.why and "BEGIN" not in said.why

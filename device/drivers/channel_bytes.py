@@ -53,7 +53,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
     `word` is a value of Said or RefundWord; or `qr` with the text in `qr`; or `bill` with its `rows`; or `follow`: the
     reply names another request to make.  `health` is the channel's in one word: `ok slow lying gone`.  `detail` is one
-    sentence for a person, empty when nothing is wrong, and never holds a code, a key or a payer.
+    sentence for a person, empty when nothing is wrong, and never holds a code, a key or a payer.  `key_refused`: the far end
+    does not take our signature, so that another key of the same account may fare better.
     """
 
     word: str
@@ -66,6 +67,7 @@ class Verdict(msgspec.Struct, frozen=True):
     rows: tuple[BillRow, ...] = ()
     follow: Request | None = None
     payer: str = ""                      # what may be shown of the card that paid: "****1234"
+    key_refused: bool = False
 
 
 class OrderFields(Protocol):

@@ -29,9 +29,11 @@ class GatewayChannel(HttpsChannel):
     A rotation that cannot be kept on disk is said on `inputs()` as `key`, until one can; money goes on under the old key.
     """
 
+    _codec: GatewayCodec
+
     def __init__(self, codec: GatewayCodec, *, terminal_id: str, key_file: KeyFile, held: Held, **line: Any) -> None:
         super().__init__(codec, **line)
-        self._codec, self._terminal_id, self._key_file, self._held = codec, terminal_id, key_file, held
+        self._terminal_id, self._key_file, self._held = terminal_id, key_file, held
 
     async def inputs(self) -> AsyncIterator[Input]:
         """As HttpsChannel; the rotation lives as long as this is read."""
@@ -48,22 +50,22 @@ class GatewayChannel(HttpsChannel):
         try:
             reply = await self._lines.ask(self._codec.rotate_request(self._terminal_id, agreement))
         except NoAnswer as silence:
-            self._health.set(silence.health, silence.why)
+            self.health.set(silence.health, silence.why)
             return False
         agreed = self._codec.new_key(agreement, reply)
         if isinstance(agreed, Verdict):
-            self._health.set(agreed.health, agreed.detail)
+            self.health.set(agreed.health, agreed.detail)
             return False
         held = Held(*agreed, self._held.notes)
         try:
             await asyncio.to_thread(self._key_file.write, held_text(held))
         except (OSError, Outside) as why:
-            self._health.stand("key", unkept(why))
+            self.health.stand("key", unkept(why))
             return False
         self._held = held
         self._codec.use(*agreed)
-        self._health.stand()
-        self._health.set("ok", "")
+        self.health.stand()
+        self.health.set("ok", "")
         return True
 
     async def _rotating(self) -> None:

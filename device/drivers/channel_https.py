@@ -74,9 +74,9 @@ class Codec(Protocol):
 
 
 class HttpsChannel:
-    """A shop's accounts at one channel, as a driver: today's first, then those whose orders are not over yet.
+    """One account of a shop at one channel, as a driver; `ChannelAccounts` puts several together.
 
-    An effect goes out under the account its intent was made under, or not at all.  `base_url` scheme and host; `ca_file`
+    An effect of another account does not go out.  `base_url` scheme and host; `ca_file`
     a PEM of roots in place of the system's; `client_cert` a PEM of certificate and key where the channel wants mutual
     TLS.  `connect_s` and `read_s` bound each wait, their sum plus `read_s` the whole call.  No failure outside raises: it
     becomes UNKNOWN with a sentence, and the channel's health changes on `inputs()`.
@@ -84,12 +84,11 @@ class HttpsChannel:
 
     at_once = 4
 
-    def __init__(self, *codecs: Codec, base_url: str, connect_s: float = 5, read_s: float = 15, ca_file: str = "",
+    def __init__(self, codec: Codec, *, base_url: str, connect_s: float = 5, read_s: float = 15, ca_file: str = "",
                  client_cert: str = "") -> None:
-        self.does = codecs[0].does
-        self._codecs = {codec.account: codec for codec in codecs}
-        self._health = Health(f"channel:{codecs[0].channel}")
-        self._opened = lambda url: Lines(url, codecs[0].name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
+        self.does, self._codec = codec.does, codec
+        self.health = Health(f"channel:{codec.channel}")
+        self._opened = lambda url: Lines(url, codec.name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
                                          ca_file=ca_file, client_cert=client_cert)
         self._lines = self._opened(base_url)
 
@@ -105,24 +104,28 @@ class HttpsChannel:
 
     def inputs(self) -> AsyncIterator[Input]:
         """DeviceSaid("channel:NAME", "ok" | "slow" | "lying" | "gone" | "key", why), whenever that changes."""
-        return self._health.changes()
+        return self.health.changes()
 
     async def do(self, effect: Effect) -> Input:
         """One call, one word.  Never raises for what happens outside; AssertionError for an effect not in `does`."""
+        return told(effect, await self.ask(effect))
+
+    async def ask(self, effect: Effect) -> Verdict:
+        """As `do`, the word as the codec gave it."""
         assert type(effect) in self.does, f"no effect of this channel: {type(effect).__name__}"
         verdict = await self._verdict(effect)
-        self._health.set(verdict.health, verdict.detail if verdict.health != "ok" else "")
-        return told(effect, verdict)
+        self.health.set(verdict.health, verdict.detail if verdict.health != "ok" else "")
+        return verdict
 
     async def close(self) -> None:
         """Drop the connections; a call under way answers UNKNOWN."""
-        self._health.end()
+        self.health.end()
         await self._lines.close()
 
     async def _verdict(self, effect: Any) -> Verdict:
         account = effect.account if isinstance(effect, FetchBill) else effect.intent.account
-        codec = self._codecs.get(account.account)
-        if codec is None:              # something may have left under it before: only its own keys can tell
+        codec = self._codec
+        if account.account != codec.account:           # something may have left under it before: only its own keys can tell
             return Verdict("unknown", detail="no key here for the account this was made under")
         try:
             request = codec.request(effect)

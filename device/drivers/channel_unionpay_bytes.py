@@ -37,7 +37,7 @@ FAILED = frozenset({"01", "30", "60", "68", "31", "32", "33", "38", "39", "40", 
 BROKEN = {"10": "the form of our request", "11": "our signature: check key and certificate number", "13": "a missing field",
           "14": "the form of a file"}
 NEVER_REFUNDED = frozenset({"31", "32", "33", "35", "36", "38", "40", "45", "10", "13"})
-DUPLICATE, ABSENT, TOO_OFTEN, NO_FILE = "12", "34", "37", "98"
+NO_SIGNATURE, DUPLICATE, ABSENT, TOO_OFTEN, NO_FILE = "11", "12", "34", "37", "98"
 
 
 
@@ -276,7 +276,7 @@ def file_verdict(said: Mapping[str, str]) -> Verdict | None:
 
 def _first_refused(code: str) -> Verdict | None:
     if code in BROKEN:
-        return Verdict("refused", detail=f"UnionPay does not accept {BROKEN[code]} ({code})")
+        return Verdict("refused", detail=f"UnionPay does not accept {BROKEN[code]} ({code})", key_refused=code == NO_SIGNATURE)
     return Verdict("refused", detail=f"UnionPay refuses this payment ({code})") if code in FAILED else None
 
 
@@ -286,4 +286,4 @@ def _unclear(code: str) -> Verdict:
         return Verdict("unknown", detail="UnionPay asks us to slow down (37)", health="slow")
     if code == DUPLICATE:
         return Verdict("unknown", detail="UnionPay has this number already: ask (12)")
-    return Verdict("unknown", detail=f"UnionPay did not say what became of it ({word})")
+    return Verdict("unknown", detail=f"UnionPay did not say what became of it ({word})", key_refused=code == NO_SIGNATURE)

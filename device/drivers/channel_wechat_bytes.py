@@ -419,7 +419,7 @@ def _error_verdict(call: str, reply: Reply, *, proven: bool, now_s: float) -> Ve
         return Verdict("unknown", detail="the order's time is over, says WeChat: ask")
     if word == "refused" and not proven and _clock_off(reply, now_s):
         return Verdict("unknown", detail=f"WeChat's clock and ours differ by minutes: check the clock ({named})")
-    return Verdict(word, detail=f"{sentence} ({named})" if sentence else "")
+    return Verdict(word, detail=f"{sentence} ({named})" if sentence else "", key_refused=code == "SIGNERROR")
 
 
 def _clock_off(reply: Reply, now_s: float) -> bool:

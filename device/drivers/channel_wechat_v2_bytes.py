@@ -20,6 +20,7 @@ BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 BODY_BYTES_MAX = 128
 REPLY_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
+SIGN_REFUSED = ("SIGNERROR", "签名错误")
 HEADERS = {"Content-Type": "text/xml; charset=utf-8", "User-Agent": "tillbox"}
 
 # One flat element after the other; nothing else is XML to us: no entity of its own, no comment, no nesting.
@@ -167,7 +168,8 @@ def _proven(intent: OrderFields, reply: Reply, api_key: str) -> tuple[dict[str, 
     except ValueError:
         return {}, lie("the reply is not what WeChat documents")
     if fields.get("return_code") != "SUCCESS":                # the transport's own refusal carries no sign: it proves nothing
-        return {}, Verdict("unknown", detail=f"WeChat did not take the request ({plain(fields.get('return_msg', ''))})")
+        said = plain(fields.get("return_msg", ""))
+        return {}, Verdict("unknown", detail=f"WeChat did not take the request ({said})", key_refused=said in SIGN_REFUSED)
     if not hmac.compare_digest(hmac_sign(fields, api_key), fields.get("sign", "")):
         return {}, lie("the reply's signature is wrong")
     account = dict(intent.account.fields)

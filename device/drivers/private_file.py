@@ -94,6 +94,22 @@ def replace(path: str | Path, held: bytes) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder of mode 0700, where there is none."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700)
+        _given(folder)
+        sync_folder(folder.parent)
+
+
+def in_memory(held: bytes) -> str:
+    """A path to `held`, which no disk sees: for libraries that read files only.  It lasts as long as this process."""
+    fd = os.memfd_create("tillbox")
+    with open(fd, "wb", closefd=False) as file:
+        file.write(held)
+    return f"/proc/self/fd/{fd}"
+
+
 def sync_folder(folder: Path) -> None:
     """The folder's own entries on the card: without it a cut takes a name that was just given or taken away."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -107,6 +123,7 @@ def _written(draft: Path, held: bytes) -> Path:
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
+            _given(draft)
             file.write(held)
             file.flush()
             os.fsync(fd)
@@ -114,6 +131,13 @@ def _written(draft: Path, held: bytes) -> Path:
         os.unlink(draft)
         raise
     return draft
+
+
+def _given(path: Path) -> None:
+    """What root makes belongs to the owner of its folder: the service could not read it otherwise."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def _gone(what: str, hint: str, which: str) -> DriverGone:

@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from device.config import ChannelConfig, Config, PrinterConfig
+import msgspec
+
+from device.config import ChannelConfig, Config, PrinterConfig, account_of
+from device.drivers import private_file
 from device.drivers.channel_terminal_bytes import Held, held_of
 from device.drivers.contract import Driver
-from device.drivers.private_file import KeyFile, PlainFile
 from device.errors import DriverGone, Outside
+from device.sealed import HOLDER
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
-from device.types import Found
+from device.types import Account, Found
+
+if TYPE_CHECKING:
+    from device.drivers.channel_accounts import KeySet
+    from device.drivers.channel_https import HttpsChannel
+
+log = logging.getLogger("tillbox")
 
 LookUp = Callable[[str], Found | None]
 
 
-def drivers_of(config: Config, look_up: LookUp) -> dict[str, Driver]:
-    """Every driver that `config` asks for, by part; none of them is open yet."""
+class Keys(Protocol):
+    """The sealed keys, as far as channels are made of them."""
+
+    def sets(self, c: ChannelConfig, platform_key: bytes, ca_file: str) -> list[KeySet]:
+        """Those of the account in `c`, newest first; [] when none is sealed.  Outside when one cannot be opened."""
+        ...
+
+    def older(self, account: Account) -> tuple[ChannelConfig, bytes, bytes] | None:
+        """Section, platform key and roots of an account that was in use once; None for a stranger.  Outside likewise."""
+        ...
+
+    def remember(self, c: ChannelConfig, platform_key: bytes, ca: bytes) -> None:
+        """Keep them, for the day when another account is in use.  Outside when the card will not."""
+        ...
+
+    def channels(self) -> list[str]:
+        """Channels of which any key is sealed here."""
+        ...
+
+
+def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dict[str, Driver]:
+    """Every driver that `config` asks for, by part; none of them is open yet.
+
+    A channel that `config` names no more has one, too, while a key of it is sealed: its orders and refunds have to end.
+    """
     drivers: dict[str, Driver] = {}
     for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
                              ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
@@ -31,9 +65,14 @@ def drivers_of(config: Config, look_up: LookUp) -> dict[str, Driver]:
     for channel in config.channels:
         part = f"channel:{channel.name}"
         try:
-            drivers[part] = CHANNELS[channel.name](channel)
+            made = CHANNELS[channel.name]
+            drivers[part] = _accounts(part, channel, keys) if channel.name in HOLDER else made(channel)
         except (Outside, ValueError) as why:           # ValueError: a key file that holds no key
             drivers[part] = Absent(part, str(why))
+    for name in keys.channels() if keys is not None else []:
+        part = f"channel:{name}"
+        if part not in drivers:
+            drivers[part] = _accounts(part, None, keys)
     return drivers
 
 
@@ -114,39 +153,85 @@ def _display_file(config: Config):
     return FileDisplay(c.path, width=c.width, height=c.height)
 
 
-def _wechat(c: ChannelConfig) -> Driver:
+# Channels that speak with an account's keys: sealed, or in the files that box.toml names.
+
+def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None) -> Driver:
+    from device.drivers.channel_accounts import ChannelAccounts
+
+    def opened(account: Account) -> list[HttpsChannel]:
+        kept = keys.older(account) if keys is not None else None
+        if kept is None:
+            return []
+        old, platform_key, ca = kept
+        return _made(old, keys, platform_key, private_file.in_memory(ca) if ca else "")
+
+    if c is None:
+        return ChannelAccounts(part, None, opened)
+    platform_key = _key(c.platform_key_file) if c.platform_key_file else b""
+    channels = _made(c, keys, platform_key, c.ca_file)
+    if keys is not None:
+        try:
+            keys.remember(c, platform_key, _key(c.ca_file) if c.ca_file else b"")
+        except Outside as why:
+            log.warning("%s: should its account change, this one's orders cannot end: %s", part, why)
+    return ChannelAccounts(part, (account_of(c), channels), opened)
+
+
+def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str) -> list[HttpsChannel]:
+    """A channel for each key of the account, newest first; only the first must be good."""
+    from device.drivers.channel_accounts import KeySet
+
+    first, *others = (keys.sets(c, platform_key, ca_file) if keys is not None else []) or [
+        KeySet(platform_key=platform_key, ca_file=ca_file, serial_no=c.serial_no)]
+    channels = [CHANNELS[c.name](c, _with_files(c, first))]
+    for other in others:
+        try:
+            channels.append(CHANNELS[c.name](c, _with_files(c, other)))
+        except (Outside, ValueError) as why:
+            log.warning("channel:%s: the key before this one cannot be used: %s", c.name, why)
+    return channels
+
+
+def _with_files(c: ChannelConfig, sealed: KeySet) -> KeySet:
+    """What is not sealed comes from box.toml and the files it names."""
+    plain = c.name == "gateway"
+    private = sealed.private_key or (_key(c.private_key_file) if c.private_key_file and not plain else b"")
+    if not (private or plain):
+        raise DriverGone("no key of this account is here", which=f"channel.{c.name}", again=False,
+                         hint="tillbox keys import, or name its private_key_file in box.toml")
+    return msgspec.structs.replace(
+        sealed, private_key=private, secret=sealed.secret or ("" if sealed.terminal else c.secret),
+        client_cert=sealed.client_cert or c.client_cert_file,
+        terminal=sealed.terminal or (private_file.PlainFile(c.private_key_file) if plain and c.private_key_file else None))
+
+
+def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_https import HttpsChannel
     from device.drivers.channel_wechat import WechatCodec
     return HttpsChannel(WechatCodec(
-        account=c.account, private_key_pem=_key(c.private_key_file), serial_no=c.serial_no,
-        platform_keys={c.platform_key_id: _key(c.platform_key_file)}, now_s=time.time,
-        nonce=lambda: secrets.token_hex(16), api_v2_key=c.secret), base_url=c.base_url, ca_file=c.ca_file,
-        client_cert=c.client_cert_file)
+        account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys={c.platform_key_id: k.platform_key},
+        now_s=time.time, nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret), base_url=c.base_url, ca_file=k.ca_file,
+        client_cert=k.client_cert)
 
 
-def _gateway(c: ChannelConfig) -> Driver:
+def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_gateway import GatewayCodec
     from device.drivers.channel_gateway_rotation import GatewayChannel
     from device.drivers.channel_https import HttpsChannel
-    line = {"base_url": c.base_url, "ca_file": c.ca_file, "client_cert": c.client_cert_file}
-    held = terminal_of(c)
+    line = {"base_url": c.base_url, "ca_file": k.ca_file, "client_cert": k.client_cert}
+    held = terminal_of(c, k)
     codec = GatewayCodec(account=c.account, secret=held.newest, older=held.older, now_s=time.time,
                          nonce=lambda: secrets.token_hex(16))
-    if c.secret:                         # the configuration is not ours to write: such a key stays
+    if k.secret or k.terminal is None:   # the configuration is not ours to write: such a key stays
         return HttpsChannel(codec, **line)
-    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=terminal_file(c), held=held, **line)
+    return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=k.terminal, held=held, **line)
 
 
-def terminal_file(c: ChannelConfig) -> KeyFile:
-    """Where the keys of the gateway's terminal lie."""
-    return PlainFile(c.private_key_file)
-
-
-def terminal_of(c: ChannelConfig) -> Held:
+def terminal_of(c: ChannelConfig, k: KeySet) -> Held:
     """The terminal's keys.  DriverGone, with what to do, where there are none; ValueError for what is no key or no terminal id."""
     from device.drivers.channel_gateway_key_bytes import terminal_ok
     try:
-        held = held_of(c.secret.encode()) if c.secret else held_of(terminal_file(c).read())
+        held = held_of(k.secret.encode()) if k.secret or k.terminal is None else held_of(k.terminal.read())
     except FileNotFoundError:
         held = Held()
     except OSError as why:
@@ -156,19 +241,19 @@ def terminal_of(c: ChannelConfig) -> Held:
                          hint="tillbox gateway activate CODE", again=False)
     told = held.notes.get("terminal", c.terminal_id)
     if told != c.terminal_id:
-        raise DriverGone(f"box.toml names terminal {c.terminal_id}, and {c.private_key_file} holds the key of {told}",
+        raise DriverGone(f"box.toml names terminal {c.terminal_id}, and the key here is that of {told}",
                          which="channel.gateway", hint="take terminal_id out of box.toml", again=False)
     if not terminal_ok(c.terminal_id):
         raise ValueError("the gateway's terminal_id is missing, or is none that a request could name")
     return held
 
 
-def _unionpay(c: ChannelConfig) -> Driver:
+def _unionpay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_https import HttpsChannel
     from device.drivers.channel_unionpay import UnionpayCodec
     return HttpsChannel(UnionpayCodec(
-        account=c.account, private_key_pem=_key(c.private_key_file), cert_id=c.serial_no, trust_pem=_key(c.platform_key_file),
-        signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=c.ca_file)
+        account=c.account, private_key_pem=k.private_key, cert_id=k.serial_no, trust_pem=k.platform_key,
+        signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=k.ca_file)
 
 
 def _card(c: ChannelConfig) -> Driver:
@@ -186,7 +271,7 @@ def _key(path: str) -> bytes:
                          again=False) from None
 
 
-def _not_yet(c: ChannelConfig) -> Driver:
+def _not_yet(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     raise DriverGone(f"this release cannot speak to {c.name}", which=f"channel.{c.name}", hint="take it out of box.toml",
                      again=False)
 

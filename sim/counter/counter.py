@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device.ask import DaemonAway, ask
 from fleet.store_sqlite import Store, defects, records
 from sim.broker import Broker
 from sim.channels.wechat_server import WechatServer
 from sim.counter import wiring
-from sim.counter.ask import DaemonAway, ask
 from sim.counter.calls import Refusal
 from sim.counter.kept import Kept
 from sim.counter.line import Line

@@ -1,4 +1,6 @@
-"""One question to the daemon over its socket.  Knows JSON lines, refuses to know what the verbs mean."""
+"""One question to the running daemon over its socket, for whatever shares a machine with it.  Knows JSON lines, refuses to know
+what the verbs mean.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,19 @@ def ask(path: Path, verb: str, *, timeout_s: float = 3.0, **more: object) -> dic
         return json.loads(answer)
     except ValueError as wrong:
         raise DaemonAway(f"the daemon's answer to {verb} is no JSON") from wrong
+
+
+def runs(run_dir: str) -> bool:
+    """Whether a daemon holds this box; one that does not answer in time does."""
+    path = Path(run_dir) / "daemon.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect(_short(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:                              # not for us, or busy: it is there
+            return True
+    return True
 
 
 def _short(path: Path) -> str:
