@@ -67,7 +67,7 @@ class Rules(msgspec.Struct, frozen=True):
 CODE_RULES = Rules(pace_ms=((60_000, 5_000),), give_up_ms=45_000, undo_after_ms=15_000, undo_moves_money=True)
 
 # A sale at a card terminal lasts as long as its holder takes; the terminal voids what was approved.
-CARD_RULES = Rules(pace_ms=((300_000, 2_000),), give_up_ms=180_000, undo_moves_money=True, dead_after_ms=86_400_000,
+CARD_RULES = Rules(pace_ms=((300_000, 2_000),), give_up_ms=180_000, undo_moves_money=True, dead_after_ms=3_600_000,
                    refund_query_ms=5_000, refund_parts_max=1, refund_days_max=180)
 WAY_RULES = {"qr": Rules(), "code": CODE_RULES, "card": CARD_RULES}
 

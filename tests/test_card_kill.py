@@ -8,17 +8,24 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import time
 
+import msgspec
 import pytest
 
+from device.box import Box
 from device.drivers.channel_card import CALLS, CardTerminal
+from device.drivers.channel_card_line import serial_line
+from device.runner import Runner
+from device.store_forward.journal import Journal
 from device.txn import books
 from device.txn.books import Phase
 from device.txn.effects import Alarm, ChargeCard
-from device.txn.inputs import Rang, Scanned
+from device.txn.inputs import Pressed, Rang, Scanned, Started
 from device.txn.show import render, state
-from device.types import Terms
+from device.types import Stamp, Terms
 from sim.devices.terminal import CANARY, TerminalModel
+from sim.devices.terminal_port import TerminalPort
 from tests.card_till import SHOP, Wire, settled
 from tests.counter import TEA, Counter
 
@@ -211,3 +218,50 @@ def test_a_card_number_is_found_nowhere_in_the_box(caplog):
     for digits in (CANARY, CANARY[:12], CANARY[-12:], CANARY[4:12], "6222 0212"):
         assert digits.encode() not in kept and digits not in shown
     assert CANARY[-4:] in shown or "unmasked" in shown             # what may be shown is, or the terminal is told on
+
+
+class Clock:
+    def __init__(self) -> None:
+        self._born = time.monotonic()
+
+    def now_ms(self) -> int:
+        return int((time.monotonic() - self._born) * 1000)
+
+    def stamp(self) -> Stamp:
+        return Stamp("b1", self.now_ms(), "2026-09-01T10:00:00+08:00", "ntp")
+
+
+def test_the_real_runner_sells_by_card_over_a_cable(tmp_path, caplog):
+    """Keys in, a pty between, a real journal: paid by the terminal's own news, long before the first query."""
+    caplog.set_level(logging.DEBUG)
+    model = TerminalModel(lambda: 0)
+    port = TerminalPort(model, tmp_path / "terminal")
+    model.holds.append("pay")
+    model.fault("unmasked", call="news", count=None)
+
+    async def story() -> list[dict]:
+        rows = asyncio.Event()
+        driver = CardTerminal(lambda: serial_line(str(tmp_path / "terminal"), 9600), account="main", terminal_id="T1")
+        runner = Runner(Box(journal), {"channel:card": driver}, Clock(), on_rows=rows.set)
+
+        async def until(seen) -> None:
+            while not seen():
+                rows.clear()
+                await asyncio.wait_for(rows.wait(), 10)
+        run = asyncio.create_task(runner.run(Started("b1", "test", TERMS, "A" * 22, "kid")))
+        await until(lambda: runner.box.books.boot)
+        for event in (Scanned(TEA.item.gtin, TEA), Pressed("5"), Pressed("PAY")):
+            runner.post(event)
+        began = time.monotonic()
+        await until(lambda: runner.box.books.sales)
+        assert time.monotonic() - began < TERMS.rules_of("card", "card").pace_ms[0][1] / 1000
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        return [msgspec.to_builtins(t) for sale in runner.box.books.sales.values() for t in sale.tenders]
+    journal = Journal(str(tmp_path / "journal.db"), identity={"box": "box-1", "mode": "real"})
+    (tender,) = asyncio.run(story())
+    journal.close()
+    port.close()
+    assert (tender["method"], tender["channel_no"]) == ("card", "0012-000001") and [m.call for m in model.heard].count("SA") == 1
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("journal.db*"))
+    assert CANARY.encode() not in kept and CANARY not in caplog.text and "PaymentConfirmed" in caplog.text

@@ -381,6 +381,17 @@ def test_a_question_nobody_wants_any_more_leaves_the_line_to_the_next():
     over_till(story)
 
 
+def test_a_sale_does_not_wait_behind_all_the_closed_orders_that_are_watched():
+    async def story(till):
+        closed = [msgspec.structs.replace(TEA, order_no=f"00000123450000001{n:02d}Z") for n in range(40)]
+        watching = [asyncio.create_task(till.driver.do(QueryOrder(intent, watch=True))) for intent in closed]
+        await asyncio.sleep(0)
+        assert (await till.driver.do(ChargeCard(TEA))).said is Said.OPEN
+        assert [m.call for m in till.model.heard].index("SA") < 4
+        assert {said.said for said in await asyncio.gather(*watching)} == {Said.ABSENT}
+    over_till(story)
+
+
 # Cables
 
 @pytest.fixture(params=["wire", "pty", "tcp"])

@@ -56,6 +56,7 @@ class CardTerminal:
         self._ack_s, self._reply_s, self._hello_s = ack_s, reply_s, hello_s
         self._line: Line | None = None
         self._one = asyncio.Lock()                     # questions on one line go one after the other, first come first served
+        self._watch = asyncio.Lock()                   # of those about closed orders one stands in that line, and no crowd
         self._waiting: _Question | None = None
         self._known: dict[str, Any] = {}               # intents asked about, by number; None: a refund's numbers
         self._news: asyncio.Queue[Input | None] = asyncio.Queue()
@@ -94,7 +95,8 @@ class CardTerminal:
         elif isinstance(effect, RefundOrder):
             verdict = await self._refunded(effect)
         else:
-            verdict = await self._asked(effect, CALLS[type(effect)])
+            async with self._watch if isinstance(effect, QueryOrder) and effect.watch else contextlib.nullcontext():
+                verdict = await self._asked(effect, CALLS[type(effect)])
         return told(effect, verdict)
 
     async def close(self) -> None:
