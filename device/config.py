@@ -131,6 +131,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("platform_key_id", "text", "", "serial or id of the channel's own key", "channel"),
         Key("platform_key_file", "file", "", "the channel's own public key", "channel"),
         Key("secret", "text", "", "shared secret, where the channel uses one", "channel", secret=True),
+        Key("api_v3_key", "text", "", "WeChat's APIv3 key, 32 characters: opens the certificates that WeChat sends", "channel",
+            secret=True),
         Key("ca_file", "file", "", "roots the channel's line is checked with; empty: the system's", "channel"),
         Key("client_cert_file", "file", "", "our certificate and key, where the channel wants them on the line", "channel"),
         Key("kind", "word", "serial", "how a card terminal is attached", "channel", choices=("serial", "tcp")),
@@ -165,7 +167,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
 CARD_KEYS = ("account", "terminal_id", "secret", "kind", "path", "baud", "host", "port")
 # What a channel cannot do without; all but the card terminal also want base_url, and a key: sealed, or in private_key_file.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "wechat": ("appid", "mchid", "notify_url", "serial_no", "platform_key_id", "platform_key_file"),
+    "wechat": ("appid", "mchid", "notify_url", "serial_no"),
     "alipay": ("appid", "platform_key_file"),
     "unionpay": ("mchid", "serial_no", "platform_key_file"),
     "gateway": (),
@@ -236,6 +238,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     platform_key_id: str
     platform_key_file: str
     secret: str
+    api_v3_key: str
     ca_file: str
     client_cert_file: str
     kind: str
@@ -385,7 +388,8 @@ def docs_page() -> str:
     lines += ["What a channel cannot do without:", ""]
     lines += [f"- {name}: {', '.join(f'`{key}`' for key in _needed(name))}" for name in NEEDS]
     lines += ["", f"The card terminal reads {', '.join(f'`{key}`' for key in CARD_KEYS)}, and wants `path` (serial), or `host` and "
-              "`secret` (tcp). No other channel reads the last five."]
+              "`secret` (tcp). No other channel reads the last five.", "", "WeChat's replies are proven by `platform_key_id` and "
+              "`platform_key_file`, or by `api_v3_key` (here or sealed), or by both."]
     return "\n".join([*lines, ""])
 
 
@@ -588,6 +592,8 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
             faults += [f"{at}.{given} is read of a card terminal alone" for given in table if given in CARD_KEYS[3:]]
         missing = [need for need in _needed(name) if not values[need] and not table.get(need)]
         faults += [f"{at}.{need} is missing: {name} cannot do without it" for need in missing]
+        if name == "wechat" and bool(values["platform_key_id"]) != bool(values["platform_key_file"]):
+            faults.append(f"{at}: platform_key_id and platform_key_file go together: one of them is missing")
         channels.append({"name": name, **values})
     return channels
 

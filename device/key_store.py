@@ -239,6 +239,7 @@ def _key_set(kinds: dict[str, Held], c: ChannelConfig, platform_key: bytes, ca_f
     serial = kinds["private_key"].serial if "private_key" in kinds else ""
     return KeySet(private_key=kinds["private_key"].value if "private_key" in kinds else b"",
                   secret=kinds["secret"].value.decode() if "secret" in kinds else "", platform_key=platform_key,
+                  api_v3_key=kinds["api_v3_key"].value.decode() if "api_v3_key" in kinds else "",
                   serial_no=serial or c.serial_no, client_cert=private_file.in_memory(cert) if cert else c.client_cert_file,
                   ca_file=ca_file)
 

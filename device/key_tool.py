@@ -206,6 +206,9 @@ def _proven(c: ChannelConfig, kind: str, held: bytes) -> None:
     elif kind == "terminal_key":
         if not held_of(held).newest:
             raise ValueError("there is no terminal's key in it")
+    elif kind == "api_v3_key":
+        if not held.isalnum() or len(held) != 32:
+            raise ValueError("an APIv3 key is 32 letters and digits, and nothing else")
     elif not held.isascii() or not held.decode().isprintable() or b" " in held or not 8 <= len(held) <= 200:
         raise ValueError(f"{c.name}'s shared secret is 8 to 200 printable characters without blanks, and nothing else")
 

@@ -16,7 +16,8 @@ import pytest
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers.channel_https import HttpsChannel
 from device.drivers.channel_sim import ChannelSim
-from device.drivers.channel_wechat import WechatCodec, open_sealed
+from device.drivers.channel_wechat import WechatCodec
+from device.drivers.channel_wechat_certificates import open_sealed
 from device.txn.effects import CloseOrder, Intent, PlaceOrder, QueryOrder, QueryRefund, RefundIntent, RefundOrder
 from device.txn.inputs import ChannelSaid, DeviceSaid, QrReady, RefundWord, Said
 from device.types import Account

@@ -109,6 +109,14 @@ def test_a_channel_names_all_it_cannot_do_without() -> None:
     assert len(said) == len(schema.NEEDS["wechat"])
 
 
+def test_wechats_own_keys_are_brought_or_fetched() -> None:
+    bare = {name: value for name, value in WECHAT.items() if not name.startswith("platform_")} | {"api_v3_key": "k" * 32}
+    fetched = parse(SELLING | {"channel": {"wechat": bare}})
+    assert "k" * 32 not in repr(show(fetched))
+    assert reasons(SELLING | {"channel": {"wechat": bare | {"platform_key_id": "PUB_KEY_ID_01"}}}) == [
+        "channel.wechat: platform_key_id and platform_key_file go together: one of them is missing"]
+
+
 def test_merchant_keys_need_a_word() -> None:
     for key_file in ("wechat.key", ""):                   # a sealed key is one, too
         assert "merchant_keys_on_box = true" in reason(channel={"wechat": WECHAT | {"private_key_file": key_file}})

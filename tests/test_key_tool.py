@@ -65,6 +65,7 @@ def test_a_merchants_key_goes_in_by_file_or_pipe_and_is_seen_by_its_fingerprint_
     (("wechat", "private_key", "-"), b"no key at all", "no readable PEM key"),
     (("wechat", "private_key", "-"), b"", "holds nothing"),
     (("wechat", "secret", "-"), b"two words", "without blanks"), (("wechat", "secret", "-"), b"x" * 40_000, "too much"),
+    (("wechat", "api_v3_key", "-"), b"0123456789abcdef0123456789abcde", "32 letters and digits"),
     (("wechat", "client_cert", "-"), b"-----BEGIN CERTIFICATE-----", "not a PEM certificate"),
     (("wechat", "terminal_key", "-"), b"f" * 64, "keeps no terminal_key"),
     (("unionpay", "private_key", "-"), b"x", "no [channel.unionpay]"),
@@ -74,6 +75,12 @@ def test_what_is_no_key_is_refused_in_a_sentence_that_does_not_repeat_it(box, ar
     assert status == 1 and word in err and out == "" and len(err.splitlines()) == 1
     assert len(given) < 8 or given[:12].decode() not in err
     assert box.store.names() == []
+
+
+def test_the_key_that_opens_wechats_certificates_is_sealed_like_any_other(box):
+    assert box.keys("import", "wechat", "api_v3_key", "-", given=b"0123456789abcdef0123456789abcdef")[0] == 0
+    (only,) = box.store.sets(box.config.channels[0], b"", "")
+    assert only.api_v3_key == "0123456789abcdef0123456789abcdef" not in repr(only)
 
 
 def test_without_a_sealing_key_nothing_is_kept(box, pair):

@@ -76,6 +76,22 @@ def test_a_wrong_key_file_is_said_at_the_start(tmp_path, pems, ours, theirs, why
     assert said.word == "error" and why in said.why and "BEGIN" not in said.why
 
 
+def test_a_wechat_whose_replies_nothing_could_prove_is_said_at_the_start(tmp_path, pems):
+    import msgspec
+    whole = config(tmp_path)
+    (tmp_path / "ours").write_bytes(pems["good"])
+    channel = msgspec.structs.replace(whole.channels[0], name="wechat", private_key_file=str(tmp_path / "ours"))
+
+    def made(channel):
+        return drivers_of(msgspec.structs.replace(whole, channels=(channel,)), lambda symbol: None)["channel:wechat"]
+
+    async def first(driver):
+        return await anext(driver.inputs())
+    said = asyncio.run(first(made(channel)))
+    assert said.word == "error" and "prove its replies" in said.why
+    assert type(made(msgspec.structs.replace(channel, api_v3_key="k" * 32))).__name__ == "ChannelAccounts"
+
+
 @pytest.mark.parametrize(("card", "kind", "why"), [
     ('terminal_id = "T1"\npath = "/dev/none"', "CardTerminal", "cannot be opened"),
     ('terminal_id = "T1"\nkind = "tcp"\nhost = "127.0.0.1"\nport = 1\nsecret = "s"', "CardTerminal", "does not listen"),

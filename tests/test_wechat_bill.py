@@ -5,8 +5,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_https import told
 from device.drivers.channel_wechat_bill_bytes import rows_of
 from device.txn.effects import ChargeCode, CloseOrder, FetchBill, PlaceOrder, RefundIntent, RefundOrder
 from sim.channels.keys import key_pair, platform
@@ -35,18 +33,9 @@ def shop(keys):
     return shop
 
 
-def asked(shop, spoil=lambda answer: answer):
+def asked(shop, spoil=lambda reply: reply):
     """What the box is told of the bill; `spoil` touches the file on its way."""
-    request, verdict = shop.codec.request(BILL), None
-    for n in range(2):
-        path = request.path.removeprefix(shop.server.url)
-        answer = shop.server.exchange(request.method, path, request.headers, request.body)
-        reply = Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.body)
-        verdict = shop.codec.read(BILL, spoil(reply) if n else reply)
-        if verdict.follow is None:
-            break
-        request = shop.codec.sealed(BILL, verdict.follow)
-    return told(BILL, verdict)
+    return shop.said(BILL, lambda n, reply: spoil(reply) if n else reply)
 
 
 def test_the_bill_tells_what_was_paid_refunded_and_reversed(shop):

@@ -98,6 +98,9 @@ def test_their_client_opens_our_platform_certificate(keys, counter):
     assert [f"{c.serial_number:040X}" for c in shop._core._certificates] == [keys[1].certificate.serial_no]
     status, _ = shop.pay(description="tea", out_trade_no="B01T0005", amount={"total": 1})
     assert status == 200
+    server.listed.append(key_pair("next"))                           # a rotation: their client asks for the list by itself
+    assert shop.query(out_trade_no="B01T0005")[0] == 200
+    assert [f"{c.serial_number:040X}" for c in shop._core._certificates] == [pair.serial_no for pair in server.listed]
 
 
 def test_a_public_key_merchant_has_no_certificates(keys, counter):

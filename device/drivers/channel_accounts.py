@@ -38,16 +38,18 @@ class KeySet(msgspec.Struct, frozen=True):
     """What one account's channel is made with; empty where the channel wants none.
 
     PEM as bytes; `client_cert` and `ca_file` paths, for OpenSSL reads files only; `terminal` where a key that the box itself
-    changes is kept.
+    changes is kept; `certificates` where those that the channel sends are.
     """
 
     private_key: bytes = b""
     secret: str = ""
+    api_v3_key: str = ""
     platform_key: bytes = b""
     serial_no: str = ""
     client_cert: str = ""
     ca_file: str = ""
     terminal: KeyFile | None = None
+    certificates: KeyFile | None = None
 
     def __repr__(self) -> str:
         return f"KeySet(serial_no={self.serial_no!r}, ...)"

@@ -1,11 +1,11 @@
 """WeChat Pay with a merchant's keys: seals requests, proves replies.
 
-Knows the merchant's private key and the platform's public ones.  Refuses to know sockets, and what a word means for a sale.
+Knows the merchant's private key, and when a reply waits for WeChat's certificates.  Refuses to know sockets, and what a word means
+for a sale.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import zlib
 from collections.abc import Callable
@@ -14,8 +14,10 @@ from typing import Any
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers import channel_wechat_v2_bytes as v2
 from device.drivers.channel_bytes import Reply, Request, Verdict, lie
-from device.drivers.channel_rsa import private_key, public_key
+from device.drivers.channel_rsa import private_key
 from device.drivers.channel_wechat_bill_bytes import rows_of
+from device.drivers.channel_wechat_certificates import PlatformKeys
+from device.drivers.private_file import KeyFile
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -28,6 +30,7 @@ from device.txn.effects import (
 )
 
 BILL_TEXT_MAX = 256 * 1024 * 1024
+WAITING_MAX = 8                # replies that wait for certificates; more only where calls were given up half way
 
 CALLS: dict[type[Effect], str] = {PlaceOrder: "place", QueryOrder: "query", CloseOrder: "close",
                                   RefundOrder: "refund", QueryRefund: "refund_query"}
@@ -36,27 +39,29 @@ CALLS: dict[type[Effect], str] = {PlaceOrder: "place", QueryOrder: "query", Clos
 class WechatCodec:
     """A merchant account at WeChat Pay, API v3.
 
-    `private_key_pem` and `serial_no` the merchant's; `platform_keys` from serial or PUB_KEY_ID to public key PEM, several
-    while WeChat rotates; `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.  `api_v2_key` is what payers'
-    codes are charged and reversed with; empty: none are, and a reversal also wants the merchant's certificate on the line.
+    `private_key_pem` and `serial_no` the merchant's; `platform_keys`, `api_v3_key` and `certificates_file` as of PlatformKeys;
+    `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.  `api_v2_key` is what payers' codes are charged and
+    reversed with; empty: none are, and a reversal also wants the merchant's certificate on the line.
     Account fields: appid, mchid, notify_url, spbill_create_ip.
     """
 
     channel, name = "wechat", "WeChat"
 
     def __init__(self, *, account: str, private_key_pem: bytes, serial_no: str, platform_keys: dict[str, bytes],
-                 now_s: Callable[[], float], nonce: Callable[[], str], api_v2_key: str = "") -> None:
+                 now_s: Callable[[], float], nonce: Callable[[], str], api_v2_key: str = "", api_v3_key: str = "",
+                 certificates_file: KeyFile | None = None) -> None:
         self.account, self._api_v2_key = account, api_v2_key
         self.does: frozenset[type[Effect]] = frozenset({*CALLS, FetchBill, *((ChargeCode,) if api_v2_key else ())})
         self._hashes: dict[FetchBill, str] = {}       # of bills whose file is being fetched
         self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
-        self._platform: dict[str, Any] = {serial: public_key(pem) for serial, pem in platform_keys.items()}
-        self._asked_serial = next((s for s in platform_keys if s.startswith(wire.PUBLIC_KEY_PREFIX)), "")
+        self._platform = PlatformKeys(platform_keys, api_v3_key=api_v3_key, file=certificates_file)
+        self._waiting: dict[Effect, Reply] = {}       # replies under a serial that WeChat's certificates may name
         self._now_s, self._nonce = now_s, nonce
 
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
+        self._waiting.pop(effect, None)               # of a call that was given up half way
         if isinstance(effect, ChargeCode):
             return v2.charge_request(effect.intent, effect.code, self._api_v2_key)
         if isinstance(effect, CloseOrder) and effect.intent.way == "code":
@@ -75,9 +80,22 @@ class WechatCodec:
         if isinstance(effect, CloseOrder) and effect.intent.way == "code":
             return v2.reverse_verdict(effect.intent, reply, self._api_v2_key)
         now_s = self._now_s()
+        if effect in self._waiting:                   # what came are the certificates; what they prove came before
+            kept, why = self._waiting.pop(effect), self._platform.take(reply, now_s)
+            doubt = self._platform.fault(kept, now_s)
+            return self._judged(effect, kept, f"{doubt}; {why}" if doubt == wire.KEY_DOUBT and why else doubt, now_s)
         if isinstance(effect, FetchBill) and effect in self._hashes:
             return bill_read(effect, reply, self._hashes.pop(effect))
-        doubt = wire.proof_fault(reply, now_s=now_s, verify=self._verify)
+        doubt = self._platform.fault(reply, now_s)
+        serial = reply.headers.get("wechatpay-serial", "")
+        if doubt == wire.KEY_DOUBT and self._platform.worth_asking(serial, now_s):
+            if len(self._waiting) >= WAITING_MAX:
+                self._waiting.pop(next(iter(self._waiting)))
+            self._waiting[effect] = reply
+            return Verdict("unknown", detail=doubt, follow=wire.certificates_request())
+        return self._judged(effect, reply, doubt, now_s)
+
+    def _judged(self, effect: Any, reply: Reply, doubt: str, now_s: float) -> Verdict:
         if isinstance(effect, FetchBill):
             verdict, digest = wire.bill_verdict(reply, doubt, now_s=now_s)
             if verdict.follow is not None:
@@ -105,23 +123,9 @@ class WechatCodec:
         }
         if follow.body:
             headers["Content-Type"] = "application/json"
-        if self._asked_serial:
-            headers["Wechatpay-Serial"] = self._asked_serial
+        if self._platform.asked_serial:
+            headers["Wechatpay-Serial"] = self._platform.asked_serial
         return Request(follow.method, follow.path, follow.body, headers)
-
-    def _verify(self, serial: str, signature: bytes, text: bytes) -> bool | None:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        key = self._platform.get(serial)
-        if key is None:
-            return None
-        try:
-            key.verify(signature, text, PKCS1v15(), SHA256())
-        except InvalidSignature:
-            return False
-        return True
 
 
 def bill_read(effect: FetchBill, reply: Reply, digest: str) -> Verdict:
@@ -139,17 +143,3 @@ def bill_read(effect: FetchBill, reply: Reply, digest: str) -> Verdict:
     if any(row.at[:10] != effect.day for row in rows):
         return lie("the bill is of another day")
     return Verdict("bill", rows=rows)
-
-
-def open_sealed(*, api_v3_key: bytes, nonce: str, associated_data: str, ciphertext: str) -> bytes:
-    """What WeChat sealed: a platform certificate or a notice.  `api_v3_key` 32 bytes, `ciphertext` base64, tag last.
-
-    ValueError when it does not open.  Source: WeChat Pay API v3, AEAD_AES_256_GCM.
-    """
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    try:
-        return AESGCM(api_v3_key).decrypt(nonce.encode(), base64.b64decode(ciphertext), associated_data.encode())
-    except InvalidTag:
-        raise ValueError("the sealed text does not open with this key") from None

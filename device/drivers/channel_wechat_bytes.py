@@ -25,13 +25,18 @@ SCHEME = "WECHATPAY2-SHA256-RSA2048"
 PROBE = "WECHATPAY/SIGNTEST/"        # deliberately wrong signatures, sent now and then to see whether we check
 PUBLIC_KEY_PREFIX = "PUB_KEY_ID_"
 PROBE_DOUBT = "the reply is a signature probe and proves nothing"
+KEY_DOUBT = "the reply is signed with a platform key we do not hold"
+DAYS_DOUBT = "the reply is signed with a WeChat certificate that is not valid today: check the clock"
+WRONG_DOUBT = "the reply's signature is wrong"
 REPLY_AGE_S_MAX = 300                # a reply whose stamp is this far from our clock, or farther, proves nothing
 DESCRIPTION_BYTES_MAX = 127          # documented as 127 characters; bytes satisfy either reading
 REASON_BYTES_MAX = 80
 QR_CHARS_MAX = 512
+CERTIFICATES_MAX = 16
 
 BILL_HOSTS = (".weixin.qq.com", ".wechatpay.cn")
 BILL_PATH = "/v3/bill/tradebill"
+CERTIFICATES_PATH = "/v3/certificates"
 NATIVE_PATH = "/v3/pay/transactions/native"
 ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
 REFUND_PATH = "/v3/refund/domestic/refunds"
@@ -109,6 +114,11 @@ def bill_request(*, day: str) -> Request:
     return Request("GET", f"{BILL_PATH}?bill_date={quote(day, safe='')}&bill_type=ALL&tar_type=GZIP")
 
 
+def certificates_request() -> Request:
+    """Ask for the certificates that WeChat signs with now, and those it will sign with soon."""
+    return Request("GET", CERTIFICATES_PATH)
+
+
 def signed_path(path: str) -> str:
     """The part of a request's target that is signed: path and query, without a host."""
     parts = urlsplit(path)
@@ -150,10 +160,10 @@ def is_signed(reply: Reply) -> bool:
     return "wechatpay-signature" in reply.headers
 
 
-def proof_fault(reply: Reply, *, now_s: float, verify: Callable[[str, bytes, bytes], bool | None]) -> str:
+def proof_fault(reply: Reply, *, now_s: float, verify: Callable[[str, bytes, bytes], str]) -> str:
     """Why `reply` is not proven WeChat's, as one sentence; empty when it is.
 
-    `verify(serial, signature, text)` answers None for a serial it has no key for.
+    `verify(serial, signature, text)` answers likewise: KEY_DOUBT for a serial it has no key for, DAYS_DOUBT, WRONG_DOUBT or "".
     """
     at, nonce, proof, serial = (reply.headers.get("wechatpay-" + name, "")
                                 for name in ("timestamp", "nonce", "signature", "serial"))
@@ -171,10 +181,7 @@ def proof_fault(reply: Reply, *, now_s: float, verify: Callable[[str, bytes, byt
         signature = base64.b64decode(proof, validate=True)
     except (binascii.Error, ValueError):
         return "the reply's signature is not base64"
-    known = verify(serial, signature, text_to_verify(at, nonce, reply.body))
-    if known is None:
-        return "the reply is signed with a platform key we do not hold"
-    return "" if known else "the reply's signature is wrong"
+    return verify(serial, signature, text_to_verify(at, nonce, reply.body))
 
 
 # Words
@@ -357,6 +364,41 @@ def refund_verdict(call: str, reply: Reply, fault: str, *, refund_no: str, order
     detail = {"abnormal": "the payer's account cannot take the refund: use the merchant portal",
               "refused": "WeChat closed this refund without paying it"}.get(word, "")
     return Verdict(word, amount_fen=refund.amount.refund, channel_no=refund.refund_id or "", detail=detail)
+
+
+class Sealed(msgspec.Struct):
+    """What WeChat seals with the merchant's APIv3 key."""
+
+    nonce: str
+    associated_data: str
+    ciphertext: str
+
+
+class SentCertificate(msgspec.Struct):
+    serial_no: str
+    encrypt_certificate: Sealed
+
+
+class _Certificates(msgspec.Struct):
+    data: list[SentCertificate]
+
+
+def certificates_of(body: bytes) -> list[SentCertificate]:
+    """The sealed certificates in a list of WeChat's; none in anything else."""
+    try:
+        return msgspec.json.decode(body, type=_Certificates).data[:CERTIFICATES_MAX]
+    except _NO_JSON:
+        return []
+
+
+def no_certificates(reply: Reply) -> bool:
+    """True when a proven reply says that this merchant has none: it uses the public key."""
+    if reply.status == 200:
+        return reply.body.replace(b" ", b"") == b'{"data":[]}'
+    try:
+        return reply.status == 404 and msgspec.json.decode(reply.body, type=_Error).code.replace("_", "") == "RESOURCENOTEXISTS"
+    except _NO_JSON:
+        return False
 
 
 class _BillMade(msgspec.Struct):

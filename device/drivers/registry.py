@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -17,7 +18,7 @@ from device.drivers import private_file
 from device.drivers.channel_terminal_bytes import Held, held_of
 from device.drivers.contract import Driver
 from device.errors import DriverGone, Outside
-from device.sealed import HOLDER
+from device.sealed import HOLDER, whose
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
 from device.types import Account, Found
@@ -57,6 +58,7 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dic
     A channel that `config` names no more has one, too, while a key of it is sealed: its orders and refunds have to end.
     """
     drivers: dict[str, Driver] = {}
+    state = Path(config.state_dir)
     for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
                              ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
                              ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir))):
@@ -66,13 +68,13 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dic
         part = f"channel:{channel.name}"
         try:
             made = CHANNELS[channel.name]
-            drivers[part] = _accounts(part, channel, keys) if channel.name in HOLDER else made(channel)
+            drivers[part] = _accounts(part, channel, keys, state) if channel.name in HOLDER else made(channel)
         except (Outside, ValueError) as why:           # ValueError: a key file that holds no key
             drivers[part] = Absent(part, str(why))
     for name in keys.channels() if keys is not None else []:
         part = f"channel:{name}"
         if part not in drivers:
-            drivers[part] = _accounts(part, None, keys)
+            drivers[part] = _accounts(part, None, keys, state)
     return drivers
 
 
@@ -155,7 +157,7 @@ def _display_file(config: Config):
 
 # Channels that speak with an account's keys: sealed, or in the files that box.toml names.
 
-def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None) -> Driver:
+def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path) -> Driver:
     from device.drivers.channel_accounts import ChannelAccounts
 
     def opened(account: Account) -> list[HttpsChannel]:
@@ -163,12 +165,12 @@ def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None) -> Driver:
         if kept is None:
             return []
         old, platform_key, ca = kept
-        return _made(old, keys, platform_key, private_file.in_memory(ca) if ca else "")
+        return _made(old, keys, platform_key, private_file.in_memory(ca) if ca else "", state)
 
     if c is None:
         return ChannelAccounts(part, None, opened)
     platform_key = _key(c.platform_key_file) if c.platform_key_file else b""
-    channels = _made(c, keys, platform_key, c.ca_file)
+    channels = _made(c, keys, platform_key, c.ca_file, state)
     if keys is not None:
         try:
             keys.remember(c, platform_key, _key(c.ca_file) if c.ca_file else b"")
@@ -177,22 +179,22 @@ def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None) -> Driver:
     return ChannelAccounts(part, (account_of(c), channels), opened)
 
 
-def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str) -> list[HttpsChannel]:
+def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str, state: Path) -> list[HttpsChannel]:
     """A channel for each key of the account, newest first; only the first must be good."""
     from device.drivers.channel_accounts import KeySet
 
     first, *others = (keys.sets(c, platform_key, ca_file) if keys is not None else []) or [
         KeySet(platform_key=platform_key, ca_file=ca_file, serial_no=c.serial_no)]
-    channels = [CHANNELS[c.name](c, _with_files(c, first))]
+    channels = [CHANNELS[c.name](c, _with_files(c, first, state))]
     for other in others:
         try:
-            channels.append(CHANNELS[c.name](c, _with_files(c, other)))
+            channels.append(CHANNELS[c.name](c, _with_files(c, other, state)))
         except (Outside, ValueError) as why:
             log.warning("channel:%s: the key before this one cannot be used: %s", c.name, why)
     return channels
 
 
-def _with_files(c: ChannelConfig, sealed: KeySet) -> KeySet:
+def _with_files(c: ChannelConfig, sealed: KeySet, state: Path) -> KeySet:
     """What is not sealed comes from box.toml and the files it names."""
     plain = c.name == "gateway"
     private = sealed.private_key or (_key(c.private_key_file) if c.private_key_file and not plain else b"")
@@ -201,17 +203,22 @@ def _with_files(c: ChannelConfig, sealed: KeySet) -> KeySet:
                          hint="tillbox keys import, or name its private_key_file in box.toml")
     return msgspec.structs.replace(
         sealed, private_key=private, secret=sealed.secret or ("" if sealed.terminal else c.secret),
-        client_cert=sealed.client_cert or c.client_cert_file,
+        api_v3_key=sealed.api_v3_key or c.api_v3_key, client_cert=sealed.client_cert or c.client_cert_file,
+        certificates=private_file.PlainFile(state / f"certificates-{quote(whose(account_of(c)), safe='')}"),
         terminal=sealed.terminal or (private_file.PlainFile(c.private_key_file) if plain and c.private_key_file else None))
 
 
 def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_https import HttpsChannel
     from device.drivers.channel_wechat import WechatCodec
+    held = {c.platform_key_id: k.platform_key} if k.platform_key else {}
+    if not (held or k.api_v3_key):
+        raise DriverGone("nothing of WeChat's is here to prove its replies by", which="channel.wechat", again=False,
+                         hint="name platform_key_id and platform_key_file in box.toml, or give it the api_v3_key")
     return HttpsChannel(WechatCodec(
-        account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys={c.platform_key_id: k.platform_key},
-        now_s=time.time, nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret), base_url=c.base_url, ca_file=k.ca_file,
-        client_cert=k.client_cert)
+        account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys=held, now_s=time.time,
+        nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret, api_v3_key=k.api_v3_key, certificates_file=k.certificates),
+        base_url=c.base_url, ca_file=k.ca_file, client_cert=k.client_cert)
 
 
 def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:

@@ -41,15 +41,15 @@ class Platform(msgspec.Struct, frozen=True):
         return {self.key_id: self.public.public_pem, self.certificate.serial_no: self.certificate.public_pem}
 
 
-def key_pair(name: str) -> KeyPair:
-    """A fresh pair; the certificate is self-signed for `name` and lives five years."""
+def key_pair(name: str, *, begun: datetime.datetime | None = None) -> KeyPair:
+    """A fresh pair; the certificate is self-signed for `name` and lives five years from `begun`, by default from yesterday."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    begun = begun or datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     serial = x509.random_serial_number() | 1 << 158        # full width, so that the hex form has 40 digits
     certificate = (x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(private.public_key())
-                   .serial_number(serial).not_valid_before(now - datetime.timedelta(days=1))
-                   .not_valid_after(now + datetime.timedelta(days=5 * 365)).sign(private, SHA256()))
+                   .serial_number(serial).not_valid_before(begun).not_valid_after(begun + datetime.timedelta(days=5 * 365))
+                   .sign(private, SHA256()))
     return KeyPair(
         private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
                               serialization.NoEncryption()),
@@ -58,11 +58,11 @@ def key_pair(name: str) -> KeyPair:
         f"{serial:040X}")
 
 
-def platform() -> Platform:
-    """Fresh platform keys for both modes."""
+def platform(*, begun: datetime.datetime | None = None) -> Platform:
+    """Fresh platform keys for both modes; `begun` as of `key_pair`."""
     public = key_pair("Local WeChat Pay public key")
     return Platform(f"PUB_KEY_ID_{int(public.serial_no, 16) % 10 ** 34:034d}", public,
-                    key_pair("Local WeChat Pay platform"))
+                    key_pair("Local WeChat Pay platform", begun=begun))
 
 
 def seal(text: bytes, *, api_v3_key: bytes, nonce: str, associated_data: str) -> str:

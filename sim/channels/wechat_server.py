@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -35,11 +36,13 @@ from sim.channels.wechat_orders import moment
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 WINDOW_S = 300
 V2_CALLS = {"/pay/micropay": "micropay", "/secapi/pay/reverse": "reverse"}
-FAULTS = server.FAULTS | {
+OWN_FAULTS = {
     "signtest": "effect; the signature is a probe",
-    "unknown_serial": "effect; the answer names a key nobody holds",
+    "unknown_serial": "effect; the answer names a public key nobody holds",
+    "unknown_certificate": "effect; the answer names a certificate nobody lists",
     "clock_off": "effect; the answer is stamped and signed six minutes ago",
 }
+FAULTS = server.FAULTS | OWN_FAULTS
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -53,7 +56,9 @@ class WechatServer(ChannelServer):
     """As ChannelServer.
 
     `merchant_public_pem` and `merchant_serial` are what the merchant's requests must be signed with.  `certificates`
-    says whether the merchant still has platform certificates; one in public-key mode has none.
+    says whether the merchant still has platform certificates; one in public-key mode has none.  `listed` are those that
+    GET /v3/certificates names, and the last of them signs; `by_certificate` every other reply is signed so, whatever was
+    asked for: a merchant that moves from certificates to the public key.
     """
 
     faults = FAULTS
@@ -67,9 +72,8 @@ class WechatServer(ChannelServer):
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
         self._merchant_serial = merchant_serial
         self._platform, self._api_v3_key = platform, api_v3_key
-        self._signers: dict[str, Any] = {
-            platform.key_id: private_key(platform.public),
-            platform.certificate.serial_no: private_key(platform.certificate)}
+        self.listed, self.by_certificate = [platform.certificate], False
+        self._signers: dict[str, Any] = {}
         self._bill_files: dict[str, tuple[bytes, float]] = {}
         self._count = 0
 
@@ -135,7 +139,7 @@ class WechatServer(ChannelServer):
         if say.status == 200 and kind not in ("garbage", "huge"):
             fields = v2.decoded(body)
             if "result_code" in fields and kind != "unsigned":
-                key = self.api_v2_key if kind not in ("lying", "signtest", "unknown_serial", "clock_off") else "another"
+                key = self.api_v2_key if kind not in ("lying", *OWN_FAULTS) else "another"
                 body = v2.encoded({**fields, "sign": v2.hmac_sign(fields, key)})
         return Answer(say.status, {"Content-Type": "text/xml"}, body)
 
@@ -218,21 +222,27 @@ class WechatServer(ChannelServer):
     def _certificates(self) -> Say:
         if not self.certificates:
             return Say(404, dumped({"code": "RESOURCE_NOT_EXISTS", "message": "no platform certificate is available"}))
-        pair, now_ms, nonce = self._platform.certificate, int(self.now_s() * 1000), "abcdefghijkl"
+        return Say(200, dumped({"data": [self._listed(n, pair) for n, pair in enumerate(self.listed)]}))
+
+    def _listed(self, n: int, pair: KeyPair) -> dict[str, Any]:
+        """One certificate as the list has it: sealed with the merchant's APIv3 key, each under a nonce of its own."""
+        nonce, held = f"abcdefghijk{n}", x509.load_pem_x509_certificate(pair.certificate_pem)
         sealed = seal(pair.certificate_pem, api_v3_key=self._api_v3_key, nonce=nonce, associated_data="certificate")
-        return Say(200, dumped({"data": [{
-            "serial_no": pair.serial_no, "effective_time": moment(now_ms - 86_400_000),
-            "expire_time": moment(now_ms + 5 * 365 * 86_400_000),
-            "encrypt_certificate": {"algorithm": "AEAD_AES_256_GCM", "nonce": nonce, "associated_data": "certificate",
-                                    "ciphertext": sealed}}]}))
+        return {"serial_no": pair.serial_no, "effective_time": moment(int(held.not_valid_before_utc.timestamp()) * 1000),
+                "expire_time": moment(int(held.not_valid_after_utc.timestamp()) * 1000),
+                "encrypt_certificate": {"algorithm": "AEAD_AES_256_GCM", "nonce": nonce, "associated_data": "certificate",
+                                        "ciphertext": sealed}}
 
     def _signed(self, body: bytes, *, asked_serial: str, tail: int, fault: str) -> dict[str, str]:
         """Reply headers, signed with the key the request named, else with the certificate's where there is one."""
         with self._lock:
             self._count += 1
             count = self._count
-        by_key = asked_serial == self._platform.key_id or not self.certificates
-        serial = self._platform.key_id if by_key else self._platform.certificate.serial_no
+        by_key = not self.certificates or (asked_serial == self._platform.key_id and not (self.by_certificate and count % 2))
+        pair = self._platform.public if by_key or not self.listed else self.listed[-1]
+        serial = self._platform.key_id if pair is self._platform.public else pair.serial_no
+        if serial not in self._signers:
+            self._signers[serial] = private_key(pair)
         at_s, nonce = int(self.now_s()) - (360 if fault == "clock_off" else 0), f"local{count:027d}"
         text = f"{at_s}\n{nonce}\n".encode() + body + b"\n"
         signature = base64.b64encode(self._signers[serial].sign(text, PKCS1v15(), SHA256())).decode()
@@ -242,6 +252,8 @@ class WechatServer(ChannelServer):
             signature = "WECHATPAY/SIGNTEST/" + signature[19:]
         if fault == "unknown_serial":
             serial = "PUB_KEY_ID_" + "9" * 34
+        if fault == "unknown_certificate":
+            serial = "F" * 40
         headers = {"Request-ID": f"08{count:014X}-{tail}", "Wechatpay-Timestamp": str(at_s), "Wechatpay-Nonce": nonce,
                    "Wechatpay-Signature": signature, "Wechatpay-Signature-Type": SCHEME, "Wechatpay-Serial": serial}
         return {"Request-ID": headers["Request-ID"]} if fault == "unsigned" else headers
