@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from device.box import Box
+from device.txn import facts as wire
 from device.txn.effects import Effect, Print
 from device.txn.inputs import (
     ChannelSaid,
@@ -135,3 +138,18 @@ class Counter:
 
     def say(self, no: str, said: Said, amount_fen: int = 0):
         return self.tell(ChannelSaid(no, said, amount_fen, "4200000001" if said is Said.PAID else ""))
+
+
+def counter_paying(*goods: Found) -> tuple[Counter, str]:
+    """A counter whose QR stands, and the order's number."""
+    counter = Counter()
+    for found in goods or (TEA,):
+        counter.scan(found)
+    return counter, counter.pay()
+
+
+def records(counter: Counter) -> list[dict]:
+    """Bodies of the records that fell due, in order, with their kind."""
+    counter.journal.sync()
+    entries = [wire.decode(row.facts) for row in counter.journal.durable]
+    return [{"kind": f.kind, **json.loads(f.body)} for e in entries for f in e.facts if isinstance(f, wire.RecordDue)]
