@@ -1,6 +1,6 @@
 """`python -m sim.demo`: the whole counter on this machine, one URL; or a scripted day without a browser.
 
-    python -m sim.demo [--port 8600] [--state DIR] [--day FILE] [--json]
+    python -m sim.demo [--port 8600] [--state DIR] [--profile all|gateway] [--day FILE] [--json]
 
 Without `--day` it serves the counter page until Ctrl-C.  With it, the steps go through the same HTTP calls on a free
 port; with `--json` every step is a JSON line `{"step", "call", "ok", "answer", ...}` and the last line is the summary,
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.counter.calls import Refusal
+from sim.counter.channels import PROFILES
 from sim.counter.counter import Counter
-from sim.counter.day import DayError, Step, play, read_day
+from sim.counter.day import DayError, Step, play, read_day, read_scale
 from sim.counter.server import CounterServer
 
 QUIET_S_MAX = 120.0            # for records, papers and refunds still on their way when the day is over
@@ -73,18 +74,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.demo", description="The whole counter on this machine.")
     parser.add_argument("--port", type=_port, default=8600, help="of the counter page (8600); a day takes a free one")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep everything here; left out: start empty")
+    parser.add_argument("--profile", choices=PROFILES, default="all",
+                        help="channels of the box: all, or the gateway alone, without any merchant's key")
     parser.add_argument("--day", type=Path, metavar="FILE", help="play this day without a browser")
     parser.add_argument("--json", action="store_true", help="one JSON line a step, the summary last")
     args = parser.parse_args(argv)
     try:
-        steps = read_day(args.day) if args.day else None
+        steps, scale = (read_day(args.day), read_scale(args.day)) if args.day else (None, 1)
     except DayError as wrong:
         return _failed(str(wrong), args.json, 2)
     stopping = threading.Event()
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: stopping.set())
     folder = args.state or Path(tempfile.mkdtemp(prefix="tillbox-"))
-    counter, server = Counter(folder), None
+    counter, server = Counter(folder, profile=args.profile, scale=scale), None
     try:
         server = CounterServer(counter, 0 if steps else args.port)
         counter.start()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.counter.day import DayError, dig, parse_day, play, read_day
+from sim.counter.day import DayError, dig, parse_day, play, read_day, read_scale
 
 SCAN = '[[step]]\nat_s = 1\ncall = "POST /scan"\nbody = {code = "6901234567892"}\n'
 
@@ -141,3 +141,14 @@ def test_a_day_that_cannot_be_read_says_so(tmp_path: Path):
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
     with pytest.raises(DayError, match="not UTF-8"):
         read_day(tmp_path / "latin.toml")
+
+
+def test_a_day_may_divide_the_times_of_the_rule_table(tmp_path: Path):
+    day = tmp_path / "day.toml"
+    day.write_text("rules_scale = 20\n" + SCAN)
+    assert (read_scale(day), len(read_day(day))) == (20, 1)
+    day.write_text(SCAN)
+    assert read_scale(day) == 1
+    day.write_text("rules_scale = 0\n" + SCAN)
+    with pytest.raises(DayError, match="1 to 60"):
+        read_scale(day)

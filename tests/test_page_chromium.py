@@ -77,6 +77,11 @@ def posted(url: str, call: str, **body: Any) -> dict[str, Any]:
         return json.load(reply)
 
 
+def posted_state(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url + "state", timeout=10) as reply:
+        return json.load(reply)
+
+
 def pressed(browser: Any, selector: str) -> None:
     from selenium.webdriver.common.by import By
 
@@ -98,7 +103,7 @@ def test_a_sale_through_the_page_is_paid_by_the_qr_that_its_picture_shows(url: s
     pressed(browser, "[data-key='PAY']")
     phase_is(browser, "AWAITING")
     qr = read_qr(browser, Image)
-    assert qr.startswith("weixin://wxpay/bizpayurl")
+    assert qr == posted_state(url)["orders"][0]["qr"]
     assert posted(url, "phone/scan", wallet="wechat", qr=qr, outcome="pay")["paid"] is True
     phase_is(browser, "PAID")
     waited(browser, "document.querySelectorAll('.strip img').length === 1")
@@ -115,7 +120,7 @@ def read_qr(browser: Any, image: Any) -> str:
     def seen(one: Any) -> str:
         shot = one.get_screenshot_as_png()
         found = [code.text for code in zxingcpp.read_barcodes(image.open(io.BytesIO(shot)).convert("L"))]
-        return next((text for text in found if text.startswith("weixin://")), "")
+        return next((text for text in found if text.startswith("https://pay.local/")), "")     # the gateway's: what PAY shows
 
     return WebDriverWait(browser, WAIT_S, 0.2).until(seen)
 

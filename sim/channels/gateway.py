@@ -65,7 +65,8 @@ class GatewayRules:
     """The aggregator towards one terminal.
 
     `now_ms` Unix milliseconds.  `answer(call, body)` gives (HTTP status, reply body).  `refund_after_ms` is how long a refund stays
-    `processing`, `refund_ends` what it then is (`done`, `abnormal`, `refused`).
+    `processing`, `refund_ends` what it then is (`done`, `abnormal`, `refused`).  `spent` are the payers' codes that were
+    charged, here or wherever else the same set is known.
     """
 
     channel = "gateway"
@@ -76,6 +77,7 @@ class GatewayRules:
         self._orders: dict[str, Order] = {}
         self._refunds: dict[str, tuple[Order, Refund]] = {}
         self._codes: dict[str, Code] = {}
+        self.spent: set[str] = set()
 
     # The terminal's calls
 
@@ -107,12 +109,14 @@ class GatewayRules:
         if known:
             return self._said(order, "refused" if order.state == "closed" else "")
         code, now = self._codes.get(asked["code"]), self._now_ms()
-        if code is None or code.order_no or now >= code.until_ms or code.outcome == "insufficient":
+        used = asked["code"] in self.spent
+        if code is None or used or now >= code.until_ms or code.outcome == "insufficient":
             order.state = "closed"
-            order.why = ("the wallet holds too little" if code and code.outcome == "insufficient" and not code.order_no
+            order.why = ("the wallet holds too little" if code and code.outcome == "insufficient" and not used
                          else "the code is used, too old, or no wallet's")
             return self._said(order, "refused")
         code.order_no, order.wallet = order.order_no, code.wallet
+        self.spent.add(asked["code"])
         if code.outcome == "pay":
             self._pay(order, now)
         elif code.outcome == "slow":
@@ -227,8 +231,12 @@ class GatewayRules:
         """A fresh code that `wallet` shows for a minute."""
         head, length = WALLETS[wallet]
         code = head + "".join(self._random.choice("0123456789") for _ in range(length - len(head)))
-        self._codes[code] = Code(wallet, self._now_ms() + PAYER_CODE_LIFE_MS)
+        self.shown(code, wallet)
         return code
+
+    def shown(self, code: str, wallet: str) -> None:
+        """`wallet` shows `code`, which it had from elsewhere, for a minute."""
+        self._codes[code] = Code(wallet, self._now_ms() + PAYER_CODE_LIFE_MS)
 
     def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
         """What the payer of `code` will do when it is charged."""

@@ -77,7 +77,10 @@ class Code(msgspec.Struct):
 
 
 class UnionpayRules:
-    """UnionPay towards one merchant.  `now_ms` Unix milliseconds; `refund_after_ms` how long a refund stays accepted (05)."""
+    """UnionPay towards one merchant.  `now_ms` Unix milliseconds; `refund_after_ms` how long a refund stays accepted (05).
+
+    `spent` are the payers' codes that were charged, here or wherever else the same set is known.
+    """
 
     channel = "unionpay"
 
@@ -88,6 +91,7 @@ class UnionpayRules:
         self._by_query_id: dict[str, Trade] = {}
         self._qrs: dict[str, Trade] = {}
         self._codes: dict[str, Code] = {}
+        self.spent: set[str] = set()
 
     def answer(self, asked: Fields) -> Fields:
         """The reply's own fields, `respCode` among them, to a request whose proof holds."""
@@ -123,9 +127,10 @@ class UnionpayRules:
 
     def _charge(self, asked: Fields) -> Fields:
         code = self._codes.get(asked["qrNo"])
-        if code is None or code.used or self._now_ms() >= code.until_ms:
+        if code is None or asked["qrNo"] in self.spent or self._now_ms() >= code.until_ms:
             return said("61" if code is None else "73")
         code.used, trade = True, self._made(asked, "code")
+        self.spent.add(asked["qrNo"])
         self._act(trade, code.outcome, code.slow_s)
         return said("00")
 
@@ -177,8 +182,12 @@ class UnionpayRules:
     def code(self, wallet: str = "u-payer-1") -> str:
         """A fresh payer's code: 19 digits, for a minute and one order."""
         code = f"62{self._random.randrange(10 ** 17):017d}"
-        self._codes[code] = Code(self._now_ms() + CODE_LIFE_MS)
+        self.shown(code)
         return code
+
+    def shown(self, code: str) -> None:
+        """A wallet shows `code`, which it had from elsewhere, for a minute."""
+        self._codes[code] = Code(self._now_ms() + CODE_LIFE_MS)
 
     def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
         """What the payer of `code` will do when it is charged."""

@@ -32,17 +32,25 @@ class Code(msgspec.Struct):
 
 
 class CodeDesk:
-    """Payment codes of API v2: given out by wallets, charged once, reversed with their money."""
+    """Payment codes of API v2: given out by wallets, charged once, reversed with their money.
+
+    `spent` are the codes that were charged, here or wherever else the same set is known.
+    """
 
     def __init__(self, rules: WechatRules) -> None:
         self._rules = rules
+        self.spent: set[str] = set()
         self._codes: dict[str, Code] = {}
 
     def fresh(self) -> str:
         """A code that a wallet shows for a minute: 18 digits."""
         code = f"13{self._rules._random.randrange(10 ** 16):016d}"
-        self._codes[code] = Code(self._rules._now_ms() + PAYER_CODE_LIFE_MS)
+        self.shown(code)
         return code
+
+    def shown(self, code: str) -> None:
+        """A wallet shows `code`, which it had from elsewhere, for a minute."""
+        self._codes[code] = Code(self._rules._now_ms() + PAYER_CODE_LIFE_MS)
 
     def outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
         """What the payer of `code` will do: `pay` at once, `slow` after a password, `abandon`, `insufficient`."""
@@ -64,12 +72,14 @@ class CodeDesk:
             if order.state in ("REVOKED", "CLOSED"):
                 return failed("ORDERREVERSED" if order.state == "REVOKED" else "ORDERCLOSED")
             return failed("USERPAYING" if order.content["auth_code"] == fields.get("auth_code") else "OUT_TRADE_NO_USED")
-        code = self._codes.get(fields.get("auth_code", ""))
+        digits = fields.get("auth_code", "")
+        code = self._codes.get(digits)
         if code is None:
             return failed("AUTH_CODE_ERROR")
-        if code.order_no or now >= code.until_ms:
-            return failed("AUTH_CODE_INVALID" if code.order_no else "AUTHCODEEXPIRE")
+        if digits in self.spent or now >= code.until_ms:
+            return failed("AUTH_CODE_INVALID" if digits in self.spent else "AUTHCODEEXPIRE")
         code.order_no = no
+        self.spent.add(digits)
         order = Order(no, {"auth_code": fields["auth_code"], "description": fields["body"]}, int(amount), now,
                       now + ORDER_LIFE_MS, "USERPAYING", openid="o-payer-1", trade_type="MICROPAY")
         rules._orders[no] = order

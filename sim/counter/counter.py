@@ -21,9 +21,11 @@ from typing import Any
 from device.ask import DaemonAway, ask
 from fleet.store_sqlite import Store, defects, records
 from sim.broker import Broker
-from sim.channels.wechat_server import WechatServer
+from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring
 from sim.counter.calls import Refusal
+from sim.counter.channels import opened
+from sim.counter.faults import Faults
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
@@ -35,32 +37,31 @@ from sim.devices.scanner import ScannerModel
 
 READY_S_MAX = 20.0
 SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a second is busy or gone; the call returns
-SLOW_CHANNEL_S = 6.0
 SLOW_WALLET_S = 8.0
 POWER_CUT_S = 3.0
+KEEP_EVERY_S = 1.0             # a counter that is killed forgets no more of the outside than this
 LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all
-ELSEWHERE = {"alipay": "Alipay", "unionpay": "UnionPay", "ecny": "e-CNY"}
-CODE_FORMS = {"wechat": ("13", 18), "alipay": ("28", 18), "unionpay": ("62", 19), "ecny": ("01", 19)}
 POWER_GONE = Refusal("The box has no power just now.", 409)
 
 
 class Counter:
     """One counter in `folder`, made if needed; what an earlier run left there goes on.
 
-    `start()` returns when the daemon takes input; `stop()` ends everything that was started.  Implements the calls of
-    `sim.counter.calls`.
+    `profile` is one of PROFILES in `channels.py`; `scale` divides every time of the rule table, for days that must not take
+    as long as they tell.  `start()` returns when the daemon takes input; `stop()` ends everything that was started.
+    Implements the calls of `sim.counter.calls`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    def __init__(self, folder: Path, *, profile: str = "all", scale: int = 1) -> None:
+        self.folder, self._profile, self._scale = folder.resolve(), profile, scale
         self._lock = threading.RLock()
-        self._on: dict[str, str | None] = {}         # fault kind to its channel
-        self._timers: dict[str, threading.Timer] = {}
+        self._stopping = threading.Event()
         self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
         self._cloud: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._seen: tuple[float, dict[str, Any]] = (0.0, {})
         self._state: dict[str, Any] = {}
         self._screen: dict[str, Any] = {}
+        self._paper = b""
         self._random = random.SystemRandom()
 
     # Starting and ending
@@ -83,13 +84,11 @@ class Counter:
         self._ends.append(self.broker.stop)
         self.line = Line(self.broker.port)
         self._ends.append(self.line.cut)
-        self.shop = wiring.Shop(self.folder)
-        self.rules = wiring.channel_rules(self.folder)
-        self.channel = WechatServer(self.rules, merchant_public_pem=self.shop.merchant.public_pem,
-                                    merchant_serial=self.shop.merchant.serial_no, platform=self.shop.platform,
-                                    api_v2_key=wiring.API_V2_KEY)
-        self.channel.start()
-        self._ends.append(self._end_channel)
+        self.keys = wiring.Keys(self.folder)
+        self.channels = opened(self.folder, self._profile)
+        for channel in self.channels.values():
+            channel.start()
+            self._ends.append(channel.stop)
         devices = self.folder / "dev"
         devices.mkdir(exist_ok=True)
         self.scanner, self.keypad = ScannerModel(devices / "scanner"), KeypadModel(devices / "keypad")
@@ -98,24 +97,27 @@ class Counter:
         wiring.printed_before(self.folder, self.printer)
         self.printer_port = TcpPort(self.printer)
         self._ends.append(self._end_printer)
-        wiring.write_box(self.folder, self.shop, run_dir=self.run_dir, broker_port=self.line.port,
-                         channel_url=self.channel.url, printer_port=self.printer_port.port)
+        self.faults = self._switches()
+        self._ends.append(self.faults.stop)
+        wiring.write_rules(self.folder, self._scale)
+        wiring.write_box(self.folder, run_dir=self.run_dir, broker_port=self.line.port, printer_port=self.printer_port.port,
+                         channels=self.channels)
         self.collector = Kept(wiring.collector_argv(self.folder, self.broker.port), self.folder / "collector.log")
         self.collector.start()
         self._ends.append(self.collector.close)
-        self.store = Store(self.folder / "cloud.db", self.shop.record_keys())
+        self.store = Store(self.folder / "cloud.db", self.keys.record_keys())
         self._ends.append(self.store.close)
         self.daemon = Kept([sys.executable, "-m", "device", "run", "--config", str(self.folder / "box.toml")],
                            self.folder / "daemon.log")
         self.daemon.start()
         self._ends.append(self.daemon.close)
+        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        keeper.start()
+        self._ends += [keeper.join, self._stopping.set]
         self._await_ready()
 
     def stop(self) -> None:
         """End timers, processes, servers and threads.  Harmless when called twice."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
         while self._ends:
             self._ends.pop()()
 
@@ -131,14 +133,16 @@ class Counter:
         tail = (self.folder / "daemon.log").read_text("utf-8", "replace")[-1500:]
         raise RuntimeError(f"the daemon did not come up; the end of its log:\n{tail}")
 
-    def _end_channel(self) -> None:
-        if "channel_down" not in self._on:
-            self.channel.stop()
-        wiring.keep_channel(self.folder, self.rules)
+    def _keep(self) -> None:
+        """What the outside holds reaches the disk while it runs: a counter that is killed cannot write it any more."""
+        while not self._stopping.wait(KEEP_EVERY_S):
+            for channel in self.channels.values():
+                channel.keep()
+            self._paper = wiring.keep_paper(self.folder, self.printer, self._paper)
 
     def _end_printer(self) -> None:
         self.printer_port.close()
-        wiring.keep_paper(self.folder, self.printer)
+        wiring.keep_paper(self.folder, self.printer, self._paper)
 
     # Hands
 
@@ -189,23 +193,21 @@ class Counter:
             qr = self.display_json().get("qr") or ""
             if not qr:
                 raise Refusal("No QR is shown, so the phone has nothing to scan.", 409)
-        if wallet in ELSEWHERE:
-            raise Refusal(f"The QR shown is WeChat's and {ELSEWHERE[wallet]} cannot pay it; its own channel comes with "
-                          "a later release.", 409)
-        said = self.channel.scan(qr, outcome, slow_s=SLOW_WALLET_S)
-        poor = outcome == "insufficient" and said["why"] == "the wallet has not enough money"
-        if not said["ok"] and not poor:
+        channel = next((one for one in self.channels.values() if qr.startswith(one.qr)), None)
+        if channel is None:
+            raise Refusal("The wallet refuses: that is no payment code.", 409)
+        said = channel.scan(qr, wallet, outcome, SLOW_WALLET_S)
+        if not said["ok"] and outcome != "insufficient":
             raise Refusal(f"The wallet refuses: {said['why']}.", 409)
         return {"order_no": said["order_no"], "paid": outcome == "pay"}
 
     def phone_code(self, wallet: str, outcome: str) -> str:
-        """A fresh payment code of the wallet's own form; the payer will do `outcome` when it is charged."""
-        if wallet == "wechat":
-            code = self.channel.code()
-            self.channel.code_outcome(code, outcome, SLOW_WALLET_S)
-            return code
+        """A fresh payment code of the wallet's own form, known to whoever may charge it; its payer will do `outcome`."""
         head, length = CODE_FORMS[wallet]
-        return head + "".join(self._random.choice("0123456789") for _ in range(length - len(head)))
+        code = head + "".join(self._random.choice("0123456789") for _ in range(length - len(head)))
+        for channel in self.channels.values():
+            channel.shown(code, wallet, outcome, SLOW_WALLET_S)
+        return code
 
     # Eyes
 
@@ -253,7 +255,8 @@ class Counter:
         return records(self.store)
 
     def channel_orders(self) -> list[dict[str, Any]]:
-        return self.channel.orders()
+        """What every channel holds, in the order of the box's numbers, which is that of their making."""
+        return sorted((row for channel in self.channels.values() for row in channel.orders()), key=lambda row: row["order_no"])
 
     def overview(self) -> dict[str, Any]:
         """Everything the page shows, at most five times a second whoever asks."""
@@ -267,7 +270,7 @@ class Counter:
         with contextlib.suppress(DaemonAway):
             self._state, self._screen, up = self._ask("state")["state"], self._ask("screen")["screen"], True
         return {"state": self._state, "display": self._screen, "frame": self._frame_name(), "receipts": self.receipts(),
-                "orders": self.channel_orders(), "cloud": self._cloud_view(), "faults": dict.fromkeys(self._on, True),
+                "orders": self.channel_orders(), "cloud": self._cloud_view(), "faults": self.faults.shown(),
                 "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
 
     def _frame_name(self) -> str:
@@ -312,67 +315,36 @@ class Counter:
 
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]:
         """Switch a fault; with `seconds` it ends by itself.  A power cut always does."""
-        if kind == "clock_jump":
-            raise Refusal("The clock cannot be moved on this counter yet: it comes with a later release.", 409)
-        if channel not in (None, "wechat"):
-            raise Refusal(f"Channel {channel} comes with a later release; this counter has wechat.", 409)
-        with self._lock:
-            timer = self._timers.pop(kind, None)
-            if timer is not None:
-                timer.cancel()
-            if on:
-                self._on[kind] = channel
-            else:
-                self._on.pop(kind, None)
-            if kind == "power_cut" and on:
-                seconds = seconds if seconds is not None else POWER_CUT_S
-                self.daemon.cut(seconds)
-            else:
-                self._switch(kind, on)
-            if on and seconds is not None:
-                timer = threading.Timer(seconds, self._over, (kind,))
-                timer.daemon = True
-                self._timers[kind] = timer
-                timer.start()
+        if kind == "power_cut" and on:
+            seconds = seconds if seconds is not None else POWER_CUT_S
+        self.faults.switch(kind, on, channel, seconds)
         return {}
 
-    def _over(self, kind: str) -> None:
-        with self._lock:
-            if self._timers.pop(kind, None) is not None:
-                self._on.pop(kind, None)
-                if kind != "power_cut":
-                    self._switch(kind, False)
+    def _switches(self) -> Faults:
+        switches = {
+            "link": lambda on, _: self.line.cut() if on else self.line.join(),
+            "broker": lambda on, _: self._broker(on),
+            "collector": lambda on, _: self.collector.stop() if on else self.collector.start(),
+            "scanner": lambda on, _: self.scanner.unplug() if on else self.scanner.plug(),
+            "power_cut": lambda on, seconds: self.daemon.cut(seconds) if on else self.daemon.start(),
+            "printer_paper": lambda on, _: self.printer.paper(out=on),
+            "printer_off": lambda on, _: self.printer.power(not on),
+            "printer_dies": lambda on, _: self._printer_dies(on),
+            "clock_jump": lambda on, _: self._clock_jump(on),
+        }
+        return Faults(switches, {name: channel.fault for name, channel in self.channels.items()})
 
-    def _switch(self, kind: str, on: bool) -> None:
-        match kind:
-            case "link":
-                self.line.cut() if on else self.line.join()
-            case "broker":
-                if on == self.broker.runs:
-                    self.broker.stop() if on else self.broker.start()
-            case "collector":
-                self.collector.stop() if on else self.collector.start()
-            case "channel_slow" | "channel_lying":
-                self.channel.clear()
-                if "channel_slow" in self._on:
-                    self.channel.fault("slow", count=None, seconds=SLOW_CHANNEL_S)
-                if "channel_lying" in self._on:
-                    self.channel.fault("lying", count=None)
-            case "channel_down":
-                self._channel_down(on)
-            case "scanner":
-                self.scanner.unplug() if on else self.scanner.plug()
-            case "power_cut":
-                self.daemon.start()
-            case _:
-                wiring.switch_printer(self.printer, kind, on)
+    def _broker(self, down: bool) -> None:
+        if down == self.broker.runs:
+            self.broker.stop() if down else self.broker.start()
 
-    def _channel_down(self, on: bool) -> None:
-        listens = self.channel._http is not None
-        if on and listens:
-            self.channel.stop()
-        elif not on and not listens:
-            self.channel.start()
+    def _printer_dies(self, on: bool) -> None:
+        self.printer.die_after(wiring.DIES_AFTER_BYTES if on else None)
+        if not on:
+            self.printer.power(True)
+
+    def _clock_jump(self, on: bool) -> None:
+        raise Refusal("The clock cannot be moved on this counter yet: it comes with a later release.", 409)
 
     # The end of a day
 

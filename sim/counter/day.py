@@ -3,7 +3,9 @@
 Knows the TOML of a day and how to wait for what a step expects.  Knows no counter: calls go through a function, and
 time through a clock that tests move by hand.
 
-A day is a list of `[[step]]`:
+A day is a list of `[[step]]`, and perhaps above them `rules_scale = N`: the times of the box's rule table are divided by N
+(1 to 60), so that ten minutes without a channel need not take ten minutes.
+
 
     at_s      seconds from the start of the day before which the step is not taken (left out: at once)
     call      "POST /scan", "GET /state", any call of the counter
@@ -36,6 +38,7 @@ WITHIN_S = 10.0
 POLL_S = 0.1
 STEPS_MAX = 10_000
 WAIT_S_MAX = 86_400.0
+SCALE_MAX = 60
 
 Call = Callable[[str, str, dict[str, Any] | None], tuple[int, Any]]
 """(method, path, body) to (status, value of the answer)."""
@@ -80,6 +83,14 @@ def read_day(file: Path) -> list[Step]:
         raise DayError(f"{file}: cannot be read: {wrong.strerror or wrong}.") from None
     except UnicodeDecodeError:
         raise DayError(f"{file}: is not UTF-8 text.") from None
+
+
+def read_scale(file: Path) -> int:
+    """By how much the day divides the times of the rule table, 1 when it says nothing.  DayError as in `read_day`."""
+    scale = tomllib.loads(file.read_text("utf-8")).get("rules_scale", 1)
+    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= SCALE_MAX:
+        raise DayError(f"{file}: rules_scale must be a whole number, 1 to {SCALE_MAX}.")
+    return scale
 
 
 def parse_day(text: str, name: str = "day") -> list[Step]:

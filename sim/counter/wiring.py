@@ -9,114 +9,48 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from device import rules
 from device.store_forward.token import thumbprint
+from device.txn.approval import badge_hash, pin_hash
 from fleet.collector import AckKey
-from sim.channels.keys import KeyPair, Platform, key_pair, platform
-from sim.channels.wechat import WechatRules
-from sim.channels.wechat_orders import Order
-from sim.counter.calls import PRODUCTS_CSV, Refusal
+from sim.counter.calls import PRODUCTS_CSV
+from sim.counter.channels import Channel
+from sim.counter.files import toml, write
 from sim.devices.printer import PrinterModel
 
-API_V2_KEY = "192006250b4c09247ec02edce69f6a2d"       # the documentation's own example
+SHIPPED_RULES = Path(rules.__file__).with_name("rules.json")
 BOX, BOX_NO, TENANT = "box-1", "000001", "demo"
 FRAME_PX = (800, 480)
 RUN_DIR_BYTES_MAX = 90         # the name of the socket comes behind it
-REFUND_AFTER_MS = 1_000        # a real refund takes up to a minute; nobody watches a page that long
+REFUND_QUERY_S = 1             # the local channels are quick with refunds
 DIES_AFTER_BYTES = 180         # in the middle of a receipt
 
-_BOX_TOML = """\
-box = "{box}"
-box_no = "{box_no}"
-tenant = "{tenant}"
-shop_zh = "街角便利店"
-shop_en = "Corner Shop"
-state_dir = "{folder}/box"
-run_dir = "{run_dir}"
-prices_file = "{prices}"
-record_key_file = "{folder}/box/record.key"
-ack_key_file = "{folder}/ack.jwk"
-merchant_keys_on_box = true
-
-[scanner]
-kind = "evdev"
-path = "{folder}/dev/scanner"
-
-[keypad]
-kind = "evdev"
-path = "{folder}/dev/keypad"
-
-[display]
-kind = "file"
-path = "{folder}/dev/frame"
-width = {width}
-height = {height}
-
-[printer]
-kind = "tcp"
-host = "127.0.0.1"
-port = {printer_port}
-
-[mqtt]
-host = "127.0.0.1"
-port = {broker_port}
-user = "{tenant}/{box}"
-
-[channel.wechat]
-base_url = "{channel_url}"
-appid = "{appid}"
-mchid = "{mchid}"
-notify_url = "https://example.com/notify"
-serial_no = "{serial_no}"
-private_key_file = "{folder}/keys/merchant.pem"
-platform_key_id = "{platform_key_id}"
-platform_key_file = "{folder}/keys/platform.pem"
-secret = "{api_v2_key}"
-refund_query_s = 1
-
-[[template]]
-pattern = "21PPPPPVVVVVC"
-kind = "weight"
-"""
+BADGE, PIN = "TBC-BADGE-0001", "2468"                 # of the demo's one supervisor
+APPROVE_REFUND_FEN = 20_000
 
 
-class Kept(msgspec.Struct):
-    """The keys of one counter, as they stand in its folder."""
-
-    merchant: KeyPair
-    platform: Platform
-
-
-class Shop:
-    """The shop's keys, made in `folder` when they are not there."""
+class Keys:
+    """The box's record key and the collector's acknowledgement key, made in `folder` when they are not there."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        keys = folder / "keys"
-        keys.mkdir(mode=0o700, exist_ok=True)
         for name in ("box", "run", "dev"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
-        kept = keys / "kept.json"
-        if not kept.exists():
-            _write(kept, msgspec.json.encode(Kept(key_pair("Corner Shop"), platform())))
-        both = msgspec.json.decode(kept.read_bytes(), type=Kept)
-        self.merchant, self.platform = both.merchant, both.platform
-        _write(keys / "merchant.pem", self.merchant.private_pem)
-        _write(keys / "platform.pem", self.platform.public.public_pem)
         # The acknowledgement key's maker writes what the record key's reader reads: a P-256 key in a PEM of mode 0600.
         record, ack = AckKey(folder / "box" / "record.key"), AckKey(folder / "ack.pem")
         self._record_jwk = {**record.jwk, "kid": thumbprint(record.jwk), "box": BOX}
-        _write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
-        _write(folder / "boxes.jwks", json.dumps({"keys": [self._record_jwk]}).encode())
+        write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
+        write(folder / "boxes.jwks", json.dumps({"keys": [self._record_jwk]}).encode())
 
     def record_keys(self) -> list[dict[str, Any]]:
         """Public JWKs that the collector knows boxes by."""
@@ -144,17 +78,39 @@ def run_dir(folder: Path) -> tuple[Path, Callable[[], None]]:
     return short, lambda: shutil.rmtree(short, ignore_errors=True)
 
 
-def write_box(folder: Path, shop: Shop, *, run_dir: Path, broker_port: int, channel_url: str,
-              printer_port: int) -> None:
+def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: int, channels: Mapping[str, Channel]) -> None:
     """Write `box.toml` for this run; ports change from run to run, the rest does not."""
-    rules = WechatRules(lambda: 0)
-    text = _BOX_TOML.format(
-        box=BOX, box_no=BOX_NO, tenant=TENANT, folder=_quoted(folder), run_dir=_quoted(run_dir),
-        prices=_quoted(PRODUCTS_CSV), width=FRAME_PX[0],
-        height=FRAME_PX[1], printer_port=printer_port, broker_port=broker_port, channel_url=channel_url,
-        appid=rules.appid, mchid=rules.mchid,
-        serial_no=shop.merchant.serial_no, platform_key_id=shop.platform.key_id, api_v2_key=API_V2_KEY)
-    _write(folder / "box.toml", text.encode())
+    merchant = any(name != "gateway" for name in channels)
+    table = {
+        "box": BOX, "box_no": BOX_NO, "tenant": TENANT, "shop_zh": "街角便利店", "shop_en": "Corner Shop",
+        "state_dir": f"{folder}/box", "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
+        "record_key_file": f"{folder}/box/record.key", "ack_key_file": f"{folder}/ack.jwk",
+        "route": ["gateway"], "merchant_keys_on_box": merchant, "approve_refund_fen": APPROVE_REFUND_FEN,
+        "scanner": {"kind": "evdev", "path": f"{folder}/dev/scanner"},
+        "keypad": {"kind": "evdev", "path": f"{folder}/dev/keypad"},
+        "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
+        "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
+        "mqtt": {"host": "127.0.0.1", "port": broker_port, "user": f"{TENANT}/{BOX}"},
+        "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
+        "channel": {name: channel.section() for name, channel in channels.items()},
+        "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
+        "supervisor": [{"name": "店长 Manager", "badge": badge_hash(BADGE), "pin": pin_hash(PIN, secrets.token_hex(8))}],
+    }
+    write(folder / "box.toml", toml(table).encode())
+
+
+def write_rules(folder: Path, scale: int) -> None:
+    """The rule table that ships, signed by a fleet of its own, every time of it divided by `scale`; at least a second is left."""
+    table = json.loads(SHIPPED_RULES.read_bytes())
+    for ways in table["channels"].values():
+        for way in ways.values():
+            way |= {name: -(-value // scale) for name, value in way.items() if name.endswith("_s") and isinstance(value, int)}
+            steps = {-(-until // scale): -(-every // scale) for until, every in way["pace_s"]}
+            way |= {"pace_s": [list(step) for step in steps.items()], "refund_query_s": REFUND_QUERY_S}
+    table["version"] = int(time.time())              # rises from run to run: a box takes no older table than it had
+    fleet = AckKey(folder / "fleet.pem")
+    write(folder / "fleet.jwk", json.dumps(fleet.jwk).encode())
+    write(folder / "rules.jws", rules.sealed(json.dumps(table).encode(), fleet.kid, fleet.sign))
 
 
 def collector_argv(folder: Path, broker_port: int) -> list[str]:
@@ -164,33 +120,7 @@ def collector_argv(folder: Path, broker_port: int) -> list[str]:
             str(folder / "ack.pem"), "--json"]
 
 
-# What a stop must not take along: the channel's orders and the paper that was printed.
-
-class _Channel(msgspec.Struct):
-    orders: list[Order]
-    codes: dict[str, str]
-    due: list[tuple[int, str]]
-    count: int
-
-
-def channel_rules(folder: Path) -> WechatRules:
-    """The channel with the orders that it held when this folder was last stopped."""
-    rules = WechatRules(lambda: time.time_ns() // 1_000_000, seed=time.time_ns())
-    rules.refund_after_ms = REFUND_AFTER_MS
-    file = folder / "channel.json"
-    if file.exists():
-        kept = msgspec.json.decode(file.read_bytes(), type=_Channel)
-        rules._orders = {order.order_no: order for order in kept.orders}
-        rules._codes, rules._due, rules._count = kept.codes, kept.due, kept.count
-        rules._paid = {order.transaction_id: order for order in kept.orders if order.transaction_id}
-        rules._refunds = {refund.refund_no: (order, refund) for order in kept.orders for refund in order.refunds}
-    return rules
-
-
-def keep_channel(folder: Path, rules: WechatRules) -> None:
-    kept = _Channel(list(rules._orders.values()), rules._codes, rules._due, rules._count)
-    _write(folder / "channel.json", msgspec.json.encode(kept))
-
+# What a stop must not take along besides the channels' orders: the paper that was printed.
 
 class _Piece(msgspec.Struct):
     raw: bytes
@@ -208,33 +138,9 @@ def printed_before(folder: Path, printer: PrinterModel) -> None:
                 printer.power(True)
 
 
-def keep_paper(folder: Path, printer: PrinterModel) -> None:
-    pieces = [_Piece(receipt.raw, receipt.state != "whole") for receipt in printer.receipts()]
-    _write(folder / "paper.json", msgspec.json.encode(pieces))
-
-
-def switch_printer(printer: PrinterModel, kind: str, on: bool) -> None:
-    """Turn one of the printer's own switches."""
-    match kind:
-        case "printer_paper":
-            printer.paper(out=on)
-        case "printer_off":
-            printer.power(not on)
-        case "printer_dies":
-            printer.die_after(DIES_AFTER_BYTES if on else None)
-            if not on:
-                printer.power(True)
-        case _:
-            raise Refusal(f"This counter cannot switch {kind} yet.", 409)
-
-
-def _quoted(path: Path) -> str:
-    # TOML's basic strings take JSON's escapes.
-    return json.dumps(str(path), ensure_ascii=False)[1:-1]
-
-
-def _write(file: Path, data: bytes) -> None:
-    new = file.with_name(file.name + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(data)
-    os.replace(new, file)
+def keep_paper(folder: Path, printer: PrinterModel, before: bytes) -> bytes:
+    """Write what was printed, unless it is what was written `before`; returns what stands there."""
+    held = msgspec.json.encode([_Piece(receipt.raw, receipt.state != "whole") for receipt in printer.receipts()])
+    if held != before:
+        write(folder / "paper.json", held)
+    return held
