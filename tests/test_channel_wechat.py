@@ -14,6 +14,8 @@ import threading
 import pytest
 
 from device.drivers import channel_wechat_bytes as wire
+from device.drivers import channel_wechat_word_bytes as words
+from device.drivers.channel_bytes import Reply, cut_bytes
 from device.drivers.channel_https import HttpsChannel
 from device.drivers.channel_sim import ChannelSim
 from device.drivers.channel_wechat import WechatCodec
@@ -195,10 +197,10 @@ def test_a_clock_six_minutes_off_says_check_the_clock(counter):
 
 def test_an_unsigned_refusal_counts_only_when_the_clocks_agree():
     body = b'{"code":"SIGN_ERROR","message":"..."}'
-    reply = wire.Reply(401, {"date": "Wed, 18 Nov 2026 10:26:40 GMT"}, body)
+    reply = Reply(401, {"date": "Wed, 18 Nov 2026 10:26:40 GMT"}, body)
     real_s = START_S + 8 * 3600
-    assert wire.place_verdict(reply, "unsigned", now_s=real_s).word == "refused"
-    assert wire.place_verdict(reply, "unsigned", now_s=real_s + 301).word == "unknown"
+    assert words.place_verdict(reply, "unsigned", now_s=real_s).word == "refused"
+    assert words.place_verdict(reply, "unsigned", now_s=real_s + 301).word == "unknown"
 
 
 def test_a_wrong_key_is_refused_in_one_sentence(counter, keys):
@@ -353,7 +355,7 @@ def test_requests_are_what_whoever_signed_them_sent(keys):
 
 
 def test_text_is_cut_between_characters_and_times_lose_their_fraction():
-    assert wire.cut_bytes("茶" * 50, 127) == "茶" * 42
+    assert cut_bytes("茶" * 50, 127) == "茶" * 42
     assert wire.whole_seconds("2026-11-18T10:31:40.123+08:00") == "2026-11-18T10:31:40+08:00"
     assert wire.whole_seconds("2026-11-18T02:31:40Z") == "2026-11-18T02:31:40+00:00"
     with pytest.raises(ValueError, match="no offset"):
@@ -361,16 +363,16 @@ def test_text_is_cut_between_characters_and_times_lose_their_fraction():
 
 
 def test_every_word_of_the_tables_is_in_the_vocabulary():
-    assert set(wire.TRADE_WORDS.values()) <= set(Said)
-    assert set(wire.REFUND_WORDS.values()) <= set(RefundWord)
-    for call, rows in wire.ERROR_WORDS.items():
-        words = {word for word, _ in rows.values()}
-        assert words <= {"place": {"refused"}, "refund": {"refused"}, "bill": {"refused", "unknown"}}.get(call, {"absent"})
+    assert set(words.TRADE_WORDS.values()) <= set(Said)
+    assert set(words.REFUND_WORDS.values()) <= set(RefundWord)
+    for call, rows in words.ERROR_WORDS.items():
+        said = {word for word, _ in rows.values()}
+        assert said <= {"place": {"refused"}, "refund": {"refused"}, "bill": {"refused", "unknown"}}.get(call, {"absent"})
 
 
 def test_deep_nesting_and_odd_types_are_only_unknown():
     for body in (b"[" * 200_000, b'{"code_url":7}', b"null", b'{"code_url":"https://evil.example/"}', b"\xff"):
-        assert wire.place_verdict(wire.Reply(200, {}, body), "", now_s=0).word == "unknown"
+        assert words.place_verdict(Reply(200, {}, body), "", now_s=0).word == "unknown"
 
 
 def test_sealed_text_opens_as_published():

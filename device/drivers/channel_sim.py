@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from device.drivers import channel_wechat_bytes as wire
+from device.drivers import channel_wechat_word_bytes as words
+from device.drivers.channel_bytes import Reply, Request, Verdict
 from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 from device.txn.inputs import BillSaid, ChannelSaid, DeviceSaid, Input, QrReady, RefundSaid, RefundWord, Said
 
@@ -56,7 +58,7 @@ class ChannelSim:
         if isinstance(effect, (PlaceOrder, QueryOrder, CloseOrder)):
             order = effect.intent
             reply = self._reply(wire.order_call(call, order), dict(order.account.fields)["mchid"], fault)
-            verdict = UNHEARD if reply is None else wire.order_word(call, order, reply, doubt(fault), now_s=0)
+            verdict = UNHEARD if reply is None else words.order_word(call, order, reply, doubt(fault), now_s=0)
             self._tell(verdict)
             if verdict.word == "qr":
                 return QrReady(order.order_no, verdict.qr)
@@ -65,7 +67,7 @@ class ChannelSim:
         assert isinstance(effect, (RefundOrder, QueryRefund)), effect
         refund = effect.intent
         reply = self._reply(wire.refund_call(call, refund), dict(refund.account.fields)["mchid"], fault)
-        verdict = UNHEARD if reply is None else wire.refund_word(call, refund, reply, doubt(fault), now_s=0)
+        verdict = UNHEARD if reply is None else words.refund_word(call, refund, reply, doubt(fault), now_s=0)
         self._tell(verdict)
         return RefundSaid(refund.refund_no, RefundWord(verdict.word), verdict.amount_fen, verdict.channel_no,
                           verdict.detail)
@@ -73,22 +75,22 @@ class ChannelSim:
     async def close(self) -> None:
         self._news.put_nowait(None)
 
-    def _reply(self, request: wire.Request, mchid: str, fault: str) -> wire.Reply | None:
+    def _reply(self, request: Request, mchid: str, fault: str) -> Reply | None:
         if fault == "lost_request":
             return None
         status, tail, body = self._rules.answer(request.method, request.path, request.body, mchid)
         if fault == "lost_answer":
             return None
         # A signature stands there, so that an unproven error counts for nothing, as on the wire.
-        return wire.Reply(status, {"wechatpay-signature": "-", "request-id": f"sim-{tail}"}, body)
+        return Reply(status, {"wechatpay-signature": "-", "request-id": f"sim-{tail}"}, body)
 
-    def _tell(self, verdict: wire.Verdict) -> None:
+    def _tell(self, verdict: Verdict) -> None:
         if verdict.health != self._health:
             self._health = verdict.health
             self._news.put_nowait(DeviceSaid(self._part, verdict.health, verdict.detail))
 
 
-UNHEARD = wire.Verdict("unknown", detail="no answer came", health="gone")
+UNHEARD = Verdict("unknown", detail="no answer came", health="gone")
 
 
 def doubt(fault: str) -> str:

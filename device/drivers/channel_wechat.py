@@ -13,6 +13,7 @@ from typing import Any
 
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers import channel_wechat_v2_bytes as v2
+from device.drivers import channel_wechat_word_bytes as words
 from device.drivers.channel_bytes import Reply, Request, Verdict, lie
 from device.drivers.channel_rsa import private_key
 from device.drivers.channel_wechat_bill_bytes import rows_of
@@ -97,11 +98,11 @@ class WechatCodec:
 
     def _judged(self, effect: Any, reply: Reply, doubt: str, now_s: float) -> Verdict:
         if isinstance(effect, FetchBill):
-            verdict, digest = wire.bill_verdict(reply, doubt, now_s=now_s)
+            verdict, digest = words.bill_verdict(reply, doubt, now_s=now_s)
             if verdict.follow is not None:
                 self._hashes[effect] = digest
             return verdict
-        word = wire.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_word
+        word = words.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else words.order_word
         return word(CALLS[type(effect)], effect.intent, reply, doubt, now_s=now_s)
 
     def sealed(self, effect: Any, follow: Request) -> Request:

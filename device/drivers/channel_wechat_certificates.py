@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from device.drivers import channel_wechat_bytes as wire
+from device.drivers import channel_wechat_word_bytes as words
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_rsa import public_key
 from device.drivers.private_file import KeyFile
@@ -66,12 +67,12 @@ class PlatformKeys:
     def take(self, reply: Reply, now_s: float) -> str:
         """The certificates in `reply` instead of those before, when it is proven; else why not, one sentence."""
         sent = self._opened(reply.body) if reply.status == 200 else {}
-        if wire.certificates_of(reply.body) and not sent:
+        if words.certificates_of(reply.body) and not sent:
             return "WeChat's certificates do not open: check the APIv3 key"
         if fault := _fault(self._known() | sent, reply, now_s):
             return f"WeChat's list of certificates is not proven: {fault}"
         self._pause_s = ASK_EVERY_S
-        if wire.no_certificates(reply):
+        if words.no_certificates(reply):
             return "WeChat has no certificates for this merchant: bring its public key from the merchant portal"
         if not sent:
             return f"WeChat answered {reply.status} to the question for its certificates"
@@ -95,7 +96,7 @@ class PlatformKeys:
     def _opened(self, body: bytes) -> dict[str, Signer]:
         """What opens of a list, by serial.  Whoever sealed it holds the merchant's APIv3 key: nobody else could have."""
         signers: dict[str, Signer] = {}
-        for sent in wire.certificates_of(body) if len(body) <= LIST_BYTES_MAX else ():
+        for sent in words.certificates_of(body) if len(body) <= LIST_BYTES_MAX else ():
             sealed = sent.encrypt_certificate
             try:
                 pem = open_sealed(api_v3_key=self._api_v3_key, nonce=sealed.nonce, associated_data=sealed.associated_data,
