@@ -161,7 +161,8 @@ class Leases:
         return Lease(rows[0][0], min(ms, LEASE_MS), tuple(Left(no, fen) for _, no, fen, _ in rows)) if ms > 0 else None
 
     def _granted(self, box: str, ask: Ask, sale: _Sale, at: str) -> Lease | None:
-        left = tuple(Left(t.order_no, fen) for t in sale.tenders if t.order_no and (fen := self._left(t)))
+        left = tuple(Left(t.order_no, fen) for t in sale.tenders
+                     if t.order_no and t.method != "card" and (fen := self._left(t)))     # a terminal gives back what it took
         if not left:
             return None
         lease, until = secrets.token_urlsafe(12), (_moment(at) + datetime.timedelta(milliseconds=LEASE_MS)).isoformat()

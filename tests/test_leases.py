@@ -246,7 +246,7 @@ def test_cash_goes_back_only_at_its_own_box():
     town.deliver(town.home)
     town.away.asks_back(no)
     verdict = town.away.tell(town.ask(town.away))
-    assert "¥6.00" in verdict.words[1] and "cash goes back at its own box" in verdict.words[1]
+    assert "¥6.00" in verdict.words[1] and "cash and cards go back at their own box" in verdict.words[1]
     assert town.away.press("601 ENTER").refused
     town.away.press("600 ENTER")
     assert [r.intent.amount_fen for r in town.away.box.books.refunds.values()] == [600]

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 
 import msgspec
 
-from device.txn import leasing, record
-from device.txn.approval import badge_scanned, needs_approval, pin_entered
-from device.txn.books import UNDECIDED, Books, Line, Order, Paper, Phase, Sale, Tender
+from device.txn import record
+from device.txn.approval import badge_scanned, pin_entered
+from device.txn.books import UNDECIDED, Books, Line, Order, Phase, Sale, Tender
 from device.txn.day import report
 from device.txn.desk import Desk, Verdict, refuse
-from device.txn.effects import RefundIntent
+from device.txn.earlier import ask_approval, ask_refund, ask_reprint, find_paper, receipt_scanned, refund
 from device.txn.facts import (
     BasketCleared,
     BasketHeld,
     BasketRecalled,
     CancelWished,
-    CashReturned,
-    DrawerDue,
     Fact,
     LineAdded,
     LineChanged,
     LineVoided,
     OrderParked,
-    ReceiptDue,
-    RefundFailed,
-    RefundIntended,
     SaleClosed,
-    SaleRecalled,
     ScreenCleared,
     TenderTaken,
-    decode,
 )
-from device.txn.inputs import KEYS, Pressed, Recalled, Scanned
-from device.txn.minting import business_day, held_slot, hold_code, is_report_no, mint, paper_due, report_no
+from device.txn.inputs import KEYS, Pressed, Scanned
+from device.txn.minting import business_day, held_slot, hold_code, kick, mint, paper_due, report_no
 from device.txn.numbers import order_number_ok
 from device.txn.paying import (
     INSTALMENTS,
@@ -44,11 +36,10 @@ from device.txn.paying import (
     instalments_scanned,
     parts_back,
     pay_key,
-    refund_of,
     wallet_of,
 )
-from device.txn.question import answer, asked_about
-from device.txn.receipt import copy_of, hold_paper, park_paper, refund_paper, sale_paper
+from device.txn.question import asked_about
+from device.txn.receipt import hold_paper, park_paper, sale_paper
 from device.txn.words import say, yuan
 from device.types import Found, Item, Stamp
 
@@ -56,17 +47,11 @@ LINES_MAX = 200
 QTY_MAX = 999
 DIGITS_MAX = 9
 SLOW_MS = 30_000          # how long a cashier looks at "cancelling" before being told what to do
-REPRINTED = ("sale", "x", "z")       # papers that carry a number of their own
 
 
 def live_order(b: Books) -> Order | None:
     """The order of the customer at the counter, None when no attempt is under way."""
     return b.orders.get(b.basket.order_no)
-
-
-def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
-    """The drawer opens now or not at all: without a printer nothing is left waiting to open it later."""
-    return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
 
 
 # Scans.
@@ -81,7 +66,7 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
     if d.mode == "badge":
         return badge_scanned(b, d, e.symbol)
     if d.mode in ("refund", "reprint"):
-        return _receipt_scanned(b, d, e.symbol, at)
+        return receipt_scanned(b, d, e.symbol, at)
     if e.symbol.startswith(INSTALMENTS):
         return instalments_scanned(b, d, e.symbol)
     slot = held_slot(b, e.symbol)
@@ -122,87 +107,6 @@ def money(price_fen: int, qty_milli: int) -> int:
     return (price_fen * qty_milli + 500) // 1000
 
 
-def _receipt_scanned(b: Books, d: Desk, symbol: str, at: Stamp) -> Verdict:
-    no = symbol.strip().upper()
-    if d.mode == "reprint" and is_report_no(b, no):
-        return _find_paper(b, no)
-    if not order_number_ok(no):
-        return refuse("refund_not_receipt")
-    if d.mode == "reprint":
-        return _find_paper(b, no)
-    if leasing.foreign(b, no):
-        return leasing.ask(b, d, no, at)
-    sale = _sale_of(b, no)
-    if sale is None:
-        return Verdict(words=say("refund_looking", no=no), desk={"looking": no})
-    return _pick(b, sale)
-
-
-def _find_paper(b: Books, no: str) -> Verdict:
-    """A COPY of receipt or report `no`: at hand, or looked up in the journal's index."""
-    paper = next((p for p in b.papers.values() if p.ref == no and p.kind in REPRINTED and not p.copy), None)
-    if paper is not None:
-        return _reprint(b, paper, paper.copies + 1)
-    return Verdict(words=say("refund_looking", no=no), desk={"looking": no, "typed": ""})
-
-
-def _sale_of(b: Books, no: str) -> Sale | None:
-    return b.sales.get(no) or next((s for s in b.sales.values() if any(t.order_no == no for t in s.tenders)), None)
-
-
-def _pick(b: Books, sale: Sale) -> Verdict:
-    left = sale.amount_fen - _rounded(sale) - sale.refunded_fen
-    if left <= 0:
-        return Verdict(words=say("refund_none"), tone="bad", refused=True, desk={"mode": "", "looking": ""})
-    return Verdict(words=say("refund_pick", left=yuan(left)), tone="wait",
-                   desk={"mode": "pick", "pick": sale, "typed": "", "looking": ""})
-
-
-def _rounded(sale: Sale) -> int:
-    return sum(t.amount_fen for t in sale.tenders if t.method == "rounding")
-
-
-def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
-    """The journal's index answered: the sale as its own rows tell it, refunds included."""
-    if e.order_no == d.looking and d.mode == "check":
-        return answer(b, d, e)
-    if e.order_no != d.looking or d.mode not in ("refund", "reprint"):
-        return Verdict(desk={"looking": ""} if e.order_no == d.looking else {})
-    sale, paper, copies, report = None, None, 0, is_report_no(b, e.order_no)   # a report's row may hold the sale that caused it
-    asked: dict[str, RefundIntent] = {}
-    for row in e.facts:
-        for fact in decode(row).facts:
-            if isinstance(fact, SaleClosed) and sale is None and not report:
-                sale = msgspec.structs.replace(fact.sale, returned=dict(fact.sale.returned))
-            elif isinstance(fact, ReceiptDue) and fact.kind in REPRINTED and fact.ref == (sale.order_no if sale else e.order_no):
-                paper, copies = paper or fact, max(copies, fact.copy)
-            elif sale is not None and isinstance(fact, RefundIntended) and fact.sale_no == sale.order_no:
-                asked[fact.intent.refund_no] = fact.intent
-                _returned(sale, fact.intent.order_no, fact.intent.amount_fen)
-            elif sale is not None and isinstance(fact, RefundFailed) and fact.refund_no in asked:
-                sale.refunded_fen -= asked[fact.refund_no].amount_fen
-                sale.returned[asked[fact.refund_no].order_no] -= asked[fact.refund_no].amount_fen
-            elif sale is not None and isinstance(fact, CashReturned) and fact.sale_no == sale.order_no:
-                _returned(sale, "cash", fact.amount_fen)
-    if sale is not None and sale.order_no != e.order_no:
-        return Verdict(desk={"looking": sale.order_no})   # found by a part payment: the rest stands under the sale's own number
-    if d.mode == "reprint" and paper is not None:
-        return _reprint(b, paper, copies + 1)
-    if sale is None or paper is None:
-        words = say("reprint_none") if report else say("asked_unknown", no=e.order_no)
-        return Verdict(words=words, tone="bad", refused=True, desk={"mode": "", "looking": ""})
-    verdict = _pick(b, sale)
-    if not verdict.refused:
-        verdict.facts.append(SaleRecalled(sale))
-    return verdict
-
-
-def _returned(sale: Sale, tender: str, amount_fen: int) -> None:
-    sale.refunded_fen += amount_fen
-    sale.parts += 1
-    sale.returned[tender] = sale.returned.get(tender, 0) + amount_fen
-
-
 # Keys.
 
 def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
@@ -219,13 +123,13 @@ def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
         return refuse("park_ask" if d.mode == "park" else "busy_paying")
     if d.mode == "reprint" and e.key in ("X", "Z"):   # a report by its number, the last one without
         number = int(d.typed) if d.typed else b.day.x_no if e.key == "X" else b.day.z_no
-        return _find_paper(b, report_no(b, e.key, number)) if number else refuse("reprint_none")
+        return find_paper(b, report_no(b, e.key, number)) if number else refuse("reprint_none")
     if d.mode == "pick" and e.key == "ENTER":
-        return _ask_approval(b, d, at)
+        return ask_approval(b, d, at)
     if d.mode == "badge" and e.key == "ENTER":
         return refuse("badge_scan")
     if d.mode == "pin" and e.key == "ENTER":
-        return pin_entered(b, d, at, _refund)
+        return pin_entered(b, d, at, refund)
     verdict = KEY_RULES[e.key](b, d, int(d.typed) if d.typed else None, at)
     verdict.desk.setdefault("typed", "")
     if d.mode and "mode" not in verdict.desk and not verdict.refused:
@@ -368,88 +272,6 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     return _drop_basket(b, d, "cancel", at) if b.basket.lines else refuse("cancel_what")
 
 
-def _ask_refund(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    if b.basket.lines:
-        return refuse("basket_busy")
-    return Verdict(words=say("refund_scan"), tone="wait", desk={"mode": "refund", "pick": None})
-
-
-def _ask_approval(b: Books, d: Desk, at: Stamp) -> Verdict:
-    """Above the shop's limit a supervisor's badge and PIN come first."""
-    sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
-    if sale is None:
-        return refuse("refund_scan")
-    if (fault := leasing.fault(b, d, sale, at)) is not None:
-        return fault
-    left = sale.amount_fen - _rounded(sale) - sale.refunded_fen
-    amount = int(d.typed) if d.typed else left
-    if not 0 < amount <= left:
-        return refuse("refund_over", left=yuan(left))
-    if not needs_approval(d.terms, amount):
-        return _refund(b, d, amount, "", at)
-    return Verdict(words=say("badge_scan"), tone="wait", desk={"mode": "badge", "back_fen": amount, "typed": ""})
-
-
-def _refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verdict:
-    sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
-    if sale is None or amount > sale.amount_fen - _rounded(sale) - sale.refunded_fen:
-        return refuse("refund_scan")
-    if (fault := leasing.fault(b, d, sale, at)) is not None:
-        return fault
-    if any(r.intent.order_no in sale.returned for r in b.refunds.values()):
-        return refuse("refund_wait")
-    facts: list[Fact] = []
-    for tender in sale.tenders:                       # wallets first, in the order they paid; then cash
-        if not tender.order_no:
-            continue
-        part = min(amount, tender.amount_fen - sale.returned.get(tender.order_no, 0))
-        today, rules = d.terms.account_of(tender.method), d.terms.rules_of(tender.method, tender.way)
-        if part <= 0:
-            continue
-        if today is None:
-            return refuse("no_channel")               # nobody to carry it out
-        if tender.way == "card" and (tender.account != today or leasing.foreign(b, sale.order_no)):
-            return refuse("refund_terminal")          # only the terminal that took it knows it
-        if sale.parts >= rules.refund_parts_max:
-            return refuse("refund_parts")
-        if _age_days(sale, at) > rules.refund_days_max:
-            return refuse("refund_old", days=rules.refund_days_max)
-        intent = refund_of(tender, mint(b, len(facts)), part, "customer refund", at, today)
-        facts.append(RefundIntended(intent, "customer", sale.order_no, approved_by,
-                                    d.lease if leasing.foreign(b, sale.order_no) else ""))
-        amount -= part
-    words = say("refunding", amount=yuan(sum(f.intent.amount_fen for f in facts)))
-    if amount:                                        # what no wallet took was cash
-        no = mint(b, len(facts))
-        facts += [CashReturned(no, sale.order_no, amount, approved_by), *kick(b, d, "cash refund"),
-                  paper_due(b, "refund", sale.order_no, refund_paper(d.terms, sale.order_no, no, amount, "cash", at)),
-                  record.refund_due(sale.order_no, no, amount, "cash", "customer", approved_by)]
-        words = say("cash_back", cash=yuan(amount))
-    return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": "", "back_fen": 0, "supervisor": ""})
-
-
-def _age_days(sale: Sale, at: Stamp) -> int:
-    return (datetime.datetime.fromisoformat(at.wall) - datetime.datetime.fromisoformat(sale.at)).days
-
-
-def _ask_reprint(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    papers = [p for p in b.papers.values() if not p.copy]
-    if n is None and not papers:
-        return Verdict(words=say("reprint_scan"), tone="wait", desk={"mode": "reprint"})
-    nth = 1 if n is None else n
-    if d.mode == "reprint" or n == 0:
-        return Verdict(words=say("reprint_scan"), tone="wait", desk={"mode": "reprint"})
-    if not 1 <= nth <= len(papers):
-        return refuse("reprint_none")
-    paper = papers[-nth]
-    return _reprint(b, paper, paper.copies + 1)
-
-
-def _reprint(b: Books, paper: Paper | ReceiptDue, n: int) -> Verdict:
-    job = ReceiptDue(b.jobs_made + 1, paper.kind, paper.ref, copy_of(paper.paper, n), n, paper.job)
-    return Verdict([job], say("reprint", n=n), desk={"mode": "", "looking": ""})
-
-
 def _drawer(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     return Verdict([*kick(b, d, "key"), record.due("drawer", cause="key", cashier=d.terms.cashier)], say("drawer"))
 
@@ -471,6 +293,6 @@ def _report(b: Books, d: Desk, letter: str, number: int, at: Stamp) -> Verdict:
 WHILE_PAYING = {"CASH", "CHECK", "PARK", "CANCEL", "CLEAR"}
 KEY_RULES: dict[str, Callable[[Books, Desk, int | None, Stamp], Verdict]] = {
     "ENTER": _enter, "CLEAR": _clear, "QTY": _qty, "VOID": _void, "PAY": pay_key, "CODE": code_key, "CASH": _cash, "CHECK": _check,
-    "HOLD": _hold, "PARK": _ask_park, "CANCEL": _cancel, "REFUND": _ask_refund, "REPRINT": _ask_reprint, "DRAWER": _drawer,
+    "HOLD": _hold, "PARK": _ask_park, "CANCEL": _cancel, "REFUND": ask_refund, "REPRINT": ask_reprint, "DRAWER": _drawer,
     "X": _x, "Z": _z,
 }

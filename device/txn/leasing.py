@@ -2,7 +2,7 @@
 
 A lease stands in the journal from the moment it is taken.  It ends with the refund it was taken for, with the cashier's turning
 away, with its time or with a boot; a record says what was begun under it, so nothing stays reserved for ever.  It covers
-wallets only: a channel refuses to give back more than was paid, a drawer does not.
+wallets only: a drawer refuses nothing, and a card goes back at the terminal that took it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def on_sale_answered(b: Books, d: Desk, e: SaleAnswered, at: Stamp) -> Verdict:
                        refused=True, desk=over | {"mode": ""})
     left = sum(fen for _, fen in e.left_fen)
     facts = [LeaseTaken(e.lease, sale.order_no, d.asking[2] + e.for_ms), SaleRecalled(sale)]
-    cash = any(t.method == "cash" for t in sale.tenders)
+    cash = any(t.method in ("cash", "card") for t in sale.tenders)
     return Verdict(facts, say("lease_pick_cash" if cash else "refund_pick", left=yuan(left)), "wait",
                    desk=over | {"mode": "pick", "pick": sale, "typed": "", "lease": e.lease})
 

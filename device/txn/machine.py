@@ -14,6 +14,7 @@ from device.txn import leasing, record
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Billed, Desk, Verdict
+from device.txn.earlier import on_recalled
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
     AmountDisputed,
@@ -74,7 +75,7 @@ from device.txn.inputs import (
     Signed,
     Started,
 )
-from device.txn.keys import SLOW_MS, on_pressed, on_recalled, on_scanned
+from device.txn.keys import SLOW_MS, on_pressed, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
 from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper

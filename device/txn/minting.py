@@ -7,8 +7,9 @@ import datetime
 import hashlib
 
 from device.txn.books import Books
+from device.txn.desk import Desk
 from device.txn.effects import PaperPart
-from device.txn.facts import ReceiptDue
+from device.txn.facts import DrawerDue, Fact, ReceiptDue
 from device.txn.numbers import ALPHABET, order_number
 from device.types import Stamp
 
@@ -36,6 +37,11 @@ def next_job(b: Books, ahead: int = 0) -> int:
 
 def paper_due(b: Books, kind: str, ref: str, paper: tuple[PaperPart, ...], ahead: int = 0) -> ReceiptDue:
     return ReceiptDue(next_job(b, ahead), kind, ref, paper)
+
+
+def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
+    """The drawer opens now or not at all: without a printer nothing is left waiting to open it later."""
+    return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
 
 
 def report_no(b: Books, letter: str, number: int) -> str:
