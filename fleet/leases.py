@@ -145,6 +145,8 @@ class Leases:
         if found is None:
             return Answer(box, ask.id, ask.order_no, "the cloud does not know that sale, or not yet")
         record, sale = found
+        if not any(map(_leasable, sale.tenders)):
+            return Answer(box, ask.id, ask.order_no, "cash and cards go back at their own box")
         lease = self._again(box, ask, at) or self._granted(box, ask, sale, at)
         if lease is None:
             return Answer(box, ask.id, ask.order_no, "nothing is left of it, or another box is giving it back just now")
@@ -161,8 +163,7 @@ class Leases:
         return Lease(rows[0][0], min(ms, LEASE_MS), tuple(Left(no, fen) for _, no, fen, _ in rows)) if ms > 0 else None
 
     def _granted(self, box: str, ask: Ask, sale: _Sale, at: str) -> Lease | None:
-        left = tuple(Left(t.order_no, fen) for t in sale.tenders
-                     if t.order_no and t.method != "card" and (fen := self._left(t)))     # a terminal gives back what it took
+        left = tuple(Left(t.order_no, fen) for t in sale.tenders if _leasable(t) and (fen := self._left(t)))
         if not left:
             return None
         lease, until = secrets.token_urlsafe(12), (_moment(at) + datetime.timedelta(milliseconds=LEASE_MS)).isoformat()
@@ -174,6 +175,11 @@ class Leases:
         """(lease, box, sale_no, fen, until) of every lease that its box has not ended, the oldest first."""
         return self._db.execute("SELECT lease, box, sale_no, sum(fen), until FROM lease WHERE ended = 0 GROUP BY lease "
                                 "ORDER BY until, lease").fetchall()
+
+
+def _leasable(tender: _Tender) -> bool:
+    """A drawer refuses nothing, and a card terminal knows only what it took."""
+    return bool(tender.order_no) and tender.method != "card"
 
 
 def _moment(text: str) -> datetime.datetime:

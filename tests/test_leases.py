@@ -285,9 +285,8 @@ def test_a_card_goes_back_only_at_the_terminal_that_took_it():
     town.home.say(no, Said.PAID, 500)
     town.deliver(town.home)
     town.away.asks_back(no)
-    town.away.tell(town.ask(town.away))
-    verdict = town.away.press("ENTER")
-    assert verdict.refused and "another card terminal" in verdict.words[1] and not town.away.box.books.refunds
+    verdict = town.away.tell(town.ask(town.away))
+    assert verdict.refused and "cards go back at their own box" in verdict.words[1] and not town.away.box.books.leases
 
 
 def test_a_question_of_nobody_is_not_answered():
