@@ -105,6 +105,14 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("timeout_s", "int", 8, "until an unanswered print is unsure", "printer", "s", low=1, high=120),
         Key("drawer_pin", "int", 2, "pin of the connector that kicks the drawer", "printer", high=5, choices=("2", "5")),
     ),
+    "sound": (
+        Key("kind", "word", "none", "loudspeaker by aplay, a WAV file that each sound replaces, or none", "sound",
+            choices=("aplay", "file", "none")),
+        Key("device", "text", "default", "ALSA's name of the sound card", "sound", low=1),
+        Key("path", "text", "", "of a file", "sound"),
+        Key("volume", "int", 100, "of full scale", "sound", low=1, high=100),
+        Key("speak", "flag", False, "true: the amount is said as well, by espeak-ng", "sound"),
+    ),
     "mqtt": (
         Key("host", "text", "", "broker; empty: no cloud", "mqtt"),
         Key("port", "int", 8883, "its port", "mqtt", low=1, high=65_535),
@@ -210,6 +218,14 @@ class PrinterConfig(msgspec.Struct, frozen=True):
     drawer_pin: int
 
 
+class SoundConfig(msgspec.Struct, frozen=True):
+    kind: str
+    device: str
+    path: str
+    volume: int
+    speak: bool
+
+
 class MqttConfig(msgspec.Struct, frozen=True):
     host: str
     port: int
@@ -284,6 +300,7 @@ class Config(msgspec.Struct, frozen=True):
     keypad: KeypadConfig
     display: DisplayConfig
     printer: PrinterConfig
+    sound: SoundConfig
     mqtt: MqttConfig
     channels: tuple[ChannelConfig, ...]
     supervisors: tuple[Supervisor, ...]
@@ -324,6 +341,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         keypad=KeypadConfig(**parts["keypad"]),
         display=DisplayConfig(**parts["display"]),
         printer=PrinterConfig(**parts["printer"]),
+        sound=SoundConfig(**parts["sound"]),
         mqtt=MqttConfig(**parts["mqtt"]),
         channels=tuple(ChannelConfig(**channel) for channel in channels),
         templates=tuple(templates),
@@ -666,6 +684,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
     for name in ("scanner", "keypad", "display", "printer"):
         if parts[name]["kind"] not in ("none", "tcp") and not parts[name]["path"]:
             faults.append(f"{name}.path is empty: name the device, or say {name}.kind = \"none\"")
+    if parts["sound"]["kind"] == "file" and not parts["sound"]["path"]:
+        faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
     if bool(parts["mqtt"]["cert_file"]) != bool(parts["mqtt"]["key_file"]):
         faults.append("mqtt.cert_file and mqtt.key_file go together: one of them is missing")
     try:

@@ -41,6 +41,7 @@ GROUP_MS = 2_000              # rows that bind nothing wait at most this long fo
 INBOX_MAX = 1_000             # a burst of scans beyond this makes the reader wait
 REOPEN_MS = 1_000             # between two looks for an unplugged device
 NUMBERED_S_MAX = 60.0         # a job that says nothing for so long is unsure
+PASSING_S_MAX = 20.0          # longer than any sound with its amount
 
 
 class Display(Protocol):
@@ -110,6 +111,8 @@ class Runner:
                 task.cancel()
         for effect in start:
             self._start(effect)
+        if verdict.sound is not None and "sound" in self.drivers:
+            self._stand(self._pass(verdict.sound), "sound")
         if self.box.journal.waiting:
             self._flush_soon()
         else:
@@ -176,6 +179,16 @@ class Runner:
             answer = _never_left(effect, "gone" if isinstance(why, DriverGone) else _word(driver), why.what)
         except TimeoutError:
             answer = _mute(effect)
+        await self._inbox.put(answer)
+
+    async def _pass(self, effect: Effect) -> None:
+        """Now or never: what cannot be done in its time is dropped, and nobody waits for it."""
+        try:
+            answer = await asyncio.wait_for(self.drivers[effect.part].do(effect), PASSING_S_MAX)
+        except (TimeoutError, DriverBusy):
+            return
+        except DriverGone as why:
+            answer = DeviceSaid(effect.part, "gone" if why.again else "error", why.what)
         await self._inbox.put(answer)
 
     async def _repeat(self, effect: Effect) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from device.config import ChannelConfig, Config, PrinterConfig, account_of
+from device.config import ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
 from device.drivers.channel_terminal_bytes import Held, held_of
 from device.drivers.contract import Driver
@@ -61,7 +61,8 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dic
     state = Path(config.state_dir)
     for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
                              ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
-                             ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir))):
+                             ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir)),
+                             ("sound", config.sound.kind, lambda: _speaker(config))):
         if kind != "none":
             drivers[part] = made()
     for channel in config.channels:
@@ -142,6 +143,23 @@ def _printer(c: PrinterConfig, state_dir: str) -> Driver:
         from device.drivers.printer_library import LibraryEncoder
         more["encode"] = LibraryEncoder("default", Path(state_dir) / "escpos")
     return Printer(LINES[c.kind](c), c.columns, drawer_pin=c.drawer_pin, limits=Limits(proof_s=c.timeout_s), **more)
+
+
+def _speaker(config: Config) -> Driver:
+    from device.drivers.sound_aplay import espeak
+    from device.drivers.sound_driver import Speaker
+    c = config.sound
+    return Speaker(SOUNDS[c.kind](c), volume=c.volume, lang=config.lang, voice=espeak if c.speak else None)
+
+
+def _sink_aplay(c: SoundConfig):
+    from device.drivers.sound_aplay import AplaySink
+    return AplaySink(c.device)
+
+
+def _sink_file(c: SoundConfig):
+    from device.drivers.sound_file import FileSink
+    return FileSink(c.path)
 
 
 def _display_fb(config: Config):
@@ -286,5 +304,6 @@ def _not_yet(c: ChannelConfig, k: KeySet) -> HttpsChannel:
 SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
+SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
 CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _unionpay, "gateway": _gateway, "card": _card}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from device.txn.books import Sale
+from device.txn.effects import PlaySound
 from device.txn.routing import Outcome
 from device.txn.words import say
 from device.types import Terms
@@ -73,6 +74,7 @@ class Verdict(msgspec.Struct):
     refused: bool = False
     desk: dict = {}
     again: tuple[str, ...] = ()                # orders whose channel is asked now
+    sound: PlaySound | None = None             # what is heard of it, once its row is kept
 
 
 def refuse(key: str, /, **values: object) -> Verdict:

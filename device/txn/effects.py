@@ -1,9 +1,9 @@
 """What the outside should be doing.
 
-Three kinds, declared on the class: *repeatable* effects are asked again by their pace for as long as they are wanted;
+Four kinds, declared on the class: *repeatable* effects are asked again by their pace for as long as they are wanted;
 *numbered* ones run once per number, and a lost answer makes them unsure, never repeated; *once* effects are started at
-most once over all boots.  `binds` says that the journal must be synced first.  `key` names the entity the effect
-belongs to, so that only what was touched is looked at.
+most once over all boots; *passing* ones go with the row that decided them, and are lost with it.  `binds` says that the
+journal must be synced first.  `key` names the entity the effect belongs to, so that only what was touched is looked at.
 """
 
 from __future__ import annotations
@@ -140,6 +140,15 @@ class KickDrawer(Effect, frozen=True):
     binds: ClassVar[bool] = True
     part: ClassVar[str] = "printer"
     kick: int
+
+
+class PlaySound(Effect, frozen=True):
+    """Let a result be heard, now or never: `name` a key of NOTES, `amount_fen` what a voice may say.  Answers DeviceSaid."""
+
+    kind: ClassVar[str] = "passing"
+    part: ClassVar[str] = "sound"
+    name: str
+    amount_fen: int = 0
 
 
 class SignRecord(Effect, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device.txn import leasing, record
+from device.txn import leasing, record, sounds
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
 from device.txn.desk import Billed, Desk, Verdict
@@ -90,6 +90,7 @@ def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
     verdict = DECIDERS[type(event)](books, desk, event, at)
     verdict.facts = leasing.ended(books, desk, verdict)
     verdict.facts = shelve(books, in_its_day(books, desk, verdict.facts, at))
+    verdict.sound = sounds.heard(books, verdict.facts)
     return verdict
 
 

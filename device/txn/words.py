@@ -131,6 +131,9 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
+    ("sound", "gone"): ("扬声器无声", "The loudspeaker is silent"),
+    ("sound", "error"): ("扬声器不可用", "No sound: a program is missing"),
+    ("sound", "voice"): ("不能播报金额", "Amounts cannot be spoken"),
     ("link", "down"): ("离线：记录待上传", "Offline: records wait"),
     ("link", "unheard"): ("云端未在线：记录待上传", "Cloud away: records wait"),
 }
