@@ -42,6 +42,13 @@ def seen(look: Callable[[], Any]) -> Any:
     return found
 
 
+def answered(counter: Counter) -> dict[str, Any]:
+    try:
+        return counter.state()
+    except Refusal:                               # it is just starting
+        return {}
+
+
 def keys(counter: Counter, text: str) -> None:
     for key in text.split():
         counter.key(key)
@@ -110,6 +117,22 @@ def test_one_channel_down_leaves_the_others_and_is_shown_alone(counter: Counter)
         counter.fault("channel_down", True, "card", None)
     counter.fault("channel_down", False, None, None)
     assert counter.faults.shown() == {}
+
+
+@needs_broker
+def test_what_is_scanned_right_after_the_scanner_was_put_back_or_the_power_came_is_not_lost(counter: Counter):
+    keys(counter, "CLEAR CLEAR")
+    phase_is(counter, "IDLE")
+    for n in (1, 2):
+        counter.fault("scanner", True, None, None)
+        counter.fault("scanner", False, None, None)
+        counter.scan(TEA)
+        assert counter.state()["total_fen"] == 700 * n
+    counter.fault("power_cut", True, None, 0.2)
+    before = seen(lambda: counter.daemon.powered and answered(counter))["total_fen"]      # a cut may cost two seconds of scans
+    counter.scan(TEA)
+    assert counter.state()["total_fen"] == before + 700
+    keys(counter, "CLEAR CLEAR")
 
 
 @needs_broker

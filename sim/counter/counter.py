@@ -148,7 +148,8 @@ class Counter:
 
     def scan(self, code: str) -> None:
         """The scanner reads `code`; returns when the daemon took it."""
-        self._need_power()
+        if self.scanner.plugged:
+            self._need_reader(self.scanner, "scanner")
         try:
             self.scanner.scan(code)
         except ValueError as cannot:
@@ -159,25 +160,27 @@ class Counter:
 
     def key(self, key: str) -> None:
         """One key; returns when the daemon took it."""
-        self._need_power()
+        self._need_reader(self.keypad, "keypad")
         try:
             self.keypad.press(key)
         except RuntimeError as gone:
             raise Refusal(f"The key reached nobody: {gone}.", 409) from None
         self._settle(self.keypad)
 
-    def _need_power(self) -> None:
-        """Nothing is typed into a box that is off; one that is just starting is waited for."""
+    def _need_reader(self, device: ScannerModel | KeypadModel, part: str) -> None:
+        """Nothing is typed into a box that is off.  One that is just starting, or has not found a device that was put back, is
+        waited for: what it had not opened yet it would throw away, as a kernel does."""
         until_s = time.monotonic() + READY_S_MAX / 4
         while True:
             if not self.daemon.powered:
                 raise POWER_GONE
+            pid = self.daemon.pid
             with contextlib.suppress(DaemonAway):
-                self._ask("state")
-                return
+                if pid is not None and device.read_by(pid) and self._ask("state")["state"]["health"][part] == "ok":
+                    return
             if time.monotonic() > until_s:
-                raise Refusal("The box is not up: see its log.", 409)
-            time.sleep(0.05)
+                raise Refusal(f"The box does not listen to its {part}: see its log.", 409)
+            time.sleep(0.02)
 
     def _settle(self, device: ScannerModel | KeypadModel) -> None:
         # Two devices are two wires: without this a key could overtake the scan that was called before it.

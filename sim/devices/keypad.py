@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device.drivers.evdev_bytes import event_bytes
 from device.drivers.keypad_keys import EVENTS_OF
-from sim.devices.scanner import open_fifo
+from sim.devices.scanner import open_fifo, opened_by
 
 
 class KeypadModel:
@@ -39,6 +39,10 @@ class KeypadModel:
                 self.path.unlink(missing_ok=True)
                 os.close(self._fd)
                 self._fd = -1
+
+    def read_by(self, pid: int) -> bool:
+        """Whether that process has it open."""
+        return self.plugged and opened_by(self._fd, pid)
 
     def press(self, key: str) -> None:
         """Press and release one key of `KEYS`.  KeyError for another, RuntimeError when unplugged or nobody reads."""

@@ -51,6 +51,10 @@ class ScannerModel:
                 os.close(self._fd)
                 self._fd = -1
 
+    def read_by(self, pid: int) -> bool:
+        """Whether that process has it open: this plug of it, not one before."""
+        return self.plugged and opened_by(self._fd, pid)
+
     def scan(self, code: str) -> None:
         """Read `code`.  RuntimeError when unplugged or when nobody reads, ValueError for what it cannot type."""
         data = code.encode() + self._suffix.encode() if self._mode == "serial" else self._typed(code + self._suffix)
@@ -93,6 +97,15 @@ def open_fifo(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(fd, F_SETPIPE_SZ, 1 << 16)
     return fd
+
+
+def opened_by(fd: int, pid: int) -> bool:
+    """Whether the process `pid`, of our own user, has the file behind `fd` open too."""
+    mine = os.fstat(fd)
+    try:
+        return any(os.path.samestat(os.stat(other.path), mine) for other in os.scandir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False                      # it is gone, or closed one of them meanwhile: asked again in a moment
 
 
 def _open_pty(path: Path) -> int:
