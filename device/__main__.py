@@ -12,6 +12,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE           what the box would run with, secrets masked
        tillbox gateway activate CODE [--config FILE] [--again]
+       tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
@@ -43,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "gateway":
         from device.daemon import gateway
         return gateway(rest)
+    if word == "doctor":
+        from device.doctor import main as doctor
+        return doctor(rest)
     if word == "keys":
         from device.key_tool import main as keys
         return keys(rest)

@@ -158,7 +158,7 @@ class Daemon:
         from device.mqtt.client import Link
         self._ack_keys |= _ack_verifiers(self.config)
         c = self.config.mqtt
-        context = _tls(self.config)
+        context = broker_tls(self.config)
         return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._line,
                     hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
                     wall=lambda: self.clock.stamp().wall, context=context, username=c.user or None,
@@ -367,7 +367,8 @@ def _verifiers(path: str, what: str) -> dict:
     return {thumbprint(jwk): public_verifier(jwk)}
 
 
-def _tls(config: Config):
+def broker_tls(config: Config):
+    """What the line to the broker is proven by, None for a plain one."""
     if not config.mqtt.ca_file:
         return None
     import ssl

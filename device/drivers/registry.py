@@ -86,14 +86,14 @@ class Absent:
     at_once = 1
 
     def __init__(self, part: str, why: str) -> None:
-        self._part, self._why, self._closed = part, why, asyncio.Event()
+        self.why, self._part, self._closed = why, part, asyncio.Event()
 
     async def inputs(self) -> AsyncIterator[Input]:
-        yield DeviceSaid(self._part, "error", self._why)
+        yield DeviceSaid(self._part, "error", self.why)
         await self._closed.wait()
 
     async def do(self, effect: Effect) -> Input:
-        raise DriverGone(self._why, which=self._part, again=False)
+        raise DriverGone(self.why, which=self._part, again=False)
 
     async def close(self) -> None:
         self._closed.set()

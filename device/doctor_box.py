@@ -1,0 +1,163 @@
+"""The doctor's checks of the box itself: files, journal, record key, room, clock, devices.  Each reads, and changes nothing."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from device import daemon as running_box
+from device.config import MASK, show
+from device.doctor_look import Finding, Look
+from device.drivers.signer_file import FileSigner
+from device.errors import Outside
+from device.price_file import read_prices
+from device.store_forward.journal import RESERVE_BYTES
+
+LOW_BYTES = 200 * 1024 * 1024            # weeks of trade, and time to send somebody
+EXPIRES_DAYS = 30
+WELL = {"ok", "paper_low"}
+
+
+def config_file(look: Look) -> Iterator[Finding]:
+    c = look.config
+    holds = [path for path, value in show(c) if value == MASK]
+    mode = os.stat(look.path).st_mode
+    if holds and mode & 0o077:
+        yield Finding("config_open", "config", f"{look.path} holds {' and '.join(holds)} and may be read by others "
+                      f"(mode {stat.S_IMODE(mode):04o}).", f"chmod 600 {look.path}, for the user of the service")
+    if c.training:
+        yield Finding("training", "config", "This box is set up to practise: nothing is sold.", "")
+
+
+def daemon(look: Look) -> Iterator[Finding]:
+    if not look.running:
+        yield Finding("daemon_down", "daemon", "The daemon does not run, so what it alone knows was not looked at.", "")
+        return
+    if not look.state:
+        yield Finding("daemon_mute", "daemon", "The daemon holds its socket and does not answer.",
+                      "look at journalctl -u tillbox; systemd starts it again when its watchdog is not fed")
+        return
+    for part, word in sorted(look.state.get("health", {}).items()):
+        if word not in WELL and not (part in ("link", "collector") and not look.config.mqtt.host):
+            yield Finding("part_unwell", part, f"The daemon says of {part}: {word}.", "see its sentence in journalctl -u tillbox")
+    if look.state.get("parked"):
+        yield Finding("parked", "payments", f"Payments without an end that were set aside: {len(look.state['parked'])}.", "")
+
+
+def journal(look: Look) -> Iterator[Finding]:
+    if look.running:
+        return                                           # it would not run without; what it says of it stands above
+    if isinstance(look.told, Outside):
+        yield Finding("journal_unreadable", "journal", look.told.what, look.told.hint)
+    elif look.told is None:
+        yield Finding("journal_new", "journal", f"There is no journal at {look.journal_path}: the next start makes one.", "")
+
+
+def record_key(look: Look) -> Iterator[Finding]:
+    """A key is missing only where a journal names one; looking makes none."""
+    path = str(look.journal_path.with_name("training.key")) if look.config.training else look.config.record_key_file
+    kid = look.books.chain.kid if look.books is not None else ""
+    if not os.path.lexists(path):
+        if kid or look.running:
+            yield Finding("record_key_gone", "signer", f"The record key {path} is not there.",
+                          "put that key back; when it is lost for good, see docs/recovery.md")
+        return
+    try:
+        FileSigner(path, kid)
+    except Outside as why:
+        yield Finding("record_key_unfit", "signer", why.what, why.hint or "see docs/recovery.md")
+
+
+def room(look: Look) -> Iterator[Finding]:
+    try:
+        card = os.statvfs(look.config.state_dir)
+    except OSError as why:
+        yield Finding("state_gone", "card", f"{look.config.state_dir} cannot be used: {why.strerror}.", "look at the card")
+        return
+    free = card.f_bavail * card.f_frsize
+    if free < RESERVE_BYTES:
+        yield Finding("card_full", "card", f"{free >> 20} MiB are free on the card: the box begins nothing new.",
+                      "connect it, so that it can send; or make room on the card")
+    elif free < LOW_BYTES:
+        yield Finding("card_low", "card", f"{free >> 20} MiB are free on the card.", "see what fills it, before the till stops")
+    if not os.access(look.config.state_dir, os.W_OK):
+        yield Finding("state_closed", "card", f"{look.config.state_dir} may not be written by this user.",
+                      "run this as the service's user; if it is, look at the folder's owner, and whether the card is read-only")
+
+
+def clock(look: Look) -> Iterator[Finding]:
+    if running_box.clock_quality() != "ntp":
+        yield Finding("clock_unset", "clock", "No time server has set the clock since the start.",
+                      "connect the box, or see timedatectl: payment channels refuse what is five minutes off")
+    last = look.told[1] if isinstance(look.told, tuple) else ""
+    if last and datetime.datetime.now().astimezone() < datetime.datetime.fromisoformat(last):
+        yield Finding("clock_back", "clock", f"The clock is behind the journal's last row, of {last[:19]}.",
+                      "set the clock; what was sold meanwhile keeps the time it was given")
+
+
+def devices(look: Look) -> Iterator[Finding]:
+    c = look.config
+    parts = [(part, said.kind, said.path) for part, said in (("scanner", c.scanner), ("keypad", c.keypad), ("display", c.display),
+                                                             ("printer", c.printer))]
+    parts += [("channel:card", ch.kind, ch.path) for ch in c.channels if ch.name == "card"]
+    for part, kind, path in parts:
+        if kind in ("none", "tcp", "file"):
+            continue
+        if not os.path.exists(path):
+            yield Finding("device_gone", part, f"There is no {path}.", "plug it in, or name the right path in box.toml")
+        elif not os.access(path, os.R_OK if part in ("scanner", "keypad") else os.W_OK):
+            yield Finding("device_closed", part, f"{path} may not be used by this user.",
+                          "run this as the service's user; if it is, see that 60-tillbox.rules is installed")
+
+
+def lists(look: Look) -> Iterator[Finding]:
+    try:
+        read_prices(Path(look.config.prices_file).read_bytes(), which=look.config.prices_file)
+    except OSError as why:
+        yield Finding("prices_gone", "prices", f"{look.config.prices_file} cannot be read ({why.strerror}): only amounts sell.",
+                      "put the price list there")
+    except Outside as why:
+        yield Finding("prices_refused", "prices", f"{why}.", "put the price list right")
+    if look.config.rules_file and not os.access(look.config.rules_file, os.R_OK):
+        yield Finding("rules_gone", "rules", f"{look.config.rules_file} cannot be read: the table that ships is used.",
+                      "put the fleet's rule table there, or take rules_file out of box.toml")
+
+
+def cloud_files(look: Look) -> Iterator[Finding]:
+    c = look.config.mqtt
+    if not c.host:
+        return
+    if not c.ca_file and c.host not in ("localhost", "::1") and not c.host.startswith("127."):
+        yield Finding("broker_plain", "link", f"The line to {c.host} is not encrypted.", "name mqtt.ca_file")
+    try:
+        json.loads(Path(look.config.ack_key_file).read_text())
+    except (OSError, ValueError) as why:
+        yield Finding("ack_key_unfit", "link", f"{look.config.ack_key_file} holds no key to check acknowledgements with "
+                      f"({type(why).__name__}): records are kept and sent again for ever.", "fetch it from the cloud's people")
+    for path in filter(None, (c.ca_file, c.cert_file, c.key_file)):
+        if not os.access(path, os.R_OK):
+            yield Finding("cloud_file_gone", "link", f"{path} cannot be read.", "put it there, for the user of the service")
+    if c.key_file and os.path.exists(c.key_file) and os.stat(c.key_file).st_mode & 0o077:
+        yield Finding("key_open", "link", f"{c.key_file} may be read by others.", f"chmod 600 {c.key_file}")
+    if c.cert_file:
+        yield from expiring("link", c.cert_file)
+
+
+def expiring(part: str, path: str) -> Iterator[Finding]:
+    """A certificate that is over, or soon will be."""
+    from cryptography import x509
+    try:
+        cert = x509.load_pem_x509_certificate(Path(path).read_bytes())
+    except OSError:
+        return                                           # said elsewhere
+    except ValueError:
+        yield Finding("certificate_unfit", part, f"{path} holds no readable PEM certificate.", "put the right file there")
+        return
+    left = cert.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    if left < datetime.timedelta(days=EXPIRES_DAYS):
+        yield Finding("certificate_over", part, f"The certificate {path} ends on {cert.not_valid_after_utc.date()}.",
+                      "have it renewed before")
