@@ -96,8 +96,8 @@ def test_no_such_sale_right_after_the_charge_decides_nothing():
     assert no in counter.wants("CloseOrder")                            # nor does the end of its time: it is asked to be undone
     counter.tell(ChannelSaid(no, Said.CLOSED, undo=True))
     assert counter.box.books.orders[no].phase is Phase.CLOSED and no in counter.wants("QueryOrder")
-    counter.tell(approved(no))
-    assert [r.intent.order_no for r in counter.box.books.refunds.values()] == [no]
+    counter.tell(approved(no))                                          # after the void, or said before it: only a void can tell
+    assert no in counter.wants("CloseOrder") and not counter.box.books.refunds
 
 
 def test_a_cancel_while_the_holder_is_asked_moves_nothing():

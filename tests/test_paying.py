@@ -181,8 +181,11 @@ def test_the_bill_books_what_was_paid_for_goods_that_went():
     assert not any(type(e).__name__ == "FetchBill" for e in counter.running)
 
 
-def test_the_bill_gives_back_what_was_paid_for_goods_that_stayed():
+def test_the_bill_gives_back_what_was_paid_for_goods_that_stayed_once_no_undo_can():
     counter, no = overdue("CANCEL")
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
+    assert not counter.box.books.refunds and no in counter.wants("CloseOrder")      # it may be under way this very moment
+    counter.tell(undone(no, Said.REFUSED))
     counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
     assert [r.intent.order_no for r in counter.box.books.refunds.values()] == [no]
 
@@ -420,3 +423,66 @@ def test_a_long_code_that_looks_like_an_order_number_is_still_a_code():
     assert order_number_ok(code)
     counter, no = paying_by_code(code)
     assert counter.box.books.orders[no].intent.channel == "alipay"
+
+
+# Found by the search of every order of events (sim.search), and mended
+
+def closed_by_its_undo() -> tuple[Counter, str]:
+    counter, no = paying_by_code()
+    counter.press("CANCEL")
+    counter.tell(undone(no, Said.CLOSED))
+    assert counter.box.books.orders[no].phase is Phase.CLOSED
+    return counter, no
+
+
+def test_a_paid_that_is_older_than_the_undo_refunds_nothing_beside_it():
+    """The charge took its time to answer; meanwhile the reversal gave the money back."""
+    counter, no = closed_by_its_undo()
+    counter.say(no, Said.PAID, 500)
+    assert no in counter.wants("CloseOrder") and not counter.box.books.refunds
+    counter.tell(undone(no, Said.CLOSED))
+    assert not counter.box.books.refunds and counter.box.books.wallet_fen == 0 and alerts(counter) == ["undone"]
+
+
+def test_a_charge_that_comes_after_its_undo_is_undone_too():
+    counter, no = closed_by_its_undo()
+    counter.say(no, Said.PAID, 500)
+    counter.tell(undone(no, Said.REFUSED))
+    assert [r.intent.order_no for r in counter.box.books.refunds.values()] == [no]      # and one that never can be is refunded
+
+
+def test_silence_forgets_no_closed_number_the_channels_next_word_does():
+    """Paid a moment after its close, and then the line was down for longer than the channel's own patience."""
+    counter, no = closed_by_its_undo()
+    counter.mono_ms += 90_000_000
+    counter.tell(Rang(("order", no)))
+    assert no in counter.wants("QueryOrder") and any(type(e).__name__ == "FetchBill" for e in counter.running)
+    counter.say(no, Said.UNKNOWN)
+    assert no in counter.box.books.orders
+    counter.say(no, Said.CLOSED)
+    assert no not in counter.box.books.orders and not any(type(e).__name__ == "FetchBill" for e in counter.running)
+
+
+def test_a_bill_that_names_a_closed_order_as_paid_is_heard():
+    counter = Counter(TERMS)
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    counter.mono_ms += 90_000_000
+    counter.tell(Rang(("order", no)))
+    counter.tell(BillSaid(ACCOUNTS[0], "2026-09-01", True, (("paid", no, "", 500, "4200"),)))
+    assert [r.intent.order_no for r in counter.box.books.refunds.values()] == [no]
+
+
+@pytest.mark.parametrize("keys", ["CANCEL", "CASH", "PARK CANCEL"])
+def test_what_runs_is_what_is_wanted_after_a_key_on_an_undecided_order(keys):
+    from device.txn.wants import wants
+    counter = Counter(TERMS)
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.press("CANCEL")
+    counter.mono_ms += 90_000_000
+    counter.tell(Rang(("overdue", no)))
+    counter.press(keys)
+    assert {e for e in wants(counter.box.books, counter.box.desk) if e.kind == "repeatable"} == counter.running

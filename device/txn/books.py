@@ -108,6 +108,7 @@ class Order(msgspec.Struct):
     undo_refused: bool = False     # the channel will never undo it: only its word on the payment counts
     routes: tuple[str, ...] = ()   # channels that could take the same wallet, this one among them
     reroutes: int = 0              # attempts of this sale that were taken to another route before
+    overdue: bool = False          # its shelf life is over: one more word of the channel, or its bill, is the last
 
     @property
     def bill_days(self) -> tuple[str, ...]:
@@ -115,6 +116,16 @@ class Order(msgspec.Struct):
         made = datetime.datetime.fromisoformat(self.intent.made_at).astimezone(BEIJING)
         last = (made + datetime.timedelta(milliseconds=self.dead_after_ms) + BILL_EARLY).date()
         return tuple((made.date() + datetime.timedelta(days=n)).isoformat() for n in range((last - made.date()).days + 1))
+
+    @property
+    def bill_decides(self) -> bool:
+        """Nobody can pay it any more, and the channel has not said since what became of it."""
+        return self.phase is Phase.UNDECIDED or (self.overdue and self.phase is Phase.CLOSED)
+
+    @property
+    def undoing(self) -> bool:
+        """An undo that moves money was sent, and was not refused for good: only its own answer tells where the money is."""
+        return self.undo_moves and bool(self.cause) and not self.undo_refused
 
     @property
     def given(self) -> bool:
@@ -389,7 +400,9 @@ def _undo_refused(b: Books, f, at: Stamp) -> None:
 
 def _order_overdue(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase = Phase.UNDECIDED
+    order.overdue = True
+    if order.phase is not Phase.CLOSED:
+        order.phase = Phase.UNDECIDED
 
 
 def _order_closed(b: Books, f, at: Stamp) -> None:

@@ -126,7 +126,7 @@ class UndoRefused(Fact, frozen=True):
 
 
 class OrderOverdue(Fact, frozen=True):
-    """Undecided when its shelf life was over: from here on the channel's bill may decide, too."""
+    """Its shelf life is over.  Undecided or closed, from here on the channel's next word or its bill is the last."""
 
     order_no: str
 

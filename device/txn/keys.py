@@ -264,7 +264,7 @@ def _park(b: Books, d: Desk, policy: str, at: Stamp) -> Verdict:
 def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     order = live_order(b)
     if order is not None:
-        if order.phase is Phase.CANCELLING:
+        if order.phase in (Phase.CANCELLING, Phase.UNDECIDED):
             return Verdict(words=say("cancelling"), tone="wait", again=(order.intent.order_no,))
         return Verdict([CancelWished(order.intent.order_no, "cashier", SLOW_MS)], say("cancelling"), "wait")
     if d.mode:

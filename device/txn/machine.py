@@ -164,7 +164,7 @@ def paid_under_undo(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stam
     """One way back only: an undo that moves money is repeated until the channel is definite; nothing is refunded beside it."""
     if not order.undo_moves:
         return ask_cashier(b, d, order, said, at) if order.phase is Phase.CANCELLING else late(b, d, order, said, at)
-    if said.undo or order.undo_refused or not order.cause:      # no undo is on its way, or it moved nothing and never will
+    if said.undo or not order.undoing:                # no undo is on its way, or it moved nothing and never will
         return late(b, d, order, said, at)
     if order.channel_no:
         return Verdict()                              # said before
@@ -199,8 +199,19 @@ def ask_cashier(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -
 
 
 def late(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
-    """Paid after its close: booked when the goods were given away on its strength, given back otherwise."""
+    """Money that nobody waits for any more: booked when the goods were given away on its strength, given back otherwise."""
     return book(b, d, order, said, at) if order.given else give_back(b, d, order, said, at)
+
+
+def paid_after_close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """Paid after its close, or an answer older than the close.
+
+    Where an undo that moves money was sent, nobody can tell which: the undo is repeated, and says.
+    """
+    if order.undoing:
+        no = order.intent.order_no
+        return Verdict([OrderReopened(no), PaidUnderUndo(no, said.channel_no)])
+    return late(b, d, order, said, at)
 
 
 def give_back(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
@@ -248,6 +259,12 @@ def reopen(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Ver
     return Verdict([OrderReopened(order.intent.order_no)])
 
 
+def rest(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verdict:
+    """As it should be.  Said after its shelf life it is the last word, and the number is forgotten; silence is none."""
+    proven = said.said is not Said.REFUSED or order.intent.way != "qr"
+    return Verdict([OrderForgotten(order.intent.order_no)] if order.overdue and proven else [])
+
+
 MOVES: dict[tuple[Phase, Said], Move] = {
     (Phase.PLACING, Said.PAID): book,
     (Phase.PLACING, Said.OPEN): ask_payer,
@@ -263,8 +280,12 @@ MOVES: dict[tuple[Phase, Said], Move] = {
     (Phase.CANCELLING, Said.ABSENT): close,
     (Phase.CANCELLING, Said.REFUSED): never_undone,
     (Phase.CANCELLING, Said.GIVEN_BACK): close,
-    (Phase.CLOSED, Said.PAID): late,
+    (Phase.CLOSED, Said.PAID): paid_after_close,
     (Phase.CLOSED, Said.OPEN): reopen,
+    (Phase.CLOSED, Said.ABSENT): rest,
+    (Phase.CLOSED, Said.CLOSED): rest,
+    (Phase.CLOSED, Said.REFUSED): rest,
+    (Phase.CLOSED, Said.GIVEN_BACK): rest,
     (Phase.UNDECIDED, Said.PAID): paid_under_undo,
     (Phase.UNDECIDED, Said.CLOSED): close,
     (Phase.UNDECIDED, Said.ABSENT): close,
@@ -282,10 +303,6 @@ IGNORED: dict[tuple[Phase, Said], str] = {
     (Phase.ASKING, Said.CLOSED): "an older answer: a paid order cannot be closed",
     (Phase.ASKING, Said.REFUSED): "an older answer",
     (Phase.ASKING, Said.GIVEN_BACK): "only an undo that moves no money asks the cashier",
-    (Phase.CLOSED, Said.ABSENT): "as it should be",
-    (Phase.CLOSED, Said.CLOSED): "as it should be",
-    (Phase.CLOSED, Said.REFUSED): "as it should be",
-    (Phase.CLOSED, Said.GIVEN_BACK): "as it should be",
     (Phase.RETURNING, Said.PAID): "said before: the money is on its way back",
     (Phase.RETURNING, Said.OPEN): "an older answer",
     (Phase.RETURNING, Said.ABSENT): "an older answer",
@@ -474,8 +491,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
             return Verdict(words=say("cancel_slow", since=order.since[11:16]), tone="wait")
         if order.phase is Phase.ASKING:
             return answer_asking(b, d, order, False, at)
-        if order.phase is Phase.CLOSED:
-            return Verdict([OrderForgotten(no)])
+        if order.phase is Phase.CLOSED and not order.overdue:
+            return Verdict([OrderOverdue(no)])
     if what == "overdue" and order is not None and order.phase in (Phase.PLACING, Phase.AWAITING, Phase.CANCELLING):
         over = at.mono_ms >= order.since_ms + order.dead_after_ms
         return Verdict([OrderOverdue(order.intent.order_no)] if over else [])
@@ -499,13 +516,13 @@ def _slow(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
 
 
 def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:
-    """The channel's own bill settles one order that nobody was definite about; the next is settled when it is asked again."""
+    """The channel's own bill settles one order whose shelf life is over; the next is settled when it is asked again."""
     if not e.ready:
         return Verdict()
-    named = [o for o in b.orders.values() if o.phase is Phase.UNDECIDED and o.intent.account == e.account and e.day in o.bill_days]
+    named = [o for o in b.orders.values() if o.bill_decides and o.intent.account == e.account and e.day in o.bill_days]
     fresh = tuple(_billed(o.intent.order_no, e) for o in named)
     read = {(line.order_no, line.day) for line in fresh}
-    open_ = {no for no, order in b.orders.items() if order.phase is Phase.UNDECIDED}
+    open_ = {no for no, order in b.orders.items() if order.bill_decides}
     known = fresh + tuple(line for line in d.billed if line.order_no in open_ and (line.order_no, line.day) not in read)
     for order in named:
         said = on_bills(order, [line for line in known if line.order_no == order.intent.order_no])
@@ -527,15 +544,16 @@ def _billed(no: str, bill: BillSaid) -> Billed:
 def on_bills(order: Order, lines: list[Billed]) -> ChannelSaid | None:
     """What the bills read so far prove of `order`; None while they do not.
 
-    A payment made before midnight may have been undone after it, and one asked for before midnight made after it: only all of an
-    order's days say that nothing was taken, or that an undo gave nothing back.  `undo`: the matter is settled, whichever way.
+    One asked for before midnight may have been made after it: only all of an order's days say that nothing was taken.  An undo that
+    moves money is repeated until the channel says what it did, and may have done it on any later day: no bill says that it did
+    nothing.  `undo`: the matter is settled, whichever way.
     """
     no, paid_fen, back_fen = order.intent.order_no, sum(x.paid_fen for x in lines), sum(x.back_fen for x in lines)
     channel_no = next((x.channel_no for x in lines if x.channel_no), "")
     whole = {x.day for x in lines} >= set(order.bill_days)
     if paid_fen and back_fen >= paid_fen:
         return ChannelSaid(no, Said.GIVEN_BACK, paid_fen, channel_no, undo=True)
-    if paid_fen and (whole or not (order.undo_moves and order.cause)):
+    if paid_fen and not (order.undoing and order.phase is Phase.UNDECIDED):
         return ChannelSaid(no, Said.PAID, paid_fen, channel_no, undo=True)
     if whole and not paid_fen and not back_fen:       # what goes back was taken once, on a day we did not think of
         return ChannelSaid(no, Said.CLOSED, detail="the channel's bill does not name it", undo=True)

@@ -50,7 +50,7 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
                 return set()
             return {QueryRefund(refund.intent) if refund.accepted else RefundOrder(refund.intent)}
         case ("bill",):
-            open_ = [o for o in books.orders.values() if o.phase is Phase.UNDECIDED]
+            open_ = [o for o in books.orders.values() if o.bill_decides]
             return {FetchBill(order.intent.account, day) for order in open_ for day in order.bill_days}
         case ("printer",):
             return _printer(books, desk)
@@ -86,7 +86,7 @@ def _order(no: str, books: Books, desk: Desk) -> set[Effect]:
         case Phase.ASKING:
             return {alarm}
         case Phase.CLOSED:
-            return {QueryOrder(intent, watch=True), alarm}
+            return {QueryOrder(intent, watch=True), *([] if order.overdue else [alarm])}
         case Phase.RETURNING:
             return set()                              # its refund is wanted under its own key
     raise AssertionError(order.phase)
