@@ -19,6 +19,7 @@ from typing import Any
 
 from device.drivers import channel_unionpay_bytes as wire
 from device.drivers.channel_bytes import Reply, Request, Verdict, lie
+from device.drivers.channel_chain import led
 from device.drivers.channel_rsa import private_key
 from device.drivers.channel_unionpay_bill_bytes import rows_of, unpacked
 from device.txn.effects import (
@@ -34,7 +35,6 @@ from device.txn.effects import (
 
 UNIONPAY = "中国银联股份有限公司"       # the third part of the subject's name; merchants' certificates have the same roots
 SIGNERS_MAX = 8
-CHAIN_MAX = 4
 
 
 class UnionpayCodec:
@@ -193,34 +193,7 @@ class Signers:
             raise ValueError("the reply is signed by somebody else than UnionPay")
         if not isinstance(key, RSAPublicKey) or key.key_size < 2048:
             raise ValueError("the reply's certificate has a key that proves nothing")
-        days = self._led(cert, CHAIN_MAX)
+        days = led(cert, self._held)
         if days is None:
             raise ValueError("the reply's certificate leads to no root that we hold")
         return key, *days
-
-    def _led(self, cert: Any, steps: int) -> tuple[float, float] | None:
-        """When the whole chain from `cert` to a held root is valid, as Unix time; None when there is no chain."""
-        from cryptography.exceptions import InvalidSignature
-
-        days = cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp()
-        if cert in self._held and cert.subject == cert.issuer:
-            return days
-        for above in self._held if steps else ():
-            if cert.issuer != above.subject or not _may_sign(above):
-                continue
-            try:
-                cert.verify_directly_issued_by(above)
-            except (ValueError, TypeError, InvalidSignature):
-                continue
-            if (more := self._led(above, steps - 1)) is not None:
-                return max(days[0], more[0]), min(days[1], more[1])
-        return None
-
-
-def _may_sign(cert: Any) -> bool:
-    from cryptography import x509
-
-    try:
-        return bool(cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (x509.ExtensionNotFound, ValueError):
-        return False
