@@ -137,8 +137,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("serial_no", "text", "", "serial of our certificate", "channel"),
         Key("private_key_file", "file", "", "our key at the channel; the gateway's: gateway.key when left out", "channel"),
         Key("platform_key_id", "text", "", "serial or id of the channel's own key", "channel"),
-        Key("platform_key_file", "file", "", "the channel's own public key", "channel"),
-        Key("secret", "text", "", "shared secret, where the channel uses one", "channel", secret=True),
+        Key("platform_key_file", "file", "", "the channel's own public key, or its certificates", "channel"),
+        Key("secret", "text", "", "shared secret, where the channel uses one; Alipay: the shop's app_auth_token, where the app is "
+            "a partner's", "channel", secret=True),
         Key("api_v3_key", "text", "", "WeChat's APIv3 key, 32 characters: opens the certificates that WeChat sends", "channel",
             secret=True),
         Key("ca_file", "file", "", "roots the channel's line is checked with; empty: the system's", "channel"),

@@ -24,8 +24,8 @@ TAIL = ".sealed"
 # What names an account at its channel: a key belongs to it, whatever the box calls the account.
 HOLDER = {"wechat": "mchid", "alipay": "appid", "unionpay": "mchid", "gateway": "terminal_id"}
 # Which secrets a channel may have sealed here, in the words of box.toml.
-KINDS = {"wechat": ("private_key", "secret", "client_cert", "api_v3_key"), "alipay": ("private_key",), "unionpay": ("private_key",),
-         "gateway": ("terminal_key",)}
+KINDS = {"wechat": ("private_key", "secret", "client_cert", "api_v3_key"), "alipay": ("private_key", "secret"),
+         "unionpay": ("private_key",), "gateway": ("terminal_key",)}
 ACCOUNT = "account"                              # not a key: what box.toml said of an account, for when it says it no more
 
 

@@ -111,3 +111,33 @@ def test_a_display_is_made_for_each_kind(tmp_path):
         made = display_of(msgspec.structs.replace(whole, display=msgspec.structs.replace(whole.display, kind=kind)))
         assert type(made).__name__ == name
     assert display_of(msgspec.structs.replace(whole, display=msgspec.structs.replace(whole.display, kind="none"))) is None
+
+
+@pytest.mark.parametrize("mode", ["a public key", "certificates", "a certificate without its root"])
+def test_alipay_is_made_with_a_key_or_with_certificates(tmp_path, pems, mode):
+    import msgspec
+
+    from sim.channels.alipay_keys import authority
+
+    theirs = authority(pems["public"])
+    held = {"a public key": theirs.alipay.key.public_key().public_bytes(*spki()), "certificates": theirs.installed,
+            "a certificate without its root": theirs.alipay.pem}[mode]
+    (tmp_path / "ours").write_bytes(pems["good"])
+    (tmp_path / "theirs").write_bytes(held)
+    whole = config(tmp_path)
+    channel = msgspec.structs.replace(whole.channels[0], name="alipay", private_key_file=str(tmp_path / "ours"),
+                                      platform_key_file=str(tmp_path / "theirs"))
+    driver = drivers_of(msgspec.structs.replace(whole, channels=(channel,)), lambda symbol: None)["channel:alipay"]
+
+    async def first():
+        return await anext(driver.inputs())
+    if mode != "a certificate without its root":
+        assert type(driver).__name__ == "ChannelAccounts"
+        return
+    said = asyncio.run(first())
+    assert said.word == "error" and "certificate of our key" in said.why and "BEGIN" not in said.why
+
+
+def spki():
+    from cryptography.hazmat.primitives import serialization as s
+    return s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo

@@ -21,29 +21,45 @@ _KINDS = {"交易": "paid", "退款": "refund"}
 _NEEDED = ("支付宝交易号", "商户订单号", "业务类型", "完成时间", "订单金额（元）", "商家实收（元）",
            "退款批次号/请求号", "服务费（元）")
 _AT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_SINCE = re.compile(r"#起始日期：\[(\d{4})年(\d\d)月(\d\d)日 00:00:00\]")
 _SUM = re.compile(r"#(交易|退款)合计：(\d{1,9})笔，商家实收(?:退款)?共(-?\d{1,12}\.\d\d)元")
 
 
-def rows_of(packed: bytes) -> tuple[BillRow, ...]:
-    """The bill's rows; each file's own sums must agree with them.  ValueError, one sentence, for one not to be trusted."""
+def rows_of(packed: bytes, *, day: str) -> tuple[BillRow, ...]:
+    """The bill's rows; each file's own sums must agree with them, and all lie on `day` (YYYY-MM-DD).
+
+    ValueError, one sentence, for one not to be trusted.
+    """
     try:
         texts = _texts(packed)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, struct.error, UnicodeError):
         raise ValueError("the bill is no readable ZIP of GBK text") from None
-    if not texts:
+    if not texts[0]:
         raise ValueError("the bill's ZIP holds no detail file")
-    return tuple(row for text in texts for row in _rows(text))
+    details, summaries = texts
+    for text in details:
+        since = _SINCE.search(text)
+        if since is None or "-".join(since.groups()) != day:         # an empty bill says its day nowhere else
+            raise ValueError("the bill is of another day")
+    rows = tuple(row for text in details for row in _rows(text))
+    for text in summaries:
+        _agree(text, rows)
+    if any(row.at[:10] != day for row in rows):
+        raise ValueError("the bill holds a row of another day")
+    return rows
 
 
-def _texts(packed: bytes) -> list[str]:
-    texts, left = [], UNPACKED_BYTES_MAX
+def _texts(packed: bytes) -> tuple[list[str], list[str]]:
+    """The details' texts and the summaries'."""
+    texts: tuple[list[str], list[str]] = ([], [])
+    left = UNPACKED_BYTES_MAX
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         members = archive.infolist()
         if len(members) > MEMBERS_MAX:
             raise ValueError(f"the bill's ZIP holds {len(members)} files, more than {MEMBERS_MAX}")
         for member in members:
             name = member.filename if member.flag_bits & 0x800 else member.filename.encode("cp437").decode("gb18030")
-            if "业务明细" not in name or "汇总" in name:
+            if "业务明细" not in name:
                 continue
             content = _inflated(packed, member, left + 1)
             left -= len(content)
@@ -51,7 +67,7 @@ def _texts(packed: bytes) -> list[str]:
                 raise ValueError("the bill's ZIP unpacks to more than we take")
             if zlib.crc32(content) != member.CRC:
                 raise zipfile.BadZipFile
-            texts.append(content.decode("gb18030"))
+            texts["汇总" in name].append(content.decode("gb18030"))
     return texts
 
 
@@ -95,6 +111,21 @@ def _rows(text: str) -> list[BillRow]:
     if told != received:
         raise ValueError("the bill's own sums do not agree with its rows")
     return rows
+
+
+def _agree(summary: str, rows: tuple[BillRow, ...]) -> None:
+    """A summary that has a last line of sums must agree: the details' own sums leave out what was ordered."""
+    lines = [[cell.strip() for cell in next(csv.reader([line]))] for line in summary.split("\n")
+             if line.strip() and not line.startswith("#")]
+    whole = next((cells for cells in lines if cells[0] == "合计"), None)
+    if whole is None:
+        return
+    told = dict(zip(lines[0], whole, strict=False))
+    paid, back = ([row for row in rows if row.kind == kind] for kind in ("paid", "refund"))
+    ordered_fen = sum(row.amount_fen for row in paid) - sum(row.amount_fen for row in back)
+    if ((told.get("交易订单总笔数"), told.get("退款订单总笔数")) != (str(len(paid)), str(len(back)))
+            or _fen(0, told.get("订单金额（元）", "")) != ordered_fen):
+        raise ValueError("the bill's summary does not agree with its rows")
 
 
 def _row(n: int, cell: dict[str, str]) -> BillRow:

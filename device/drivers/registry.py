@@ -281,6 +281,14 @@ def _unionpay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
         signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=k.ca_file)
 
 
+def _alipay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
+    from device.drivers.channel_alipay import AlipayCodec
+    from device.drivers.channel_alipay_cert import AlipayKeys
+    from device.drivers.channel_https import HttpsChannel
+    return HttpsChannel(AlipayCodec(account=c.account, keys=AlipayKeys(k.private_key, k.platform_key), now_s=time.time,
+                                    app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file)
+
+
 def _card(c: ChannelConfig) -> Driver:
     from device.drivers.channel_card import CardTerminal
     from device.drivers.channel_card_line import serial_line, tcp_line
@@ -296,14 +304,9 @@ def _key(path: str) -> bytes:
                          again=False) from None
 
 
-def _not_yet(c: ChannelConfig, k: KeySet) -> HttpsChannel:
-    raise DriverGone(f"this release cannot speak to {c.name}", which=f"channel.{c.name}", hint="take it out of box.toml",
-                     again=False)
-
-
 SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
-CHANNELS = {"wechat": _wechat, "alipay": _not_yet, "unionpay": _unionpay, "gateway": _gateway, "card": _card}
+CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway, "card": _card}
