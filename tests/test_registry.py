@@ -63,7 +63,7 @@ def test_a_wrong_key_file_is_said_at_the_start(tmp_path, pems, ours, theirs, why
     whole = config(tmp_path)
     for name, kind in (("ours", ours), ("theirs", theirs)):
         (tmp_path / name).write_bytes(pems[kind])
-    channel = msgspec.structs.replace(whole.channels[0], name="wechat", private_key_file=str(tmp_path / "ours"),
+    channel = msgspec.structs.replace(whole.channels[0], name="wechat", mchid="1", private_key_file=str(tmp_path / "ours"),
                                       platform_key_file=str(tmp_path / "theirs"))
     driver = drivers_of(msgspec.structs.replace(whole, channels=(channel,)), lambda symbol: None)["channel:wechat"]
 
@@ -80,7 +80,7 @@ def test_a_wechat_whose_replies_nothing_could_prove_is_said_at_the_start(tmp_pat
     import msgspec
     whole = config(tmp_path)
     (tmp_path / "ours").write_bytes(pems["good"])
-    channel = msgspec.structs.replace(whole.channels[0], name="wechat", private_key_file=str(tmp_path / "ours"))
+    channel = msgspec.structs.replace(whole.channels[0], name="wechat", mchid="1", private_key_file=str(tmp_path / "ours"))
 
     def made(channel):
         return drivers_of(msgspec.structs.replace(whole, channels=(channel,)), lambda symbol: None)["channel:wechat"]
@@ -89,7 +89,10 @@ def test_a_wechat_whose_replies_nothing_could_prove_is_said_at_the_start(tmp_pat
         return await anext(driver.inputs())
     said = asyncio.run(first(made(channel)))
     assert said.word == "error" and "prove its replies" in said.why
-    assert type(made(msgspec.structs.replace(channel, api_v3_key="k" * 32))).__name__ == "ChannelAccounts"
+    channel = msgspec.structs.replace(channel, api_v3_key="k" * 32)
+    assert type(made(channel)).__name__ == "ChannelAccounts"
+    said = asyncio.run(first(made(msgspec.structs.replace(channel, fields={"sub_appid": "wx2"}))))
+    assert said.word == "error" and "sub_appid and no sub_mchid" in said.why
 
 
 @pytest.mark.parametrize(("card", "kind", "why"), [

@@ -70,6 +70,30 @@ def test_their_client_sells_and_refunds(keys, counter):
                                "refunded_fen": 300, "state": "part_refunded"}]
 
 
+SUB = "1900000109"
+
+
+def test_their_client_sells_and_refunds_as_a_service_provider(keys, counter):
+    rules, server, url = counter
+    server.rules = rules = WechatRules(lambda: NOW_S * 1000, subs={SUB: "wx0000000000000109"})
+    shop = client(keys, url, partner_mode=True, public_key=keys[1].public.public_pem.decode(), public_key_id=keys[1].key_id)
+    status, said = shop.pay(description="奶茶", out_trade_no="B01T0007", amount={"total": 900}, sub_mchid=SUB,
+                            sub_appid="wx0000000000000109")
+    assert status == 200
+    assert rules.scan(json.loads(said)["code_url"], "pay")["ok"]
+    status, said = shop.query(out_trade_no="B01T0007", sub_mchid=SUB)
+    assert (status, json.loads(said)["trade_state"], json.loads(said)["sub_mchid"]) == (200, "SUCCESS", SUB)
+    assert "mchid" not in json.loads(said)
+    status, said = shop.refund(out_refund_no="R0007", out_trade_no="B01T0007", sub_mchid=SUB,
+                               amount={"refund": 300, "total": 900, "currency": "CNY"})
+    assert (status, json.loads(said)["status"]) == (200, "PROCESSING")
+    assert shop.query_refund("R0007", sub_mchid=SUB)[0] == 200
+    shop.pay(description="tea", out_trade_no="B01T0008", amount={"total": 1}, sub_mchid=SUB)
+    assert shop.close("B01T0008", sub_mchid=SUB)[0] == 204
+    for stranger, code in (("1900000199", "NO_AUTH"), ("1900000001", "INVALID_REQUEST")):
+        assert json.loads(shop.query(out_trade_no="B01T0007", sub_mchid=stranger)[1])["code"] == code
+
+
 def test_their_client_accepts_the_signed_empty_204(keys, counter):
     rules, _, url = counter
     shop = by_public_key(keys, url)

@@ -43,7 +43,8 @@ class WechatCodec:
     `private_key_pem` and `serial_no` the merchant's; `platform_keys`, `api_v3_key` and `certificates_file` as of PlatformKeys;
     `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.  `api_v2_key` is what payers' codes are charged and
     reversed with; empty: none are, and a reversal also wants the merchant's certificate on the line.
-    Account fields: appid, mchid, notify_url, spbill_create_ip.
+    Account fields: appid, mchid, notify_url, spbill_create_ip; of a provider's account these are the provider's, and sub_mchid
+    and sub_appid the shop's.
     """
 
     channel, name = "wechat", "WeChat"
@@ -69,7 +70,7 @@ class WechatCodec:
             return v2.reverse_request(effect.intent, self._api_v2_key)
         if isinstance(effect, FetchBill):
             self._hashes.pop(effect, None)
-            return self.sealed(effect, wire.bill_request(day=effect.day))
+            return self.sealed(effect, wire.bill_request(day=effect.day, fields=dict(effect.account.fields)))
         call, intent = CALLS[type(effect)], effect.intent
         plain = (wire.refund_call if isinstance(effect, (RefundOrder, QueryRefund)) else wire.order_call)(call, intent)
         return self.sealed(effect, plain)
@@ -138,7 +139,8 @@ def bill_read(effect: FetchBill, reply: Reply, digest: str) -> Verdict:
         if digest not in (hashlib.sha1(text, usedforsecurity=False).hexdigest(),
                           hashlib.sha1(reply.body, usedforsecurity=False).hexdigest()):
             return lie("the bill's file is not the one that was named")
-        rows = rows_of(text.decode("utf-8"))
+        fields = dict(effect.account.fields)
+        rows = rows_of(text.decode("utf-8"), fields["mchid"], fields.get("sub_mchid", ""))
     except (ValueError, zlib.error) as why:
         return lie(f"the bill cannot be read: {why}")
     if any(row.at[:10] != effect.day for row in rows):

@@ -16,16 +16,22 @@ _SUMS = ("总交易单数", "订单总金额", "申请退款总金额")
 _AT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
-def rows_of(text: str) -> tuple[BillRow, ...]:
-    """The bill's rows; its own sums must agree with them.  ValueError, one sentence, for a file that cannot be trusted."""
+def rows_of(text: str, mchid: str = "", sub_mchid: str = "") -> tuple[BillRow, ...]:
+    """The bill's rows; its own sums must agree with them.  ValueError, one sentence, for a file that cannot be trusted.
+
+    `mchid` and `sub_mchid`, where given, are whose rows alone may stand in it.
+    """
     lines = text.removeprefix("﻿").replace("\r\n", "\n").rstrip("\n").split("\n")
     if len(lines) < 3 or len(lines) > ROWS_MAX:
         raise ValueError("the bill has no header, rows and sums")
     head = lines[0].split(",")
     if missing := [name for name in _NEEDED if name not in head]:
         raise ValueError(f"the bill has no column {missing[0]}")
-    rows = tuple(_row(n, dict(zip(head, cells, strict=True))) for n, line in enumerate(lines[1:-2], 2)
-                 if (cells := _cells(n, line, len(head))))
+    cut = [(n, dict(zip(head, _cells(n, line, len(head)), strict=True))) for n, line in enumerate(lines[1:-2], 2)]
+    for names, number in ((("商户号",), mchid), (("特约商户号", "子商户号"), sub_mchid)):
+        if number and any(cell.get(name, number) != number for _, cell in cut for name in names):
+            raise ValueError("the bill is another merchant's")
+    rows = tuple(_row(n, cell) for n, cell in cut)
     _check_sums(rows, dict(zip(lines[-2].split(","), _cells(len(lines), lines[-1], len(lines[-2].split(","))), strict=True)))
     return rows
 

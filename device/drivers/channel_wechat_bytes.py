@@ -15,7 +15,7 @@ import binascii
 import datetime
 import json
 from collections.abc import Callable, Mapping
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, cut_bytes
 
@@ -32,8 +32,6 @@ REASON_BYTES_MAX = 80
 
 BILL_PATH = "/v3/bill/tradebill"
 CERTIFICATES_PATH = "/v3/certificates"
-NATIVE_PATH = "/v3/pay/transactions/native"
-ORDER_PATH = "/v3/pay/transactions/out-trade-no/"
 REFUND_PATH = "/v3/refund/domestic/refunds"
 
 
@@ -60,19 +58,54 @@ def order_call(call: str, intent: OrderFields) -> Request:
 
 def refund_call(call: str, intent: RefundFields) -> Request:
     """The request of `refund` or `refund_query`, from the intent alone."""
+    fields = dict(intent.account.fields)
     if call == "refund_query":
-        return refund_query_request(refund_no=intent.refund_no)
+        return refund_query_request(refund_no=intent.refund_no, fields=fields)
     assert call == "refund", call
     return refund_request(refund_no=intent.refund_no, order_no=intent.order_no, amount_fen=intent.amount_fen,
-                          paid_fen=intent.paid_fen, reason=intent.reason)
+                          paid_fen=intent.paid_fen, reason=intent.reason, fields=fields)
+
+
+def asking(fields: Mapping[str, str]) -> dict[str, str]:
+    """Who asks, in the words of a body: the shop by its own numbers, or with a `sub_mchid` its provider for it.
+
+    KeyError for a missing account field, ValueError for numbers that cannot belong together.
+    """
+    if not fields.get("sub_mchid"):
+        return {"appid": fields["appid"], **merchants(fields)}
+    sub = {"sub_appid": fields["sub_appid"]} if fields.get("sub_appid") else {}
+    return {"sp_appid": fields["appid"], **sub, **merchants(fields)}
+
+
+def merchants(fields: Mapping[str, str]) -> dict[str, str]:
+    """`asking` without the applications: what a query, a close and every reply name a merchant by."""
+    if not fields.get("sub_mchid"):
+        if fields.get("sub_appid"):
+            raise ValueError("the account has a sub_appid and no sub_mchid")
+        return {"mchid": fields["mchid"]}
+    if fields["sub_mchid"] == fields["mchid"]:
+        raise ValueError("the account's sub_mchid is its provider's own number")
+    return {"sp_mchid": fields["mchid"], "sub_mchid": fields["sub_mchid"]}
+
+
+def _pay_path(fields: Mapping[str, str], tail: str) -> str:
+    return f"/v3/pay/{'partner/' if fields.get('sub_mchid') else ''}transactions/{tail}"
+
+
+def _order_path(fields: Mapping[str, str], order_no: str) -> str:
+    return _pay_path(fields, f"out-trade-no/{quote(order_no, safe='')}")
+
+
+def _sub(fields: Mapping[str, str]) -> dict[str, str]:
+    """What a refund or a bill says of the shop: nothing where it asks by itself."""
+    return {name: value for name, value in merchants(fields).items() if name == "sub_mchid"}
 
 
 def place_request(*, order_no: str, amount_fen: int, description: str, expires_at: str,
                   fields: Mapping[str, str]) -> Request:
     """Create a native order.  `fields` holds `appid mchid notify_url`; KeyError for a missing one."""
-    return Request("POST", NATIVE_PATH, _body({
-        "appid": fields["appid"],
-        "mchid": fields["mchid"],
+    return Request("POST", _pay_path(fields, "native"), _body({
+        **asking(fields),
         "description": cut_bytes(description, DESCRIPTION_BYTES_MAX),
         "out_trade_no": order_no,
         "time_expire": whole_seconds(expires_at),
@@ -83,30 +116,33 @@ def place_request(*, order_no: str, amount_fen: int, description: str, expires_a
 
 def query_request(*, order_no: str, fields: Mapping[str, str]) -> Request:
     """Ask for an order by our own number: the only query that works while it is unpaid."""
-    return Request("GET", f"{ORDER_PATH}{quote(order_no, safe='')}?mchid={quote(fields['mchid'], safe='')}")
+    return Request("GET", f"{_order_path(fields, order_no)}?{urlencode(merchants(fields), quote_via=quote, safe='')}")
 
 
 def close_request(*, order_no: str, fields: Mapping[str, str]) -> Request:
     """Close an unpaid order; may be repeated.  Refused for a paid one."""
-    return Request("POST", f"{ORDER_PATH}{quote(order_no, safe='')}/close", _body({"mchid": fields["mchid"]}))
+    return Request("POST", f"{_order_path(fields, order_no)}/close", _body({**merchants(fields)}))
 
 
-def refund_request(*, refund_no: str, order_no: str, amount_fen: int, paid_fen: int, reason: str) -> Request:
+def refund_request(*, refund_no: str, order_no: str, amount_fen: int, paid_fen: int, reason: str,
+                   fields: Mapping[str, str]) -> Request:
     """Give back `amount_fen` of an order of `paid_fen`.  The same `refund_no` is the same refund."""
-    body: dict[str, object] = {"out_trade_no": order_no, "out_refund_no": refund_no}
+    body: dict[str, object] = {**_sub(fields), "out_trade_no": order_no, "out_refund_no": refund_no}
     if reason:
         body["reason"] = cut_bytes(reason, REASON_BYTES_MAX)
     body["amount"] = {"refund": amount_fen, "total": paid_fen, "currency": "CNY"}
     return Request("POST", REFUND_PATH, _body(body))
 
 
-def refund_query_request(*, refund_no: str) -> Request:
-    return Request("GET", f"{REFUND_PATH}/{quote(refund_no, safe='')}")
+def refund_query_request(*, refund_no: str, fields: Mapping[str, str]) -> Request:
+    sub = urlencode(_sub(fields), quote_via=quote, safe="")
+    return Request("GET", f"{REFUND_PATH}/{quote(refund_no, safe='')}{'?' if sub else ''}{sub}")
 
 
-def bill_request(*, day: str) -> Request:
+def bill_request(*, day: str, fields: Mapping[str, str]) -> Request:
     """Ask where the trade bill of `day` (YYYY-MM-DD, Beijing) lies, and for its hash."""
-    return Request("GET", f"{BILL_PATH}?bill_date={quote(day, safe='')}&bill_type=ALL&tar_type=GZIP")
+    asked = {"bill_date": day, "bill_type": "ALL", "tar_type": "GZIP", **_sub(fields)}
+    return Request("GET", f"{BILL_PATH}?{urlencode(asked, quote_via=quote, safe='')}")
 
 
 def certificates_request() -> Request:

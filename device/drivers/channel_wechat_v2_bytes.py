@@ -14,12 +14,15 @@ import re
 from collections.abc import Mapping
 
 from device.drivers.channel_bytes import OrderFields, Reply, Request, Verdict, cut_bytes, lie, plain
+from device.drivers.channel_wechat_bytes import asking
 
 MICROPAY_PATH, REVERSE_PATH = "/pay/micropay", "/secapi/pay/reverse"
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 BODY_BYTES_MAX = 128
 REPLY_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
+V2_NAMES = {"appid": "appid", "mchid": "mch_id", "sp_appid": "appid", "sp_mchid": "mch_id", "sub_appid": "sub_appid",
+            "sub_mchid": "sub_mch_id"}
 SIGN_REFUSED = ("SIGNERROR", "签名错误")
 HEADERS = {"Content-Type": "text/xml; charset=utf-8", "User-Agent": "tillbox"}
 
@@ -99,10 +102,10 @@ def _plain_text(text: str) -> str:
 
 
 def charge_request(intent: OrderFields, code: str, api_key: str) -> Request:
-    """Charge `code`.  Account fields: appid, mchid, spbill_create_ip (ours, 127.0.0.1 when not given)."""
+    """Charge `code`.  Account fields: appid, mchid, sub_appid, sub_mchid, spbill_create_ip (ours, 127.0.0.1 when not given)."""
     account = dict(intent.account.fields)
     fields = {
-        "appid": account["appid"], "mch_id": account["mchid"], "nonce_str": intent.order_no, "sign_type": "HMAC-SHA256",
+        **asking_v2(account), "nonce_str": intent.order_no, "sign_type": "HMAC-SHA256",
         "body": cut_bytes(intent.description, BODY_BYTES_MAX).replace("]]>", ""), "out_trade_no": intent.order_no,
         "total_fee": str(intent.amount_fen), "fee_type": "CNY",
         "spbill_create_ip": account.get("spbill_create_ip", "127.0.0.1"), "time_start": beijing(intent.made_at),
@@ -113,10 +116,14 @@ def charge_request(intent: OrderFields, code: str, api_key: str) -> Request:
 
 def reverse_request(intent: OrderFields, api_key: str) -> Request:
     """Reverse an order by our own number: dead when unpaid, given back when paid.  May be repeated."""
-    account = dict(intent.account.fields)
-    fields = {"appid": account["appid"], "mch_id": account["mchid"], "out_trade_no": intent.order_no,
+    fields = {**asking_v2(dict(intent.account.fields)), "out_trade_no": intent.order_no,
               "nonce_str": intent.order_no, "sign_type": "HMAC-SHA256"}
     return Request("POST", REVERSE_PATH, encoded({**fields, "sign": sign(fields, api_key)}), HEADERS)
+
+
+def asking_v2(fields: Mapping[str, str]) -> dict[str, str]:
+    """Who asks, in v2's words; as `asking`."""
+    return {V2_NAMES[name]: value for name, value in asking(fields).items()}
 
 
 def beijing(at: str) -> str:
@@ -172,7 +179,6 @@ def _proven(intent: OrderFields, reply: Reply, api_key: str) -> tuple[dict[str, 
         return {}, Verdict("unknown", detail=f"WeChat did not take the request ({said})", key_refused=said in SIGN_REFUSED)
     if not hmac.compare_digest(hmac_sign(fields, api_key), fields.get("sign", "")):
         return {}, lie("the reply's signature is wrong")
-    account = dict(intent.account.fields)
-    if (fields.get("appid"), fields.get("mch_id")) != (account["appid"], account["mchid"]):
+    if any(fields.get(name) != value for name, value in asking_v2(dict(intent.account.fields)).items()):
         return {}, lie("WeChat answered for another merchant")
     return fields, None

@@ -6,12 +6,13 @@ reply, the time is handed in.  Source: WeChat Pay merchant documentation, API v3
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, plain
-from device.drivers.channel_wechat_bytes import PROBE_DOUBT, REPLY_AGE_S_MAX, is_signed
+from device.drivers.channel_wechat_bytes import PROBE_DOUBT, REPLY_AGE_S_MAX, is_signed, merchants
 
 QR_CHARS_MAX = 512
 CERTIFICATES_MAX = 16
@@ -42,7 +43,7 @@ ERROR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
     "place": {
         "PARAMERROR": ("refused", "WeChat takes no such order"),
         "SIGNERROR": ("refused", "WeChat does not accept our signature: check merchant key and serial"),
-        "NOAUTH": ("refused", "this merchant may not use native orders"),
+        "NOAUTH": ("refused", "this merchant may not use native orders, or not for this sub-merchant"),
         "MCHNOTEXISTS": ("refused", "WeChat does not know this merchant"),
         "APPIDMCHIDNOTMATCH": ("refused", "appid and merchant do not belong together"),
         "ACCOUNTERROR": ("refused", "the merchant account is restricted"),
@@ -84,8 +85,10 @@ class _TradeAmount(msgspec.Struct):
 
 class _Trade(msgspec.Struct):
     out_trade_no: str
-    mchid: str
     trade_state: str
+    mchid: str = ""
+    sp_mchid: str = ""
+    sub_mchid: str = ""
     transaction_id: str | None = None
     amount: _TradeAmount | None = None
 
@@ -120,7 +123,7 @@ def order_word(call: str, intent: OrderFields, reply: Reply, doubt: str, *, now_
         return place_verdict(reply, doubt, now_s=now_s)
     if call == "close":
         return close_verdict(reply, doubt, now_s=now_s)
-    return query_verdict(reply, doubt, order_no=intent.order_no, mchid=dict(intent.account.fields)["mchid"],
+    return query_verdict(reply, doubt, order_no=intent.order_no, whose=merchants(dict(intent.account.fields)),
                          amount_fen=intent.amount_fen, now_s=now_s)
 
 
@@ -146,15 +149,15 @@ def place_verdict(reply: Reply, fault: str, *, now_s: float) -> Verdict:
     return Verdict("qr", qr=qr)
 
 
-def query_verdict(reply: Reply, fault: str, *, order_no: str, mchid: str, amount_fen: int, now_s: float) -> Verdict:
-    """What the reply to a query proves; number, merchant and amount must be the intent's."""
+def query_verdict(reply: Reply, fault: str, *, order_no: str, whose: Mapping[str, str], amount_fen: int, now_s: float) -> Verdict:
+    """What the reply to a query proves; number, merchant (`whose`, as `merchants` has it) and amount must be the intent's."""
     if (odd := _unproven("query", reply, fault, now_s)) is not None:
         return odd
     try:
         trade = msgspec.json.decode(reply.body, type=_Trade)
     except _NO_JSON:
         return _lie("the reply to the query is not what WeChat documents")
-    if (trade.out_trade_no, trade.mchid) != (order_no, mchid):
+    if trade.out_trade_no != order_no or any(getattr(trade, name) != number for name, number in whose.items()):
         return _lie("WeChat answered about another order")
     word = TRADE_WORDS.get(trade.trade_state)
     if word is None:

@@ -229,6 +229,8 @@ def _with_files(c: ChannelConfig, sealed: KeySet, state: Path) -> KeySet:
 def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_https import HttpsChannel
     from device.drivers.channel_wechat import WechatCodec
+    from device.drivers.channel_wechat_bytes import merchants
+    merchants(dict(account_of(c).fields))                      # ValueError for a provider's and a shop's numbers that do not fit
     held = {c.platform_key_id: k.platform_key} if k.platform_key else {}
     if not (held or k.api_v3_key):
         raise DriverGone("nothing of WeChat's is here to prove its replies by", which="channel.wechat", again=False,

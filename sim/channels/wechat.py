@@ -12,13 +12,14 @@ import datetime
 import heapq
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from sim.channels import wechat_bill
 from sim.channels.wechat_codes import USERPAYING_MS, CodeDesk
 from sim.channels.wechat_forms import TAILS, Refused, checked_create, checked_refund, parsed, refuse_extra
+from sim.channels.wechat_merchants import Merchants
 from sim.channels.wechat_orders import (
     BEIJING,
     DAY_MS,
@@ -46,14 +47,16 @@ class WechatRules:
     `now_ms` Unix milliseconds.  Calls take parsed bodies and answer (HTTP status, body), body None for a 204.
     `refund_after_ms` is how long an accepted refund stays PROCESSING, `refund_ends` what it then becomes
     (SUCCESS, ABNORMAL or CLOSED), `refund_gap_ms` the least time between two refunds of one order, `balance_fen` what
-    the merchant has to give back, None for plenty.  All four may be set while it runs.
+    the merchant has to give back, None for plenty.  All four may be set while it runs.  With `subs`, sub_mchid to sub_appid, the
+    merchant is a service provider who asks for its shops, and for nobody else.
     """
 
     channel = "wechat"
 
     def __init__(self, now_ms: Callable[[], int], *, mchid: str = "1900000001", appid: str = "wx0000000000000001",
-                 seed: int = 0) -> None:
+                 subs: Mapping[str, str] | None = None, seed: int = 0) -> None:
         self.mchid, self.appid = mchid, appid
+        self.merchants = Merchants(mchid, appid, subs or {})
         self.refund_after_ms, self.refund_ends, self.refund_gap_ms = MINUTE_MS, "SUCCESS", MINUTE_MS
         self.balance_fen: int | None = None
         self._now_ms, self._random = now_ms, random.Random(seed)
@@ -81,19 +84,23 @@ class WechatRules:
         try:
             if mchid != self.mchid:
                 raise Refused("mchid")
+            if steps[:2] == ["v3", "pay"]:
+                if (steps[2:3] == ["partner"]) != bool(self.merchants.subs):
+                    raise Refused("relation")
+                steps = [step for step in steps if step != "partner"]
             match method, steps:
                 case "POST", ["v3", "pay", "transactions", "native"]:
                     return self.create(parsed(body))
                 case "GET", ["v3", "pay", "transactions", "out-trade-no", order_no]:
-                    return self.query(order_no, query.get("mchid", ""))
+                    return self.query(order_no, **asker(query))
                 case "GET", ["v3", "pay", "transactions", "id", transaction_id]:
-                    return self.query_id(transaction_id, query.get("mchid", ""))
+                    return self.query_id(transaction_id, **asker(query))
                 case "POST", ["v3", "pay", "transactions", "out-trade-no", order_no, "close"]:
                     return self.close(order_no, parsed(body))
                 case "POST", ["v3", "refund", "domestic", "refunds"]:
                     return self.refund(parsed(body))
                 case "GET", ["v3", "refund", "domestic", "refunds", refund_no]:
-                    return self.query_refund(refund_no)
+                    return self.query_refund(refund_no, query.get("sub_mchid", ""))
             raise Refused("no_path")
         except Refused as no:
             return no.status, no.body
@@ -104,13 +111,13 @@ class WechatRules:
         """POST /v3/pay/transactions/native.  The same content again gives a new code and kills the one before."""
         return self._kept(self._create, body)
 
-    def query(self, order_no: str, mchid: str) -> Answer:
+    def query(self, order_no: str, mchid: str, sub_mchid: str = "") -> Answer:
         """GET /v3/pay/transactions/out-trade-no/{order_no}?mchid="""
-        return self._kept(lambda: self._query(self._order(order_no), mchid))
+        return self._kept(lambda: self._query(self._order(order_no), mchid, sub_mchid))
 
-    def query_id(self, transaction_id: str, mchid: str) -> Answer:
+    def query_id(self, transaction_id: str, mchid: str, sub_mchid: str = "") -> Answer:
         """GET /v3/pay/transactions/id/{transaction_id}?mchid="""
-        return self._kept(lambda: self._query(self._by_id(transaction_id), mchid))
+        return self._kept(lambda: self._query(self._by_id(transaction_id), mchid, sub_mchid))
 
     def close(self, order_no: str, body: Body) -> Answer:
         """POST .../close.  204, also when closed before; refused when paid."""
@@ -120,9 +127,9 @@ class WechatRules:
         """POST /v3/refund/domestic/refunds.  The same number and content is one refund, whose state is answered."""
         return self._kept(self._refund, body)
 
-    def query_refund(self, refund_no: str) -> Answer:
+    def query_refund(self, refund_no: str, sub_mchid: str = "") -> Answer:
         """GET /v3/refund/domestic/refunds/{refund_no}"""
-        return self._kept(self._query_refund, refund_no)
+        return self._kept(self._query_refund, refund_no, sub_mchid)
 
     def _kept(self, call: Callable[..., Answer], *args: Any) -> Answer:
         self._settle()
@@ -133,17 +140,14 @@ class WechatRules:
 
     def _create(self, body: Body) -> Answer:
         now = self._now_ms()
-        expires = checked_create(body, now)
-        if body["mchid"] != self.mchid:
-            raise Refused("mchid", "/mchid")
-        if body["appid"] != self.appid:
-            raise Refused("appid", "/appid")
+        sub_mchid, rest = self.merchants.asked(body, apps=True)
+        expires = checked_create(rest, now)
         order = self._orders.get(body["out_trade_no"])
         if order is None:
             if expires is not None and expires <= now:
                 raise Refused("range", "/time_expire")
             order = Order(body["out_trade_no"], body, body["amount"]["total"], now,
-                          now + ORDER_LIFE_MS if expires is None else expires)
+                          now + ORDER_LIFE_MS if expires is None else expires, sub_mchid=sub_mchid)
             self._orders[order.order_no] = order
             self._wake(order, now + ORDER_LIFE_MS)
         elif order.state in ("SUCCESS", "REFUND"):
@@ -159,10 +163,11 @@ class WechatRules:
         self._codes[order.code_url] = order.order_no
         return 200, {"code_url": order.code_url}
 
-    def _query(self, order: Order, mchid: str) -> Answer:
+    def _query(self, order: Order, mchid: str, sub_mchid: str) -> Answer:
         if mchid != self.mchid:
             raise Refused("other_merchant")
-        said: Body = {"appid": self.appid, "mchid": self.mchid, "out_trade_no": order.order_no,
+        self._own(order, self.merchants.shop({"sub_mchid": sub_mchid})[0])
+        said: Body = {**self.merchants.told(order.sub_mchid), "out_trade_no": order.order_no,
                       "trade_state": order.state, "trade_state_desc": order.state,
                       "amount": {"total": order.total_fen, "currency": "CNY"}}
         if "attach" in order.content:
@@ -174,10 +179,10 @@ class WechatRules:
         return 200, said
 
     def _close(self, order_no: str, body: Body) -> Answer:
-        refuse_extra(body, {"mchid"})
-        if body.get("mchid") != self.mchid:
-            raise Refused("invalid", "/mchid")
+        sub_mchid, rest = self.merchants.asked(body, apps=False)
+        refuse_extra(rest, set())
         order = self._order(order_no)
+        self._own(order, sub_mchid)
         if order.trade_type == "MICROPAY":
             raise Refused("code_close")
         if order.state in ("SUCCESS", "REFUND"):
@@ -185,8 +190,13 @@ class WechatRules:
         order.state, order.pays_ms = "CLOSED", None
         return 204, None
 
+    def _own(self, order: Order, sub_mchid: str) -> None:
+        if order.sub_mchid != sub_mchid:
+            raise Refused("other_sub")
+
     def _refund(self, body: Body) -> Answer:
-        checked_refund(body)
+        sub_mchid, rest = self.merchants.shop(body)
+        checked_refund(rest)
         now, amount = self._now_ms(), body["amount"]
         known = self._refunds.get(body["out_refund_no"])
         if known is not None:
@@ -197,6 +207,7 @@ class WechatRules:
                  else self._paid.get(body["transaction_id"]))
         if order is None:
             raise Refused("no_refund_order")
+        self._own(order, sub_mchid)
         if order.state not in ("SUCCESS", "REFUND"):
             raise Refused("unpaid")
         if amount["total"] != order.total_fen:
@@ -222,9 +233,11 @@ class WechatRules:
         self._settle()
         return 200, self._refund_body(order, refund)
 
-    def _query_refund(self, refund_no: str) -> Answer:
+    def _query_refund(self, refund_no: str, sub_mchid: str) -> Answer:
+        sub_mchid, _ = self.merchants.shop({"sub_mchid": sub_mchid})
         if refund_no not in self._refunds:
             raise Refused("no_refund")
+        self._own(self._refunds[refund_no][0], sub_mchid)
         return 200, self._refund_body(*self._refunds[refund_no])
 
     def _refund_body(self, order: Order, refund: Refund) -> Body:
@@ -305,11 +318,17 @@ class WechatRules:
         self._settle()
         return [self._row(order) for order in self._orders.values()]
 
-    def trade_bill(self, day: str) -> tuple[int, bytes | Body]:
-        """The bill of `day` (YYYY-MM-DD, Beijing), as `wechat_bill.trade_bill`: (200, file) or (status, error)."""
+    def trade_bill(self, day: str, sub_mchid: str = "") -> tuple[int, bytes | Body]:
+        """The bill of `day` (YYYY-MM-DD, Beijing), as `wechat_bill.trade_bill`: (200, file) or (status, error).
+
+        Of a provider that names no shop it is the bill of all of them.
+        """
         self._settle()
         try:
-            return 200, wechat_bill.trade_bill(self._orders.values(), day, now_ms=self._now_ms(), appid=self.appid,
+            if sub_mchid:
+                self.merchants.shop({"sub_mchid": sub_mchid})
+            orders = [order for order in self._orders.values() if sub_mchid in ("", order.sub_mchid)]
+            return 200, wechat_bill.trade_bill(orders, day, now_ms=self._now_ms(), appid=self.appid,
                                                mchid=self.mchid)
         except Refused as no:
             return no.status, no.body
@@ -360,3 +379,8 @@ class WechatRules:
         self._count += 1
         day = datetime.datetime.fromtimestamp(self._now_ms() / SECOND_MS, BEIJING).strftime("%Y%m%d")
         return f"{head}000000{day}{self._count:010d}"
+
+
+def asker(query: Mapping[str, str]) -> dict[str, str]:
+    """Whose order a query asks for, by its parameters."""
+    return {"mchid": query.get("sp_mchid", query.get("mchid", "")), "sub_mchid": query.get("sub_mchid", "")}

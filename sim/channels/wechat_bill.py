@@ -61,8 +61,8 @@ def _row(order: Order, refund: Refund | None, state: str, appid: str, mchid: str
     paid, back = (order.total_fen, 0) if refund is None else (0, refund.amount_fen)
     returned = ["0", "0", "0.00", "0.00", "", ""] if refund is None else [
         refund.refund_id, refund.refund_no, yuan(back), "0.00", "ORIGINAL", REFUND_STATES[refund.status]]
-    return [at, appid, mchid, "0", "", order.transaction_id, order.order_no, order.openid, order.trade_type, state, "OTHERS",
-            "CNY", yuan(paid), "0.00", *returned, order.content["description"], order.content.get("attach", ""),
+    return [at, appid, mchid, order.sub_mchid or "0", "", order.transaction_id, order.order_no, order.openid, order.trade_type,
+            state, "OTHERS", "CNY", yuan(paid), "0.00", *returned, order.content["description"], order.content.get("attach", ""),
             fee(paid - back), "0.60%", yuan(paid), yuan(back), ""]
 
 

@@ -81,7 +81,8 @@ class CodeDesk:
         code.order_no = no
         self.spent.add(digits)
         order = Order(no, {"auth_code": fields["auth_code"], "description": fields["body"]}, int(amount), now,
-                      now + ORDER_LIFE_MS, "USERPAYING", openid="o-payer-1", trade_type="MICROPAY")
+                      now + ORDER_LIFE_MS, "USERPAYING", openid="o-payer-1", trade_type="MICROPAY",
+                      sub_mchid=fields.get("sub_mch_id", ""))
         rules._orders[no] = order
         rules._wake(order, now + USERPAYING_MS)
         if code.outcome == "pay":
@@ -104,6 +105,8 @@ class CodeDesk:
         order = rules._orders.get(fields.get("out_trade_no", ""))
         if order is None:
             return failed("ORDERNOTEXIST") | {"recall": "N"}
+        if order.sub_mchid != fields.get("sub_mch_id", ""):
+            return failed("NOAUTH") | {"recall": "N"}
         if order.trade_type != "MICROPAY" or order.state == "REFUND":
             return failed("TRADE_STATE_ERROR") | {"recall": "N"}
         if rules._now_ms() > order.made_ms + REVERSE_WINDOW_MS:

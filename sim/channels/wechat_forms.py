@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from sim.channels.wechat_orders import SECOND_MS, Body
 
-CREATE_FIELDS = {"appid", "mchid", "description", "out_trade_no", "notify_url", "amount", "time_expire", "attach",
-                 "goods_tag", "support_fapiao", "detail", "settle_info", "scene_info"}
+CREATE_FIELDS = {"description", "out_trade_no", "notify_url", "amount", "time_expire", "attach", "goods_tag",
+                 "support_fapiao", "detail", "settle_info", "scene_info"}
+SUB_FIELDS = {"sub_mchid", "sub_appid"}
 REFUND_FIELDS = {"transaction_id", "out_trade_no", "out_refund_no", "reason", "notify_url", "funds_account", "amount",
                  "goods_detail"}
 ORDER_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,32}")
@@ -40,6 +41,10 @@ REASONS = {
     "range": Reason(400, "PARAM_ERROR", "a parameter is out of range", 268435464),
     "appid": Reason(400, "APPID_MCHID_NOT_MATCH", "appid and mchid do not match", 268445527),
     "mchid": Reason(400, "MCH_NOT_EXISTS", "no such merchant", 0),
+    "relation": Reason(403, "NO_AUTH", "provider and sub-merchant are not related", 268443701),
+    "sub_missing": Reason(400, "PARAM_ERROR", "sub_mchid is missing", 268443704),
+    "sub_own": Reason(400, "INVALID_REQUEST", "sub_mchid is the provider's own number", 268443705),
+    "other_sub": Reason(403, "NO_AUTH", "the order belongs to another sub-merchant", 268447845),
     "other_merchant": Reason(403, "NO_AUTH", "the order belongs to another merchant", 268447843),
     "paid": Reason(400, "ORDERPAID", "the order is paid", 268498689),
     "paid_close": Reason(400, "ORDERPAID", "the order is paid and cannot be closed", 268449538),
@@ -91,7 +96,7 @@ def parsed(body: bytes) -> Body:
 def checked_create(body: Body, now_ms: int) -> int | None:
     """When the order ends in Unix ms, None without time_expire.  Raises Refused for the first field that is wrong."""
     refuse_extra(body, CREATE_FIELDS)
-    for name, most in (("appid", 32), ("mchid", 32), ("description", 127), ("out_trade_no", 32), ("notify_url", 255)):
+    for name, most in (("description", 127), ("out_trade_no", 32), ("notify_url", 255)):
         text(body, name, most)
     if not ORDER_NO.fullmatch(body["out_trade_no"]):
         raise Refused("invalid", "/out_trade_no")

@@ -41,6 +41,7 @@ class Order(msgspec.Struct):
     paid_ms: int = 0
     refunds: list[Refund] = msgspec.field(default_factory=list)
     trade_type: str = "NATIVE"
+    sub_mchid: str = ""                    # the shop, where its provider asked
     reversed_ms: int = 0                   # when a paid one was given back by its reversal
 
     def accepted_fen(self) -> int:

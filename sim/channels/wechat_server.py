@@ -128,10 +128,13 @@ class WechatServer(ChannelServer):
             return {"return_code": "FAIL", "return_msg": "SIGNERROR"}
         if (fields.get("appid"), fields.get("mch_id")) != (self.rules.appid, self.rules.mchid):
             return {"return_code": "FAIL", "return_msg": "APPID_MCHID_NOT_MATCH"}
+        subs, sub = self.rules.merchants.subs, {n: fields[n] for n in ("sub_mch_id", "sub_appid") if n in fields}
+        if sub.get("sub_mch_id", "") not in (subs or [""]) or sub.get("sub_appid", "") not in ("", *subs.values()):
+            return {"return_code": "FAIL", "return_msg": "the sub-merchant is not this provider's"}
         if ask.call == "reverse" and self.tls is not None and ask.client != self.rules.mchid:
             return {"return_code": "FAIL", "return_msg": "the merchant's certificate is missing"}
         said = (self.rules.codes.micropay if ask.call == "micropay" else self.rules.codes.reverse)(fields)
-        return {"return_code": "SUCCESS", "return_msg": "OK", "appid": self.rules.appid, "mch_id": self.rules.mchid,
+        return {"return_code": "SUCCESS", "return_msg": "OK", "appid": self.rules.appid, "mch_id": self.rules.mchid, **sub,
                 "nonce_str": "local", **said}
 
     def _v2_proved(self, say: Say, kind: str) -> Answer:
@@ -208,9 +211,10 @@ class WechatServer(ChannelServer):
             if self.now_s() >= until_s:
                 return Say(404, dumped({"code": "RESOURCE_NOT_EXISTS", "message": "the download URL is over"}))
             return Say(200, packed)
-        if set(query) - {"bill_date", "bill_type", "tar_type"} or query.get("bill_type", "ALL") != "ALL":
+        known = {"bill_date", "bill_type", "tar_type", *(["sub_mchid"] if self.rules.merchants.subs else [])}
+        if set(query) - known or query.get("bill_type", "ALL") != "ALL":
             return Say(400, dumped({"code": "PARAM_ERROR", "message": "only the whole bill is made here"}), 268435461)
-        status, said = self.rules.trade_bill(query.get("bill_date", ""))
+        status, said = self.rules.trade_bill(query.get("bill_date", ""), query.get("sub_mchid", ""))
         if isinstance(said, dict):
             return Say(status, dumped(said))
         token = f"local{len(self._bill_files):08d}"
@@ -278,7 +282,7 @@ def private_key(pair: KeyPair) -> Any:
 
 def call_of(method: str, path: str) -> str:
     """Which call a request is: `create query close refund refund_query certificates bill bill_file other`."""
-    steps = path.partition("?")[0].strip("/").split("/")
+    steps = [step for step in path.partition("?")[0].strip("/").split("/") if step != "partner"]
     match method, steps[1:]:
         case "POST", ["pay", "transactions", "native"]:
             return "create"
