@@ -108,13 +108,37 @@ def test_a_payers_code_is_charged_by_its_own_channel_or_by_the_gateway(counter: 
 
 
 @needs_broker
+def test_a_card_is_tapped_at_the_terminal_that_asks_for_one(counter: Counter):
+    with pytest.raises(Refusal, match="asks for no card"):
+        counter.card_tap("pay")
+    counter.scan(TEA)
+    keys(counter, "5 PAY")
+    phase_is(counter, "AWAITING")
+    assert counter.card_tap("pay")["paid"]
+    phase_is(counter, "PAID")
+    assert (last_order(counter)["channel"], last_order(counter)["state"]) == ("card", "paid")
+
+
+@needs_broker
+def test_a_card_paid_while_the_cable_was_out_is_found_when_it_is_back(counter: Counter):
+    counter.scan(TEA)
+    keys(counter, "5 PAY")
+    phase_is(counter, "AWAITING")
+    counter.fault("channel_down", True, "card", None)
+    seen(lambda: counter.state()["health"].get("channel:card") == "gone")
+    assert counter.card_tap("pay")["paid"] and counter.state()["phase"] == "AWAITING"
+    counter.fault("channel_down", False, "card", None)
+    phase_is(counter, "PAID")
+
+
+@needs_broker
 def test_one_channel_down_leaves_the_others_and_is_shown_alone(counter: Counter):
     counter.fault("channel_down", True, "gateway", None)
     assert counter.faults.shown() == {"channel_down": ["gateway"]}
     qr = qr_after(counter, "1 PAY")
     paid_by(counter, "wechat", qr)
-    with pytest.raises(Refusal, match="has no channel card"):
-        counter.fault("channel_down", True, "card", None)
+    with pytest.raises(Refusal, match="has no channel alipay"):
+        counter.fault("channel_down", True, "alipay", None)
     counter.fault("channel_down", False, None, None)
     assert counter.faults.shown() == {}
 
@@ -142,14 +166,19 @@ def test_a_counter_goes_on_where_it_was_stopped_at_every_channel(tmp_path: Path)
     try:
         for text, wallet in (("PAY", "ecny"), ("1 PAY", "wechat"), ("3 PAY", "unionpay")):
             paid_by(first, wallet, qr_after(first, text))
+        first.scan(TEA)
+        keys(first, "5 PAY")
+        phase_is(first, "AWAITING")
+        first.card_tap("pay")
+        phase_is(first, "PAID")
         sold = first.channel_orders()
-        receipt = next(row["order_no"] for row in first.receipts() if row["order_no"] == sold[-1]["order_no"])
+        receipt = seen(lambda: [row["order_no"] for row in first.receipts() if row["order_no"] == sold[-1]["order_no"]])[0]
     finally:
         first.stop()
     again = Counter(tmp_path, scale=20)
     again.start()
     try:
-        assert again.channel_orders() == sold and {row["channel"] for row in sold} == {"gateway", "wechat", "unionpay"}
+        assert again.channel_orders() == sold and {row["channel"] for row in sold} == {"gateway", "wechat", "unionpay", "card"}
         keys(again, "CLEAR REFUND")
         again.scan(receipt)
         keys(again, "ENTER")
@@ -180,12 +209,14 @@ def test_a_box_of_the_gateway_alone_holds_no_merchants_key(tmp_path: Path):
     for profile, folder in folders.items():
         folder.mkdir()
         channels = opened(folder, profile)
+        (folder / "dev").mkdir()
         for channel in channels.values():
             channel.start()
         wiring.write_box(folder, run_dir=folder, broker_port=1883, printer_port=9100, channels=channels)
         for channel in channels.values():
             channel.stop()
         boxes[profile] = parse_toml((folder / "box.toml").read_text())
-    assert boxes["all"].merchant_keys_on_box and [c.name for c in boxes["all"].channels] == ["wechat", "unionpay", "gateway"]
-    assert not boxes["gateway"].merchant_keys_on_box and [c.name for c in boxes["gateway"].channels] == ["gateway"]
-    assert {file.name for file in (folders["gateway"] / "keys").iterdir()} == {"ca.pem", "gateway.key"}
+    assert boxes["all"].merchant_keys_on_box and not boxes["gateway"].merchant_keys_on_box
+    assert [c.name for c in boxes["all"].channels] == ["wechat", "unionpay", "gateway", "card"]
+    assert [c.name for c in boxes["gateway"].channels] == ["gateway", "card"]
+    assert {file.name for file in (folders["gateway"] / "keys").iterdir()} == {"ca.pem", "card.json", "gateway.key"}

@@ -15,6 +15,7 @@ from sim.channels.gateway_server import GatewayServer
 from sim.channels.gateway_terminals import Terminal
 from sim.channels.unionpay_server import UnionpayServer
 from sim.channels.wechat_server import WechatServer
+from sim.devices import terminal
 
 
 def kept(server: Any) -> bytes:
@@ -96,6 +97,22 @@ def to_unionpay(server: UnionpayServer, held: bytes) -> None:
     rules._qrs = {trade.qr: trade for trade, _ in was.trades if trade.qr}
     rules._codes, rules._count = was.codes, was.count
     rules.spent |= {code for code, told in was.codes.items() if told.used}
+
+
+class Journal(msgspec.Struct):
+    txns: list[terminal.Txn]
+    refunds: list[terminal.Refund]
+    serial: int
+
+
+def of_terminal(model: terminal.TerminalModel) -> bytes:
+    """The card terminal's own journal, and its bank's: a device, not a server, so it stands beside the table below."""
+    return msgspec.json.encode(Journal(model.txns, model.refunds, model._serial))
+
+
+def to_terminal(model: terminal.TerminalModel, held: bytes) -> None:
+    was = msgspec.json.decode(held, type=Journal)
+    model.txns, model.refunds, model._serial = was.txns, was.refunds, was.serial
 
 
 MEMORIES: dict[str, tuple[Callable[[Any], Any], Callable[[Any, bytes], None]]] = {

@@ -27,7 +27,7 @@ WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 OUTCOMES = ("pay", "abandon", "insufficient", "slow")
 FAULTS = ("link", "broker", "collector", "channel_slow", "channel_lying", "channel_down", "printer_paper",
           "printer_off", "printer_dies", "scanner", "power_cut", "clock_jump")
-CHANNELS = ("wechat", "alipay", "unionpay", "gateway")
+CHANNELS = ("wechat", "alipay", "unionpay", "gateway", "card")
 BODY_BYTES_MAX = 65_536
 CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should
 FAULT_S_MAX = 86_400
@@ -57,6 +57,7 @@ class Counter(Protocol):
     def receipt(self, n: int, form: str) -> bytes: ...
     def phone_scan(self, wallet: str, qr: str | None, outcome: str) -> dict[str, Any]: ...
     def phone_code(self, wallet: str, outcome: str) -> str: ...
+    def card_tap(self, outcome: str) -> dict[str, Any]: ...
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
@@ -94,6 +95,10 @@ class PhoneScanBody(msgspec.Struct, forbid_unknown_fields=True):
 class PhoneCodeBody(msgspec.Struct, forbid_unknown_fields=True):
     wallet: str
     outcome: str = "pay"           # what the payer does when the code is charged
+
+
+class CardTapBody(msgspec.Struct, forbid_unknown_fields=True):
+    outcome: str = "pay"
 
 
 class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -197,6 +202,12 @@ def _phone_code(counter: Counter, raw: bytes) -> dict[str, Any]:
     return {"code": counter.phone_code(body.wallet, body.outcome)}
 
 
+def _card_tap(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw or b"{}", CardTapBody)
+    _one_of("outcome", body.outcome, OUTCOMES)
+    return counter.card_tap(body.outcome)
+
+
 def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:
     body = _body(raw, FaultBody)
     _one_of("kind", body.kind, FAULTS)
@@ -210,7 +221,8 @@ def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:
 
 
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
-    "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/fault": _fault}
+    "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/card/tap": _card_tap,
+    "/fault": _fault}
 GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
     "/cloud/records": lambda c: c.cloud_records(), "/channel/orders": lambda c: c.channel_orders(),

@@ -1,19 +1,19 @@
-"""The payment channels of a counter, one class each: its keys, its local server, its part of `box.toml`, its wallets.
+"""The payment channels of a counter, one class each: its keys on both sides, its part of `box.toml`, its wallets, its bill.
 
-Knows what must stand on both sides for a channel to work, and what must outlive a stop.  Refuses to know orders and proofs:
-`sim/channels/` has them.  Keys are made on the first start, worth nothing, and stay for the life of the folder.
+Knows what must agree for a channel to work.  Refuses to know orders and proofs: `sim/channels/` and the card terminal's model
+have them.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
 import secrets
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -23,160 +23,28 @@ from device.drivers.channel_gateway_bytes import bill_word
 from device.drivers.channel_unionpay_bill_bytes import rows_of as unionpay_rows
 from device.drivers.channel_unionpay_bill_bytes import unpacked
 from device.drivers.channel_wechat_bill_bytes import rows_of as wechat_rows
+from sim.channels import memory
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
 from sim.channels.keys import KeyPair, Platform, key_pair, platform
-from sim.channels.memory import kept, put_back
-from sim.channels.tls import TlsRoom, tls_room
+from sim.channels.tls import tls_room
 from sim.channels.unionpay import UnionpayRules
 from sim.channels.unionpay_server import NAME as UNIONPAY
 from sim.channels.unionpay_server import Authority, Signer, UnionpayServer, authority
 from sim.channels.wechat import WechatRules
 from sim.channels.wechat_server import WechatServer
+from sim.counter.channel import Channel, Served
 from sim.counter.files import write
+from sim.devices.terminal import TerminalModel
+from sim.devices.terminal_port import TerminalPort
 
 REFUND_AFTER_MS = 1_000        # a real refund takes up to a minute; nobody watches a page that long
-SLOW_S = 6.0                   # how late a slow channel answers
-BILLS_LATER_S = 3 * 86_400     # by then every channel has filed today, also one whose day ends at 23:00
-BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 MCHID = "1900000001"
 NOTICES = "https://example.com/notify"
-WALLETS = {"wechat": "WeChat", "alipay": "Alipay", "unionpay": "UnionPay", "ecny": "e-CNY"}
-T = TypeVar("T")
+TERMINAL_ID = "P4000017"
 
 
-class Channel:
-    """One channel of the counter in `folder`.  `room` is the authority of this run's HTTPS; `spent` the payers' codes that any
-    channel charged, one set for all of them.
-
-    `name` as in `[channel.NAME]`; `qr` how its QRs begin; `wallets` who can scan them; `codes` whose payment codes it charges.
-    """
-
-    name: ClassVar[str]
-    qr: ClassVar[str]
-    wallets: ClassVar[tuple[str, ...]]
-    codes: ClassVar[tuple[str, ...]]
-
-    def __init__(self, folder: Path, room: TlsRoom, spent: set[str]) -> None:
-        self.room, self._keys, self._memory = room, folder / "keys", folder / "channels" / f"{self.name}.json"
-        self._written = self._memory.read_bytes() if self._memory.exists() else b""
-        self._faults: set[str] = set()
-        self.prepare()
-        self.server = self.made(time.time)
-        if self._written:
-            put_back(self.server, self._written)
-        self.share(spent)
-
-    # What each channel fills in
-
-    def prepare(self) -> None:
-        """Read its keys, or make them."""
-        raise NotImplementedError
-
-    def made(self, now_s: Callable[[], float]) -> Any:
-        """Its server with empty books, on that clock."""
-        raise NotImplementedError
-
-    def account(self) -> dict[str, Any]:
-        """Its section of `box.toml`, but for the address and its roots; key files are written."""
-        raise NotImplementedError
-
-    def bill(self, server: Any, day: str) -> Iterable[BillRow]:
-        """The rows of the bill of `day`, YYYY-MM-DD, which `server` files, as the box's own reader takes them."""
-        raise NotImplementedError
-
-    def share(self, spent: set[str]) -> None:
-        """Know of codes charged elsewhere, and let others know of its own."""
-        spent |= self.server.rules.spent
-        self.server.rules.spent = spent
-
-    def scanned(self, qr: str, wallet: str, outcome: str, slow_s: float) -> dict[str, Any]:
-        """A wallet that can read it scans `qr`: `{"ok", "why", "order_no"}`."""
-        return self.server.scan(qr, outcome, slow_s=slow_s)
-
-    def show(self, code: str, wallet: str) -> None:
-        """Make a payer's code known."""
-        self.server.rules.shown(code)
-
-    # Its life
-
-    def start(self) -> None:
-        self.server.start()
-
-    def stop(self) -> None:
-        """Serve no more, and keep what it holds."""
-        self.server.stop()
-        self.keep()
-
-    def keep(self) -> None:
-        """Write what a stop must not take along, when it has changed."""
-        held = kept(self.server)
-        if held != self._written:
-            write(self._memory, held)
-            self._written = held
-
-    def section(self) -> dict[str, Any]:
-        """Its section of `box.toml`."""
-        return {"base_url": self.server.url, "ca_file": str(self._keys / "ca.pem")} | self.account()
-
-    def orders(self) -> list[dict[str, Any]]:
-        return self.server.orders()
-
-    # Its payers
-
-    def scan(self, qr: str, wallet: str, outcome: str, slow_s: float) -> dict[str, Any]:
-        """As `scanned`; a wallet that can pay no such QR says so."""
-        if wallet not in self.wallets:
-            takers = " or ".join(WALLETS[each] for each in self.wallets)
-            return {"ok": False, "why": f"{WALLETS[wallet]} cannot pay this QR, it is for {takers}", "order_no": ""}
-        return self.scanned(qr, wallet, outcome, slow_s)
-
-    def shown(self, code: str, wallet: str, outcome: str, slow_s: float) -> None:
-        """`wallet` shows `code`; `outcome` is what its payer does when this channel charges it."""
-        if wallet in self.codes:
-            with self.server._lock:
-                self.show(code, wallet)
-                self.server.code_outcome(code, outcome, slow_s)
-
-    # Its faults and its bills
-
-    def fault(self, kind: str, on: bool) -> None:
-        """Switch `channel_slow`, `channel_lying` or `channel_down`."""
-        was_down = "channel_down" in self._faults
-        (self._faults.add if on else self._faults.discard)(kind)
-        down = "channel_down" in self._faults
-        if down and not was_down:
-            self.server.stop()
-        if was_down and not down:
-            self.server.start()
-        self.server.clear()
-        if "channel_slow" in self._faults:
-            self.server.fault("slow", count=None, seconds=SLOW_S)
-        if "channel_lying" in self._faults:
-            self.server.fault("lying", count=None)
-
-    def bills(self, since: datetime.date) -> list[BillRow]:
-        """Every row of the bills from `since` on, as they will lie ready: of a copy of its books, on a clock that is ahead."""
-        later = self.made(lambda: time.time() + BILLS_LATER_S)
-        put_back(later, kept(self.server))
-        last = datetime.datetime.now(BEIJING).date() + datetime.timedelta(days=1)
-        days = (since + datetime.timedelta(days=n) for n in range((last - since).days + 1))
-        return [row for day in days for row in self.bill(later, day.isoformat())]
-
-    # Its keys
-
-    def kept_keys(self, shape: type[T], make: Callable[[], T]) -> T:
-        file = self._keys / f"{self.name}.json"
-        if not file.exists():
-            write(file, msgspec.json.encode(make()))
-        return msgspec.json.decode(file.read_bytes(), type=shape)
-
-    def key_file(self, name: str, held: bytes) -> str:
-        write(self._keys / name, held)
-        return str(self._keys / name)
-
-
-class Gateway(Channel):
+class Gateway(Served):
     """The aggregator: one QR for every wallet, every wallet's codes, no merchant's key on the box."""
 
     name, qr = "gateway", "https://pay.local/"
@@ -211,7 +79,7 @@ class WechatKeys(msgspec.Struct):
     api_v2_key: str
 
 
-class Wechat(Channel):
+class Wechat(Served):
     name, qr = "wechat", "weixin://"
     wallets = codes = ("wechat",)
 
@@ -252,7 +120,7 @@ class UnionpayKeys(msgspec.Struct):
     theirs_cert: str
 
 
-class Unionpay(Channel):
+class Unionpay(Served):
     name, qr = "unionpay", "https://qr.95516.com/"
     wallets = codes = ("unionpay",)
 
@@ -288,8 +156,62 @@ def unionpay_keys() -> UnionpayKeys:
     return UnionpayKeys(key_pair("Corner Shop"), made.trust_pem, pem, made.unionpay.pem)
 
 
-CHANNELS: dict[str, type[Channel]] = {channel.name: channel for channel in (Gateway, Wechat, Unionpay)}
-PROFILES = {"all": tuple(CHANNELS), "gateway": ("gateway",)}
+class Card(Channel):
+    """The terminal on the counter, on a serial cable of its own: no QR, no code, no bill; a holder presents a card."""
+
+    name = "card"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        secret = self.kept_keys(str, lambda: secrets.token_hex(16))
+        self.model = TerminalModel(ms(time.time), terminal_id=TERMINAL_ID, secret=secret.encode())
+        if self._written:
+            memory.to_terminal(self.model, self._written)
+        self._port: TerminalPort | None = None
+        self._one = threading.RLock()                  # the cable is not pulled in the middle of a question
+        self._cable = folder / "dev" / "card"
+
+    def start(self) -> None:
+        with self._one:
+            self._port = TerminalPort(self.model, self._cable)
+
+    def end(self) -> None:
+        with self._one:
+            port, self._port = self._port, None
+            if port is not None:
+                port.close()
+                self.model.say = lambda data: None     # what it says is heard by nobody
+
+    def held(self) -> bytes:
+        return self._hand(lambda: memory.of_terminal(self.model))
+
+    def section(self) -> dict[str, Any]:
+        return {"terminal_id": TERMINAL_ID, "path": str(self._cable), "secret": self.model.secret.decode()}
+
+    def orders(self) -> list[dict[str, Any]]:
+        return self._hand(self.model.orders)
+
+    def fault(self, kind: str, on: bool) -> None:
+        down = self.down_changes(kind, on)
+        if down is not None:
+            self.end() if down else self.start()
+        self._hand(self.model.clear)
+        for fault, suffers in (("channel_slow", "late"), ("channel_lying", "unsealed")):
+            if fault in self._faults:
+                self._hand(lambda kind=suffers: self.model.fault(kind, count=None))      # type: ignore[misc]
+
+    def tap(self, outcome: str, slow_s: float) -> str:
+        """The holder presents a card: the order's number, "" when the terminal asks nobody."""
+        asking = self._hand(lambda: self.model.asking)
+        return asking.order_no if asking is not None and self._hand(lambda: self.model.tap(outcome, slow_s=slow_s)) else ""
+
+    def _hand(self, does: Callable[[], Any]) -> Any:
+        with self._one:
+            return self._port.hand(does) if self._port is not None else does()
+
+
+CHANNELS: dict[str, type[Channel]] = {channel.name: channel for channel in (Gateway, Wechat, Unionpay, Card)}
+PROFILES = {"all": tuple(CHANNELS), "gateway": ("gateway", "card")}
 
 
 def opened(folder: Path, profile: str) -> dict[str, Channel]:
@@ -298,7 +220,8 @@ def opened(folder: Path, profile: str) -> dict[str, Channel]:
     for name in ("keys", "channels"):
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     write(folder / "keys" / "ca.pem", room.ca_pem)
-    return {name: CHANNELS[name](folder, room, spent) for name in PROFILES[profile]}
+    made = {name: CHANNELS[name] for name in PROFILES[profile]}
+    return {name: kind(folder, room, spent) if issubclass(kind, Served) else kind(folder) for name, kind in made.items()}
 
 
 def ms(now_s: Callable[[], float]) -> Callable[[], int]:

@@ -24,7 +24,7 @@ from sim.broker import Broker
 from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring
 from sim.counter.calls import Refusal
-from sim.counter.channels import opened
+from sim.counter.channels import Card, opened
 from sim.counter.faults import Faults
 from sim.counter.kept import Kept
 from sim.counter.line import Line
@@ -90,7 +90,6 @@ class Counter:
             channel.start()
             self._ends.append(channel.stop)
         devices = self.folder / "dev"
-        devices.mkdir(exist_ok=True)
         self.scanner, self.keypad = ScannerModel(devices / "scanner"), KeypadModel(devices / "keypad")
         self._ends += [self.scanner.unplug, self.keypad.unplug]
         self.printer = PrinterModel()
@@ -196,7 +195,7 @@ class Counter:
             qr = self.display_json().get("qr") or ""
             if not qr:
                 raise Refusal("No QR is shown, so the phone has nothing to scan.", 409)
-        channel = next((one for one in self.channels.values() if qr.startswith(one.qr)), None)
+        channel = next((one for one in self.channels.values() if one.qr and qr.startswith(one.qr)), None)
         if channel is None:
             raise Refusal("The wallet refuses: that is no payment code.", 409)
         said = channel.scan(qr, wallet, outcome, SLOW_WALLET_S)
@@ -211,6 +210,14 @@ class Counter:
         for channel in self.channels.values():
             channel.shown(code, wallet, outcome, SLOW_WALLET_S)
         return code
+
+    def card_tap(self, outcome: str) -> dict[str, Any]:
+        """A holder presents a card at the terminal.  Refusal when it asks nobody."""
+        card = self.channels.get("card")
+        order_no = card.tap(outcome, SLOW_WALLET_S) if isinstance(card, Card) else ""
+        if not order_no:
+            raise Refusal("The card terminal asks for no card just now.", 409)
+        return {"order_no": order_no, "paid": outcome == "pay"}
 
     # Eyes
 

@@ -21,11 +21,12 @@ from typing import IO, Any
 import msgspec
 
 from device import rules
+from device.config import MERCHANT_CHANNELS
 from device.store_forward.token import thumbprint
 from device.txn.approval import badge_hash, pin_hash
 from fleet.collector import AckKey
 from sim.counter.calls import PRODUCTS_CSV
-from sim.counter.channels import Channel
+from sim.counter.channel import Channel
 from sim.counter.files import toml, write
 from sim.devices.printer import PrinterModel
 
@@ -80,12 +81,12 @@ def run_dir(folder: Path) -> tuple[Path, Callable[[], None]]:
 
 def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: int, channels: Mapping[str, Channel]) -> None:
     """Write `box.toml` for this run; ports change from run to run, the rest does not."""
-    merchant = any(name != "gateway" for name in channels)
     table = {
         "box": BOX, "box_no": BOX_NO, "tenant": TENANT, "shop_zh": "街角便利店", "shop_en": "Corner Shop",
         "state_dir": f"{folder}/box", "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
         "record_key_file": f"{folder}/box/record.key", "ack_key_file": f"{folder}/ack.jwk",
-        "route": ["gateway"], "merchant_keys_on_box": merchant, "approve_refund_fen": APPROVE_REFUND_FEN,
+        "route": ["gateway"], "approve_refund_fen": APPROVE_REFUND_FEN,
+        "merchant_keys_on_box": any(name in MERCHANT_CHANNELS for name in channels),
         "scanner": {"kind": "evdev", "path": f"{folder}/dev/scanner"},
         "keypad": {"kind": "evdev", "path": f"{folder}/dev/keypad"},
         "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
