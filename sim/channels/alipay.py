@@ -92,7 +92,8 @@ class AlipayRules:
 
     `now_ms` Unix milliseconds.  To be set while it runs: `close_locks_code`, whether a close before the scan kills the QR
     (reported once, not documented); `refund_seen_ms`, after how long a refund stands in its query; `balance_fen`, what the
-    merchant has to give back, None for plenty; `e_cny`, whether payers pay with digital yuan.
+    merchant has to give back, None for plenty; `e_cny`, whether payers pay with digital yuan.  `spent` are the payers' codes that
+    were charged, here or wherever else the same set is known.
     """
 
     channel = "alipay"
@@ -108,6 +109,7 @@ class AlipayRules:
         self._tickets: dict[str, Ticket] = {}          # by order number
         self._qrs: dict[str, Ticket] = {}
         self._codes: dict[str, Code] = {}
+        self.spent: set[str] = set()
         self._due: list[tuple[int, str]] = []          # a heap of (ms, order number) at which something happens by itself
 
     def answer(self, method: str, biz: Biz) -> Biz:
@@ -151,9 +153,10 @@ class AlipayRules:
         if self._repeated(no, biz):
             return {"code": "10003", "msg": "order success pay inprocess", "out_trade_no": no}
         code = self._codes.get(auth_code)
-        if code is None or code.order_no or now >= code.until_ms:
+        if code is None or auth_code in self.spent or now >= code.until_ms:
             raise Refused("PAYMENT_AUTH_CODE_INVALID")
         code.order_no = no
+        self.spent.add(auth_code)
         trade = self._made(no, biz, "code", amount_fen)
         if code.outcome == "insufficient":
             trade.status = "TRADE_CLOSED"
@@ -251,8 +254,12 @@ class AlipayRules:
     def code(self, wallet: str = "2088102000000001") -> str:
         """A fresh payer's code: 18 digits, for a minute and one order."""
         code = f"28{self._random.randrange(10 ** 16):016d}"
-        self._codes[code] = Code(self._now_ms() + CODE_LIFE_MS)
+        self.shown(code)
         return code
+
+    def shown(self, code: str) -> None:
+        """A wallet shows `code`, which it had from elsewhere, for a minute."""
+        self._codes[code] = Code(self._now_ms() + CODE_LIFE_MS)
 
     def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
         """What the payer of `code` will do when it is charged."""

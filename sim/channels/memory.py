@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from sim.channels import gateway, unionpay, wechat_codes, wechat_orders
+from sim.channels import alipay, gateway, unionpay, wechat_codes, wechat_orders
+from sim.channels.alipay_server import AlipayServer
 from sim.channels.gateway_server import GatewayServer
 from sim.channels.gateway_terminals import Terminal
 from sim.channels.unionpay_server import UnionpayServer
@@ -71,6 +72,29 @@ def to_gateway(server: GatewayServer, held: bytes) -> None:
     server.first.secret, server.first.nexts = was.terminal.secret, was.terminal.nexts
 
 
+class Alipay(msgspec.Struct):
+    trades: list[alipay.Trade]
+    tickets: list[alipay.Ticket]
+    codes: dict[str, alipay.Code]
+    due: list[tuple[int, str]]
+    count: int
+
+
+def of_alipay(server: AlipayServer) -> Alipay:
+    rules = server.rules
+    return Alipay(list(rules._trades.values()), list(rules._tickets.values()), rules._codes, rules._due, rules._count)
+
+
+def to_alipay(server: AlipayServer, held: bytes) -> None:
+    rules, was = server.rules, msgspec.json.decode(held, type=Alipay)
+    rules._trades = {trade.order_no: trade for trade in was.trades}
+    rules._by_no = {trade.trade_no: trade for trade in was.trades}
+    rules._tickets = {ticket.order_no: ticket for ticket in was.tickets}
+    rules._qrs = {ticket.qr: ticket for ticket in was.tickets}
+    rules._codes, rules._due, rules._count = was.codes, was.due, was.count
+    rules.spent |= {code for code, told in was.codes.items() if told.order_no}
+
+
 class Unionpay(msgspec.Struct):
     """A trade names its origin and the origin its backs: here each stands alone, with its origin's key beside it."""
 
@@ -116,4 +140,5 @@ def to_terminal(model: terminal.TerminalModel, held: bytes) -> None:
 
 
 MEMORIES: dict[str, tuple[Callable[[Any], Any], Callable[[Any, bytes], None]]] = {
-    "wechat": (of_wechat, to_wechat), "unionpay": (of_unionpay, to_unionpay), "gateway": (of_gateway, to_gateway)}
+    "wechat": (of_wechat, to_wechat), "alipay": (of_alipay, to_alipay),
+    "unionpay": (of_unionpay, to_unionpay), "gateway": (of_gateway, to_gateway)}

@@ -18,12 +18,15 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from device.drivers.channel_alipay_bill_bytes import rows_of as alipay_rows
 from device.drivers.channel_bytes import BillRow
 from device.drivers.channel_gateway_bytes import bill_word
 from device.drivers.channel_unionpay_bill_bytes import rows_of as unionpay_rows
 from device.drivers.channel_unionpay_bill_bytes import unpacked
 from device.drivers.channel_wechat_bill_bytes import rows_of as wechat_rows
-from sim.channels import memory
+from sim.channels import alipay_bill, memory
+from sim.channels.alipay import AlipayRules
+from sim.channels.alipay_server import AlipayServer
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
 from sim.channels.keys import KeyPair, Platform, key_pair, platform
@@ -111,6 +114,34 @@ class Wechat(Served):
     def bill(self, server: WechatServer, day: str) -> Iterable[BillRow]:
         status, said = server.rules.trade_bill(day)
         return wechat_rows(said.decode()) if isinstance(said, bytes) and status == 200 else ()
+
+
+class AlipayKeys(msgspec.Struct):
+    app: KeyPair
+    platform: KeyPair
+
+
+class Alipay(Served):
+    name, qr = "alipay", "https://qr.alipay.com/"
+    wallets = codes = ("alipay",)
+
+    def prepare(self) -> None:
+        self._held = self.kept_keys(AlipayKeys, lambda: AlipayKeys(key_pair("Corner Shop"), key_pair("Local Alipay")))
+
+    def made(self, now_s: Callable[[], float]) -> AlipayServer:
+        rules = AlipayRules(ms(now_s), seed=time.time_ns())
+        rules.refund_seen_ms = REFUND_AFTER_MS
+        return AlipayServer(rules, app_public_pem=self._held.app.public_pem, platform=self._held.platform, now_s=now_s,
+                            tls=self.room.server_context())
+
+    def account(self) -> dict[str, Any]:
+        held = self._held
+        return {"appid": self.server.rules.app_id, "private_key_file": self.key_file("alipay.pem", held.app.private_pem),
+                "platform_key_file": self.key_file("alipay-platform.pem", held.platform.public_pem)}
+
+    def bill(self, server: AlipayServer, day: str) -> Iterable[BillRow]:
+        rules = server.rules
+        return alipay_rows(alipay_bill.packed(alipay_bill.rows_of(rules.trades(), day), day, rules.pid), day=day)
 
 
 class UnionpayKeys(msgspec.Struct):
@@ -210,7 +241,7 @@ class Card(Channel):
             return self._port.hand(does) if self._port is not None else does()
 
 
-CHANNELS: dict[str, type[Channel]] = {channel.name: channel for channel in (Gateway, Wechat, Unionpay, Card)}
+CHANNELS: dict[str, type[Channel]] = {channel.name: channel for channel in (Gateway, Wechat, Alipay, Unionpay, Card)}
 PROFILES = {"all": tuple(CHANNELS), "gateway": ("gateway", "card")}
 
 
