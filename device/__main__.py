@@ -11,7 +11,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE           what the box would run with, secrets masked
-       tillbox gateway activate CODE [--config FILE] [--again]
+       tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed

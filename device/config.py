@@ -23,6 +23,8 @@ MASK = "********"
 CARD = "card"                             # the one channel that is a device on the counter
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway", CARD)
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
+# What a gateway speaks, and the wallets it can take at most; one whose QR is for a single wallet shows that of the first.
+DIALECTS = {"tillbox": WALLETS, "shouqianba": ("wechat", "alipay", "unionpay")}
 _MUST: Any = object()                     # no default: the key must be given
 
 
@@ -129,7 +131,10 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             pattern=r"[0-9A-Za-z_.-]{1,64}"),
         Key("appid", "text", "", "application number at the channel", "channel"),
         Key("mchid", "text", "", "merchant number at the channel", "channel"),
-        Key("wallets", "words", (), "those the gateway takes; empty: what it said at the activation, or all", choices=WALLETS),
+        Key("dialect", "word", "tillbox", "what the gateway speaks: our own protocol, or that of a provider", "channel",
+            choices=tuple(DIALECTS)),
+        Key("wallets", "words", (), "those the gateway takes, the usual one first; empty: what it said at the activation, or all",
+            choices=WALLETS),
         Key("terminal_id", "text", "", "this box's own number at the gateway, empty: the one it was activated as; "
             "of a card terminal its serial number", "channel"),
         Key("notify_url", "text", "", "where the channel would send notices", "channel"),
@@ -246,6 +251,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     account: str
     appid: str
     mchid: str
+    dialect: str
     wallets: tuple[str, ...]
     terminal_id: str
     notify_url: str
@@ -362,10 +368,13 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
 
 def to_terms(config: Config) -> Terms:
     """What the core needs of `config`."""
+    gateway = next((channel for channel in config.channels if channel.name == "gateway"), None)
+    one_each = gateway is not None and gateway.dialect != "tillbox"
+    wallets = () if gateway is None else gateway.wallets or (DIALECTS[gateway.dialect] if one_each else ())
     return Terms(
         box=config.box, box_no=config.box_no, shop_zh=config.shop_zh, shop_en=config.shop_en, cashier=config.cashier,
         lang=config.lang, route=config.route,
-        gateway_wallets=next((channel.wallets for channel in config.channels if channel.name == "gateway"), ()),
+        gateway_wallets=wallets, gateway_qr=wallets[0] if one_each else "",
         accounts=tuple(account_of(channel) for channel in config.channels),
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
@@ -693,8 +702,14 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
         layout_codes(parts["keypad"]["layout"])
     except ConfigError as refused:
         faults += refused.reasons
-    faults += [f"channel.{channel['name']}.wallets is for the gateway: any other channel has its own wallet alone"
-               for channel in channels if channel["wallets"] and channel["name"] != "gateway"]
+    for channel in channels:
+        at, known = f"channel.{channel['name']}", DIALECTS.get(channel["dialect"], WALLETS)
+        if channel["name"] != "gateway" and (channel["wallets"] or channel["dialect"] != "tillbox"):
+            faults.append(f"{at}.{'wallets' if channel['wallets'] else 'dialect'} is a key of the gateway's alone")
+        elif odd := [wallet for wallet in channel["wallets"] if wallet not in known]:
+            faults.append(f"{at}.wallets names {', '.join(odd)}, which {channel['dialect']} cannot take")
+        if channel["dialect"] == "shouqianba" and channel["secret"]:
+            faults.append(f"{at}.secret stands still, and {channel['dialect']}'s key changes every day: leave it out")
     for channel in channels:
         if isinstance(channel["dead_after_s"], int) and channel["dead_after_s"] < channel["give_up_s"]:
             faults.append(f"channel.{channel['name']}.dead_after_s is less than its give_up_s: a live order is not dead")
@@ -704,8 +719,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
 
 def account_of(channel: ChannelConfig) -> Account:
     """The public half, as intents keep it."""
-    own = {"appid": channel.appid, "mchid": channel.mchid, "terminal_id": channel.terminal_id,
-           "notify_url": channel.notify_url}
+    own = {"dialect": "" if channel.dialect == "tillbox" else channel.dialect, "appid": channel.appid, "mchid": channel.mchid,
+           "terminal_id": channel.terminal_id, "notify_url": channel.notify_url}
     fields = {name: value for name, value in own.items() if value} | channel.fields
     return Account(channel.name, channel.account, tuple(sorted(fields.items())))
 
@@ -716,6 +731,7 @@ def _rules(channel: ChannelConfig) -> Rules:
         give_up_ms=channel.give_up_s * 1000, undo_every_ms=channel.undo_every_s * 1000,
         dead_after_ms=channel.dead_after_s * 1000, refund_query_ms=channel.refund_query_s * 1000,
         refund_parts_max=channel.refund_parts_max, refund_days_max=channel.refund_days_max,
+        undo_moves_money=channel.dialect == "shouqianba",          # its cancel gives back what was paid, whichever way
     )
 
 

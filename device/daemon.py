@@ -348,6 +348,9 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
             own[f"{name}.code"] = msgspec.structs.replace(code, refund_query_ms=said.refund_query_ms,
                                                           refund_parts_max=said.refund_parts_max,
                                                           refund_days_max=said.refund_days_max)
+    for channel in config.channels:                                                 # no table knows what a gateway speaks
+        if channel.dialect == "shouqianba" and channel.name in own:
+            own[channel.name] = msgspec.structs.replace(own[channel.name], undo_moves_money=True)
     return msgspec.structs.replace(terms, rules=tuple(sorted(own.items())), codes=table.codes,
                                    rules_version=table.version), fault
 
@@ -451,7 +454,7 @@ def gateway(argv: list[str]) -> int:
     """`tillbox gateway activate CODE`."""
     args, code = arguments(argv)
     config = _loaded(["--config", args.config], "tillbox gateway")
-    return 2 if config is None else activate(config, code, again=args.again)
+    return 2 if config is None else activate(config, code, again=args.again, vendor=args.vendor)
 
 
 def main(argv: list[str]) -> int:

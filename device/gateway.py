@@ -48,7 +48,7 @@ def _known(c: ChannelConfig, store: KeyStore) -> ChannelConfig:
     return msgspec.structs.replace(c, terminal_id=c.terminal_id or notes.get("terminal", ""), wallets=c.wallets or wallets)
 
 
-def activate(config: Config, text: str, *, again: bool) -> int:
+def activate(config: Config, text: str, *, again: bool, vendor: str = "") -> int:
     """Exit status of the command.  Whatever goes wrong is one sentence, and the same command may be given again."""
     try:
         c = next((c for c in config.channels if c.name == "gateway"), None)
@@ -57,7 +57,7 @@ def activate(config: Config, text: str, *, again: bool) -> int:
         if c.secret:
             raise _refused("box.toml holds the gateway's secret itself", "take secret out of [channel.gateway]")
         _free(config, c, again)
-        shown = _activate_here(config, c, text)
+        shown = _activate_there(config, c, text, vendor) if c.dialect == "shouqianba" else _activate_here(config, c, text)
     except (Outside, ValueError) as why:
         print(f"tillbox gateway: {why}", file=sys.stderr)
         return 1
@@ -83,6 +83,42 @@ def _activate_here(config: Config, c: ChannelConfig, text: str) -> str:
     return f"activated: terminal {held.notes['terminal']}, wallets {wallets}; restart tillbox to sell with it"
 
 
+def _activate_there(config: Config, c: ChannelConfig, text: str, vendor: str) -> str:
+    """At Shouqianba, whose rules these are: the vendor's key signs, a code has a number of uses, and no device name works twice."""
+    from device.drivers import channel_shouqianba_bytes as wire
+    from device.drivers.channel_shouqianba_checkin import day_of
+
+    sn, key, app_id = _vendor(vendor)
+    probe = Path(c.private_key_file + ".probe")             # a card that is full must not cost the code
+    PlainFile(probe).write(b"\n")
+    probe.unlink()
+    device = f"{config.tenant}-{config.box}-{secrets.token_hex(3)}"
+    body = {"app_id": app_id, "code": text.strip(), "device_id": device, "name": config.box}
+    told = wire.key_in(asyncio.run(_asked(c, wire.sealed("/terminal/activate", body, sn, key),
+                                          "the code may be used up: try it once more, then ask for a fresh one")), "")
+    if isinstance(told, str):
+        raise ValueError(told)
+    terminal, fresh = told
+    _keep(c, Held(fresh, notes={"terminal": terminal, "device": device, "day": day_of(time.time())}), store_of(config))
+    return f"activated: terminal {terminal}, device {device}; restart tillbox to sell with it"
+
+
+def _vendor(path: str) -> tuple[str, bytes, str]:
+    """vendor_sn, vendor_key and app_id in a TOML file that is read once and not kept: whoever holds it can make terminals."""
+    import tomllib
+
+    if not path:
+        raise _refused("Shouqianba wants its vendor's signature", "say --vendor FILE, with vendor_sn, vendor_key and app_id")
+    try:
+        given = tomllib.loads(Path(path).read_text("utf-8"))
+        names = [given[name] for name in ("vendor_sn", "vendor_key", "app_id")]
+        if not all(isinstance(value, str) and value.isascii() and value.isprintable() and value for value in names):
+            raise ValueError
+    except (KeyError, ValueError):
+        raise _refused(f"{path} is no vendor file", 'it holds vendor_sn = "…", vendor_key = "…" and app_id = "…"') from None
+    return names[0], names[1].encode(), names[2]
+
+
 def _device(c: ChannelConfig):
     """This device's key pair for one activation, on the card before its public half leaves: a lost answer is asked for again."""
     from device.drivers.channel_gateway_agreement import Agreement
@@ -103,14 +139,15 @@ def _device_path(c: ChannelConfig) -> Path:
     return Path(c.private_key_file + ".device")
 
 
-async def _asked(c: ChannelConfig, request):
+async def _asked(c: ChannelConfig, request, hint: str = "the same code again asks for the same terminal"):
     from device.drivers.channel_https import Lines, NoAnswer
 
-    lines = Lines(c.base_url, "the gateway", connect_s=5, read_s=15, at_once=1, ca_file=c.ca_file, client_cert=c.client_cert_file)
+    name = {"shouqianba": "Shouqianba"}.get(c.dialect, "the gateway")
+    lines = Lines(c.base_url, name, connect_s=5, read_s=15, at_once=1, ca_file=c.ca_file, client_cert=c.client_cert_file)
     try:
         return await lines.ask(request)
     except NoAnswer as silence:
-        raise _refused(silence.why, "the same code again asks for the same terminal") from None
+        raise _refused(silence.why, hint) from None
     finally:
         await lines.close()
 
@@ -151,6 +188,8 @@ def arguments(argv: list[str]) -> tuple[argparse.Namespace, str]:
     verb = verbs.add_parser("activate", help="become a terminal of the gateway with a one-use code")
     verb.add_argument("code", metavar="CODE", help="as scanned or typed; - reads a line of standard input")
     verb.add_argument("--config", default="/etc/tillbox/box.toml")
+    verb.add_argument("--vendor", metavar="FILE", default="", help="vendor_sn, vendor_key and app_id, where the gateway is "
+                                                                   "Shouqianba; read once, not kept")
     verb.add_argument("--again", action="store_true", help="give up the terminal this box is now")
     args = parser.parse_args(argv)
     return args, (sys.stdin.readline() if args.code == "-" else args.code)

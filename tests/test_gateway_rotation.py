@@ -198,7 +198,8 @@ def test_a_late_401_of_the_old_key_does_not_bring_it_back(gateway):
 
 
 def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key_file):
-    given = {"account": "main", "terminal_id": "T10001", "private_key_file": str(key_file), "base_url": "http://127.0.0.1:1"}
+    given = {"account": "main", "terminal_id": "T10001", "private_key_file": str(key_file), "base_url": "http://127.0.0.1:1",
+             "dialect": "tillbox"}
     key_file.write_bytes(b"f" * 64 + b"\n" + SECRET + b"\n")
     from_file = KeySet(terminal=PlainFile(key_file))
     driver = CHANNELS["gateway"](SimpleNamespace(**given), from_file)

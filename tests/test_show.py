@@ -54,7 +54,7 @@ def test_what_is_not_well_stands_in_the_footer_in_words():
 def test_a_key_that_cannot_be_kept_is_no_silent_channel():
     counter = Counter()
     counter.tell(LinkSaid(True, True), DeviceSaid("channel:gateway", "key", "why"))
-    assert screen(counter).footer == ("网关新密钥无法保存：请通知技术员",)
+    assert screen(counter).footer == ("网关密钥需处理：请通知技术员",)
     counter.tell(DeviceSaid("channel:gateway", "gone"))
     assert screen(counter).footer == ("任意钱包支付暂不可用，可收现金",)
 

@@ -52,7 +52,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """What a reply proves.
 
     `word` is a value of Said or RefundWord; or `qr` with the text in `qr`; or `bill` with its `rows`; or `follow`: the
-    reply names another request to make.  `health` is the channel's in one word: `ok slow lying gone`.  `detail` is one
+    reply names another request to make.  `health` is the channel's in one word: `ok slow lying gone key`.  `detail` is one
     sentence for a person, empty when nothing is wrong, and never holds a code, a key or a payer.  `key_refused`: the far end
     does not take our signature, so that another key of the same account may fare better.
     """

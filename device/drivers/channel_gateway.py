@@ -12,6 +12,7 @@ from device.drivers import channel_gateway_bytes as wire
 from device.drivers import channel_gateway_key_bytes as keys
 from device.drivers.channel_bytes import Reply, Request, Verdict, lie
 from device.drivers.channel_gateway_agreement import Agreement
+from device.drivers.channel_terminal_bytes import terminal_ok
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -73,10 +74,13 @@ class GatewayCodec:
 
     def sealed(self, effect: Any, follow: Request) -> Request:
         """`follow` with the headers that prove us; its nonce is what the reply must be signed over."""
-        return self._sealed(dict(account_of(effect).fields).get("terminal_id", ""), number_of(effect), follow)
+        fields = dict(account_of(effect).fields)
+        if fields.get("dialect"):
+            raise ValueError("the order was made at another gateway under this account's name")
+        return self._sealed(fields.get("terminal_id", ""), number_of(effect), follow)
 
     def _sealed(self, terminal: str, number: str, follow: Request) -> Request:
-        if not keys.terminal_ok(terminal):
+        if not terminal_ok(terminal):
             raise ValueError("the account's terminal_id is no terminal's")
         at_s, nonce = int(self._now_s()), self._nonce()
         self._asked[nonce] = Asked(terminal, follow.path.rpartition("/")[2], number, self.secret)

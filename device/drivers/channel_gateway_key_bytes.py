@@ -12,8 +12,8 @@ import hmac
 import msgspec
 
 from device.drivers.channel_bytes import Reply, Request
+from device.drivers.channel_terminal_bytes import terminal_ok
 
-TERMINAL_CHARS_MAX = 32
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ID_CHARS, CODE_CHARS = 6, 24                 # of a code: its id, 16 secret characters (80 bits), two to check
@@ -94,10 +94,6 @@ def proof_fault(reply: Reply, nonce: str, secret: bytes, salt: str, purpose: str
         return "the reply answers no question under way"
     right = signature(derived(secret, salt, purpose), reply_text(reply.status, nonce, reply.body))
     return "" if hmac.compare_digest(right.encode(), given.encode()) else "the reply's signature is wrong"
-
-
-def terminal_ok(terminal_id: str) -> bool:
-    return terminal_id.isascii() and terminal_id.isalnum() and len(terminal_id) <= TERMINAL_CHARS_MAX
 
 
 # Keys

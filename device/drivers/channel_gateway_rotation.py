@@ -16,7 +16,7 @@ from device.drivers.channel_gateway import GatewayCodec
 from device.drivers.channel_gateway_agreement import Agreement
 from device.drivers.channel_https import HttpsChannel, NoAnswer
 from device.drivers.channel_terminal_bytes import Held, held_text
-from device.drivers.private_file import KeyFile
+from device.drivers.private_file import KeyFile, unkept
 from device.errors import Outside
 from device.txn.inputs import Input
 
@@ -60,7 +60,7 @@ class GatewayChannel(HttpsChannel):
         try:
             await asyncio.to_thread(self._key_file.write, held_text(held))
         except (OSError, Outside) as why:
-            self.health.stand("key", unkept(why))
+            self.health.stand("key", f"the gateway's new key cannot be written, so the old one goes on ({unkept(why)})")
             return False
         self._held = held
         self._codec.use(*agreed)
@@ -73,8 +73,3 @@ class GatewayChannel(HttpsChannel):
             done = await self.rotate()
             await asyncio.sleep(ROTATE_S if done else AGAIN_S)
 
-
-def unkept(why: OSError | Outside) -> str:
-    """One sentence for a person: the new key could not be written."""
-    said = why.what if isinstance(why, Outside) else f"{why.filename or 'the key file'}: {why.strerror or why}"
-    return f"the gateway's new key cannot be written, so the old one goes on ({said})"

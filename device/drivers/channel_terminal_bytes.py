@@ -11,8 +11,10 @@ import re
 import msgspec
 
 KEY = re.compile(rb"[!-~]{32,256}")
-NOTES = ("terminal", "device", "wallets", "day")     # its id, the name it was activated under, wallets taken, the keys' day
+# Its id, the name it was activated under, the wallets it takes, the newest key's day, and that a newer one was asked for.
+NOTES = ("terminal", "device", "wallets", "day", "asked")
 VALUE_CHARS_MAX = 128
+TERMINAL_CHARS_MAX = 32
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -21,6 +23,11 @@ class Held(msgspec.Struct, frozen=True):
     newest: bytes = b""
     older: bytes = b""
     notes: dict[str, str] = {}
+
+
+def terminal_ok(terminal_id: str) -> bool:
+    """Whether a request could name this terminal: letters and digits, so that no header breaks."""
+    return terminal_id.isascii() and terminal_id.isalnum() and len(terminal_id) <= TERMINAL_CHARS_MAX
 
 
 def held_of(held: bytes) -> Held:

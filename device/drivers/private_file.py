@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
-from device.errors import DriverGone
+from device.errors import DriverGone, Outside
 
 
 class KeyFile(Protocol):
@@ -108,6 +108,11 @@ def in_memory(held: bytes) -> str:
     with open(fd, "wb", closefd=False) as file:
         file.write(held)
     return f"/proc/self/fd/{fd}"
+
+
+def unkept(why: OSError | Outside) -> str:
+    """Which file a KeyFile could not write, and why, for a person."""
+    return why.what if isinstance(why, Outside) else f"{why.filename or 'the key file'}: {why.strerror or why}"
 
 
 def sync_folder(folder: Path) -> None:

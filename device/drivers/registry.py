@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ import msgspec
 
 from device.config import ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
-from device.drivers.channel_terminal_bytes import Held, held_of
+from device.drivers.channel_terminal_bytes import Held, held_of, terminal_ok
 from device.drivers.contract import Driver
 from device.errors import DriverGone, Outside
 from device.sealed import HOLDER, whose
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tillbox")
 
+LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])(:|/|$)")
 LookUp = Callable[[str], Found | None]
 
 
@@ -247,6 +249,8 @@ def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     from device.drivers.channel_https import HttpsChannel
     line = {"base_url": c.base_url, "ca_file": k.ca_file, "client_cert": k.client_cert}
     held = terminal_of(c, k)
+    if c.dialect == "shouqianba":
+        return _shouqianba(c, k, held, line)
     codec = GatewayCodec(account=c.account, secret=held.newest, older=held.older, now_s=time.time,
                          nonce=lambda: secrets.token_hex(16))
     if k.secret or k.terminal is None:   # the configuration is not ours to write: such a key stays
@@ -254,9 +258,20 @@ def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
     return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=k.terminal, held=held, **line)
 
 
+def _shouqianba(c: ChannelConfig, k: KeySet, held: Held, line: dict[str, str]) -> HttpsChannel:
+    from device.drivers.channel_shouqianba import ShouqianbaCodec
+    from device.drivers.channel_shouqianba_checkin import ShouqianbaChannel
+    if k.secret or k.terminal is None:
+        raise ValueError("Shouqianba's key changes every day: leave secret out and activate the box")
+    # Its replies carry no signature: a line that proves whom it leads to is all there is.
+    if not c.base_url.startswith("https://") and not LOOPBACK.match(c.base_url):
+        raise ValueError("Shouqianba is spoken to by https only")
+    return ShouqianbaChannel(ShouqianbaCodec(account=c.account, key=held.newest), terminal_id=c.terminal_id,
+                             key_file=k.terminal, held=held, now_s=time.time, **line)
+
+
 def terminal_of(c: ChannelConfig, k: KeySet) -> Held:
     """The terminal's keys.  DriverGone, with what to do, where there are none; ValueError for what is no key or no terminal id."""
-    from device.drivers.channel_gateway_key_bytes import terminal_ok
     try:
         held = held_of(k.secret.encode()) if k.secret or k.terminal is None else held_of(k.terminal.read())
     except FileNotFoundError:

@@ -126,7 +126,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("printer", "cover_open"): ("打印机盖未关", "Printer cover open"),
     ("printer", "off"): ("打印机未响应", "Printer does not answer"),
     ("printer", "gone"): ("打印机未连接", "Printer not connected"),
-    ("channel:gateway", "key"): ("网关新密钥无法保存：请通知技术员", "The gateway's new key cannot be kept: tell a technician"),
+    ("channel:gateway", "key"): ("网关密钥需处理：请通知技术员", "The gateway's key needs a technician: see the log"),
     ("channel:card", "unmasked"): ("刷卡机发送完整卡号：请联系服务商", "The card terminal sends whole numbers: call its owner"),
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
