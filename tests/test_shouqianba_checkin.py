@@ -17,7 +17,7 @@ from device.drivers.channel_accounts import KeySet
 from device.drivers.channel_shouqianba import ShouqianbaCodec
 from device.drivers.channel_terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
-from device.drivers.registry import CHANNELS
+from device.drivers.registry import CHANNELS, drivers_of
 from device.gateway import with_terminal
 from device.txn.effects import ChargeCode, FetchBill, QueryOrder
 from device.txn.inputs import DeviceSaid, Said
@@ -316,8 +316,21 @@ def test_a_box_is_activated_once_and_sells(fresh, far, capsys):
     assert with_terminal(parse_toml(fresh.toml.read_text())).channels[0].terminal_id == "100012340000002"
     assert far.server.terminals.all["100012340000002"].key == held.newest
     assert far.server.terminals.vendor_key.decode() not in "".join(p.read_text() for p in fresh.folder.iterdir() if p.is_file())
+    assert asked_by_the_box(fresh) is Said.ABSENT and far.calls == ["activate", "query"]
     other = fresh.activate(code, "--vendor", fresh.vendor, "--again")
     assert other == 1 and "激活码已经被使用" in capsys.readouterr().err
+
+
+def asked_by_the_box(box):
+    """The word on a query by the very driver that the box's configuration makes, of an intent made under its terms."""
+    async def run():
+        driver = drivers_of(box.config, lambda symbol: None)["channel:gateway"]
+        try:
+            (account,) = to_terms(box.config).accounts
+            return (await driver.do(QueryOrder(msgspec.structs.replace(TEA, account=account)))).said
+        finally:
+            await driver.close()
+    return asyncio.run(run())
 
 
 def test_a_lost_answer_uses_up_a_use_of_the_code(fresh, far, capsys):
