@@ -147,6 +147,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             "a partner's", "channel", secret=True),
         Key("api_v3_key", "text", "", "WeChat's APIv3 key, 32 characters: opens the certificates that WeChat sends", "channel",
             secret=True),
+        Key("code_api", "word", "v2", "how WeChat charges payers' codes: v2 micropay, v3 codepay where WeChat allows it", "channel",
+            choices=("v2", "v3")),
         Key("ca_file", "file", "", "roots the channel's line is checked with; empty: the system's", "channel"),
         Key("client_cert_file", "file", "", "our certificate and key, where the channel wants them on the line", "channel"),
         Key("kind", "word", "serial", "how a card terminal is attached", "channel", choices=("serial", "tcp")),
@@ -178,6 +180,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     ),
 }
 # Keys that a card terminal reads, the last five alone; its timing is the rule table's.
+WECHAT_KEYS = ("api_v3_key", "code_api")
 CARD_KEYS = ("account", "terminal_id", "secret", "kind", "path", "baud", "host", "port")
 # What a channel cannot do without; all but the card terminal also want base_url, and a key: sealed, or in private_key_file.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -262,6 +265,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     platform_key_file: str
     secret: str
     api_v3_key: str
+    code_api: str
     ca_file: str
     client_cert_file: str
     kind: str
@@ -620,7 +624,9 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
             faults += [f"{at}.{given} is read of a card terminal alone" for given in table if given in CARD_KEYS[3:]]
         missing = [need for need in _needed(name) if not values[need] and not table.get(need)]
         faults += [f"{at}.{need} is missing: {name} cannot do without it" for need in missing]
-        if name == "wechat" and bool(values["platform_key_id"]) != bool(values["platform_key_file"]):
+        if name != "wechat":
+            faults += [f"{at}.{given} is read of wechat alone" for given in table if given in WECHAT_KEYS]
+        elif bool(values["platform_key_id"]) != bool(values["platform_key_file"]):
             faults.append(f"{at}: platform_key_id and platform_key_file go together: one of them is missing")
         channels.append({"name": name, **values})
     return channels
@@ -721,6 +727,8 @@ def account_of(channel: ChannelConfig) -> Account:
     """The public half, as intents keep it."""
     own = {"dialect": "" if channel.dialect == "tillbox" else channel.dialect, "appid": channel.appid, "mchid": channel.mchid,
            "terminal_id": channel.terminal_id, "notify_url": channel.notify_url}
+    if channel.name == "wechat" and channel.code_api != "v2":           # an intent keeps it: what it charged is undone likewise
+        own["code_api"] = channel.code_api
     fields = {name: value for name, value in own.items() if value} | channel.fields
     return Account(channel.name, channel.account, tuple(sorted(fields.items())))
 

@@ -367,7 +367,8 @@ def test_every_word_of_the_tables_is_in_the_vocabulary():
     assert set(words.REFUND_WORDS.values()) <= set(RefundWord)
     for call, rows in words.ERROR_WORDS.items():
         said = {word for word, _ in rows.values()}
-        assert said <= {"place": {"refused"}, "refund": {"refused"}, "bill": {"refused", "unknown"}}.get(call, {"absent"})
+        assert said <= {"place": {"refused"}, "charge": {"refused"}, "refund": {"refused"}, "reverse": {"absent", "refused"},
+                        "bill": {"refused", "unknown"}}.get(call, {"absent"})
 
 
 def test_deep_nesting_and_odd_types_are_only_unknown():

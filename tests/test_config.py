@@ -117,6 +117,13 @@ def test_wechats_own_keys_are_brought_or_fetched() -> None:
         "channel.wechat: platform_key_id and platform_key_file go together: one of them is missing"]
 
 
+def test_how_a_code_is_charged_stands_in_the_account_and_is_wechats_alone() -> None:
+    assert "code_api" not in dict(to_terms(parse(SELLING)).accounts[0].fields)
+    v3 = parse(SELLING | {"channel": {"wechat": WECHAT | {"code_api": "v3"}}})
+    assert dict(to_terms(v3).accounts[0].fields)["code_api"] == "v3"
+    assert "read of wechat alone" in reason(channel={"gateway": {"base_url": "https://x", "code_api": "v3"}})
+
+
 def test_merchant_keys_need_a_word() -> None:
     for key_file in ("wechat.key", ""):                   # a sealed key is one, too
         assert "merchant_keys_on_box = true" in reason(channel={"wechat": WECHAT | {"private_key_file": key_file}})

@@ -81,6 +81,20 @@ def test_a_shops_payer_is_charged_and_given_back_by_v2(shop):
     assert shop.rules.orders()[0]["state"] == "reversed"
 
 
+def test_a_shops_payer_is_charged_and_given_back_by_v3(keys):
+    shop = Shop(*keys, api_v2_key="", code_api="v3")
+    shop.rules = shop.server.rules = WechatRules(lambda: int(shop.now_s * 1000), subs=SUBS)
+    ours, other = (msgspec.structs.replace(TEA, account=Account("wechat", "shop", (*account.fields, ("code_api", "v3"))))
+                   for account in (OURS, THEIRS))
+    assert shop.said(ChargeCode(ours, shop.server.code())).said is Said.PAID
+    charged = json.loads(shop.server.seen[0].body)
+    assert (shop.server.seen[0].path, charged["sub_mchid"], charged["scene_info"]["store_info"]) == (
+        "/v3/pay/partner/transactions/codepay", "1900000109", {"out_id": "1900000109"})
+    assert shop.said(CloseOrder(other)).said is Said.UNKNOWN
+    assert shop.said(CloseOrder(ours)).said is Said.CLOSED
+    assert shop.rules.orders()[0]["state"] == "reversed"
+
+
 def test_another_shops_order_under_the_same_provider_is_none_of_ours(shop):
     shop.rules.scan(shop.said(PlaceOrder(QR)).qr, "pay")
     for effect in (QueryOrder(theirs(QR)), CloseOrder(theirs(QR)), PlaceOrder(theirs(QR))):

@@ -70,6 +70,27 @@ def test_their_client_sells_and_refunds(keys, counter):
                                "refunded_fen": 300, "state": "part_refunded"}]
 
 
+def test_their_client_charges_and_reverses_a_code_by_v3(keys, counter):
+    rules, server, url = counter
+    shop = by_public_key(keys, url)
+    codepay = wechatpayv3.WeChatPayType.CODEPAY
+    scene = {"device_ip": "127.0.0.1", "store_info": {"out_id": "A1"}}
+    status, said = shop.pay(description="奶茶", out_trade_no="B01T0009", amount={"total": 900}, payer={"auth_code": server.code()},
+                            scene_info=scene, pay_type=codepay)
+    assert (status, json.loads(said)["trade_state"], json.loads(said)["trade_type"]) == (200, "SUCCESS", "MICROPAY")
+    status, said = shop.codepay_reverse("B01T0009")
+    assert (status, json.loads(said)["out_trade_no"]) == (200, "B01T0009")
+    assert json.loads(shop.query(out_trade_no="B01T0009")[1])["trade_state"] == "REVOKED"
+    slow = server.code()
+    server.code_outcome(slow, "slow")
+    status, said = shop.pay(description="tea", out_trade_no="B01T0010", amount={"total": 1}, payer={"auth_code": slow},
+                            scene_info=scene, pay_type=codepay)
+    assert (status, json.loads(said)) == (200, {"trade_state": "USERPAYING"})
+    status, said = shop.pay(description="tea", out_trade_no="B01T0011", amount={"total": 1}, payer={"auth_code": slow},
+                            pay_type=codepay)
+    assert (status, json.loads(said)["detail"]["field"]) == (400, "/scene_info")
+
+
 SUB = "1900000109"
 
 

@@ -42,18 +42,19 @@ class WechatCodec:
 
     `private_key_pem` and `serial_no` the merchant's; `platform_keys`, `api_v3_key` and `certificates_file` as of PlatformKeys;
     `now_s` Unix time; `nonce` a fresh ASCII string of up to 32 characters.  `api_v2_key` is what payers' codes are charged and
-    reversed with; empty: none are, and a reversal also wants the merchant's certificate on the line.
+    reversed with, and a reversal also wants the merchant's certificate on the line; without it none are, unless `code_api` is "v3".
     Account fields: appid, mchid, notify_url, spbill_create_ip; of a provider's account these are the provider's, and sub_mchid
-    and sub_appid the shop's.
+    and sub_appid the shop's.  code_api "v3": its codes are charged and reversed by API v3.
     """
 
     channel, name = "wechat", "WeChat"
 
     def __init__(self, *, account: str, private_key_pem: bytes, serial_no: str, platform_keys: dict[str, bytes],
                  now_s: Callable[[], float], nonce: Callable[[], str], api_v2_key: str = "", api_v3_key: str = "",
-                 certificates_file: KeyFile | None = None) -> None:
+                 certificates_file: KeyFile | None = None, code_api: str = "v2") -> None:
         self.account, self._api_v2_key = account, api_v2_key
-        self.does: frozenset[type[Effect]] = frozenset({*CALLS, FetchBill, *((ChargeCode,) if api_v2_key else ())})
+        codes = (ChargeCode,) if api_v2_key or code_api == "v3" else ()
+        self.does: frozenset[type[Effect]] = frozenset({*CALLS, FetchBill, *codes})
         self._hashes: dict[FetchBill, str] = {}       # of bills whose file is being fetched
         self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
@@ -64,10 +65,16 @@ class WechatCodec:
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
         self._waiting.pop(effect, None)               # of a call that was given up half way
-        if isinstance(effect, ChargeCode):
-            return v2.charge_request(effect.intent, effect.code, self._api_v2_key)
-        if isinstance(effect, CloseOrder) and effect.intent.way == "code":
+        if by_v2(effect):
+            if not self._api_v2_key:
+                raise ValueError("the API v2 key is not here, and this code goes by it")
+            if isinstance(effect, ChargeCode):
+                return v2.charge_request(effect.intent, effect.code, self._api_v2_key)
             return v2.reverse_request(effect.intent, self._api_v2_key)
+        if isinstance(effect, ChargeCode):
+            return self.sealed(effect, wire.charge_request(effect.intent, effect.code))
+        if undoes_code(effect):
+            return self.sealed(effect, wire.reverse_request(effect.intent))
         if isinstance(effect, FetchBill):
             self._hashes.pop(effect, None)
             return self.sealed(effect, wire.bill_request(day=effect.day, fields=dict(effect.account.fields)))
@@ -77,10 +84,9 @@ class WechatCodec:
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
-        if isinstance(effect, ChargeCode):
-            return v2.charge_verdict(effect.intent, reply, self._api_v2_key)
-        if isinstance(effect, CloseOrder) and effect.intent.way == "code":
-            return v2.reverse_verdict(effect.intent, reply, self._api_v2_key)
+        if by_v2(effect):
+            read = v2.charge_verdict if isinstance(effect, ChargeCode) else v2.reverse_verdict
+            return read(effect.intent, reply, self._api_v2_key)
         now_s = self._now_s()
         if effect in self._waiting:                   # what came are the certificates; what they prove came before
             kept, why = self._waiting.pop(effect), self._platform.take(reply, now_s)
@@ -103,6 +109,10 @@ class WechatCodec:
             if verdict.follow is not None:
                 self._hashes[effect] = digest
             return verdict
+        if isinstance(effect, ChargeCode):
+            return words.charge_verdict(effect.intent, reply, doubt, now_s=now_s)
+        if undoes_code(effect):
+            return words.reverse_verdict(effect.intent, reply, doubt, now_s=now_s)
         word = words.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else words.order_word
         return word(CALLS[type(effect)], effect.intent, reply, doubt, now_s=now_s)
 
@@ -128,6 +138,15 @@ class WechatCodec:
         if self._platform.asked_serial:
             headers["Wechatpay-Serial"] = self._platform.asked_serial
         return Request(follow.method, follow.path, follow.body, headers)
+
+
+def undoes_code(effect: Effect) -> bool:
+    return isinstance(effect, CloseOrder) and effect.intent.way == "code"
+
+
+def by_v2(effect: Any) -> bool:
+    """True for a charge and its undo by API v2.  The account says it, so that what was charged by one is undone by the same."""
+    return (isinstance(effect, ChargeCode) or undoes_code(effect)) and dict(effect.intent.account.fields).get("code_api") != "v3"
 
 
 def bill_read(effect: FetchBill, reply: Reply, digest: str) -> Verdict:

@@ -114,6 +114,27 @@ def place_request(*, order_no: str, amount_fen: int, description: str, expires_a
     }))
 
 
+def charge_request(intent: OrderFields, code: str) -> Request:
+    """Charge a payer's code.  Account fields as of `place_request`, without notify_url; spbill_create_ip (127.0.0.1) and store_id
+    (the merchant's number) are what WeChat wants to know of the place."""
+    fields = dict(intent.account.fields)
+    return Request("POST", _pay_path(fields, "codepay"), _body({
+        **asking(fields),
+        "description": cut_bytes(intent.description, DESCRIPTION_BYTES_MAX),
+        "out_trade_no": intent.order_no,
+        "payer": {"auth_code": code},
+        "amount": {"total": intent.amount_fen, "currency": "CNY"},
+        "scene_info": {"device_ip": fields.get("spbill_create_ip", "127.0.0.1"),
+                       "store_info": {"out_id": fields.get("store_id", fields.get("sub_mchid") or fields["mchid"])}},
+    }))
+
+
+def reverse_request(intent: OrderFields) -> Request:
+    """Undo a charge: dead when unpaid, given back when paid.  May be repeated."""
+    fields = dict(intent.account.fields)
+    return Request("POST", f"{_order_path(fields, intent.order_no)}/reverse", _body({**asking(fields)}))
+
+
 def query_request(*, order_no: str, fields: Mapping[str, str]) -> Request:
     """Ask for an order by our own number: the only query that works while it is unpaid."""
     return Request("GET", f"{_order_path(fields, order_no)}?{urlencode(merchants(fields), quote_via=quote, safe='')}")

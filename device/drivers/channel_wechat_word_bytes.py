@@ -54,6 +54,23 @@ ERROR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
         "PARAMERROR": ("refused", "WeChat takes no such refund"),
         "INVALIDREQUEST": ("refused", "WeChat's rules refuse this refund"),
     },
+    "charge": {                        # proven only: a code may be charged whatever somebody else says
+        "AUTHCODEEXPIRE": ("refused", "the payment code is too old"),
+        "AUTHCODEERROR": ("refused", "the payment code is wrong"),
+        "AUTHCODEINVALID": ("refused", "the payment code was used before or is too old"),
+        "NOTENOUGH": ("refused", "not enough money in the wallet"),
+        "NOTSUPORTCARD": ("refused", "the wallet's card cannot be used here"),
+        "BUYERMISMATCH": ("refused", "one order, two payers"),
+        "TRADEERROR": ("refused", "WeChat refused this payment"),
+        "RULELIMIT": ("refused", "WeChat's limits refuse this payment"),
+        "PARAMERROR": ("refused", "WeChat takes no such order"),
+        "NOAUTH": ("refused", "this merchant may not charge payment codes by API v3: take code_api out of box.toml"),
+        "ACCOUNTERROR": ("refused", "the merchant account is restricted"),
+        "MCHNOTEXISTS": ("refused", "WeChat does not know this merchant"),
+        "APPIDMCHIDNOTMATCH": ("refused", "appid and merchant do not belong together"),
+        "SIGNERROR": ("refused", "WeChat does not accept our signature: check merchant key and serial"),
+    },
+    "reverse": {"ORDERNOTEXIST": ("absent", ""), "REVERSEEXPIRE": ("refused", "too late to reverse: refund it")},
     "refund_query": {"RESOURCENOTEXISTS": ("absent", "")},
     "bill": {"NOSTATEMENTEXIST": ("refused", "no trade on that day"), "STATEMENTCREATING": ("unknown", "the bill is not made yet")},
 }
@@ -61,6 +78,7 @@ ERROR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
 ASK_CODES = {                          # the order is known and something became of it: the query decides
     "ORDERPAID": "the order is paid already, says WeChat: ask",
     "ORDERCLOSED": "the order is closed already, says WeChat: ask",
+    "ORDERREVERSED": "the order is reversed already, says WeChat: ask",
     "OUTTRADENOUSED": "the order number is used already, says WeChat: ask",
 }
 
@@ -84,8 +102,8 @@ class _TradeAmount(msgspec.Struct):
 
 
 class _Trade(msgspec.Struct):
-    out_trade_no: str
     trade_state: str
+    out_trade_no: str = ""               # a charge whose payer is asked is answered by its state alone
     mchid: str = ""
     sp_mchid: str = ""
     sub_mchid: str = ""
@@ -170,6 +188,54 @@ def query_verdict(reply: Reply, fault: str, *, order_no: str, whose: Mapping[str
     return Verdict(word, amount_fen=held_fen, channel_no=trade.transaction_id or "")
 
 
+CHARGE_WORDS = {"SUCCESS": "paid", "USERPAYING": "open", "NOTPAY": "open", "ACCEPT": "open"}
+
+
+def charge_verdict(intent: OrderFields, reply: Reply, fault: str, *, now_s: float) -> Verdict:
+    """What the reply to a charge proves: `paid`, `open`, `refused` or `unknown`; nothing unless it is proven."""
+    if reply.status == 202 and not fault and _code_of(reply) == "USERPAYING":
+        return Verdict("open")
+    if (odd := _unproven("charge", reply, fault, now_s)) is not None:
+        return odd if odd.word != "refused" or not fault else msgspec.structs.replace(odd, word="unknown")
+    try:
+        trade = msgspec.json.decode(reply.body, type=_Trade)
+    except _NO_JSON:
+        return _lie("the reply to the charge is not what WeChat documents")
+    word = CHARGE_WORDS.get(trade.trade_state)
+    whose = merchants(dict(intent.account.fields))
+    named = {"out_trade_no": intent.order_no} | whose if word == "paid" else {}
+    if any(getattr(trade, name) != value for name, value in named.items()) or trade.out_trade_no not in ("", intent.order_no):
+        return _lie("WeChat answered about another order")
+    if word is None:
+        return Verdict("unknown", detail="WeChat did not say what became of the charge: ask")
+    if word != "paid":
+        return Verdict(word)
+    if trade.amount is None or (trade.amount.total, trade.amount.currency) != (intent.amount_fen, "CNY"):
+        return _lie(f"WeChat charged another amount than the {intent.amount_fen} fen we asked")
+    return Verdict("paid", amount_fen=intent.amount_fen, channel_no=trade.transaction_id or "")
+
+
+class _Reversed(msgspec.Struct):
+    out_trade_no: str
+    mchid: str = ""
+    sp_mchid: str = ""
+    sub_mchid: str = ""
+
+
+def reverse_verdict(intent: OrderFields, reply: Reply, fault: str, *, now_s: float) -> Verdict:
+    """What the reply to a reversal proves: `closed`, `refused`, `absent` or `unknown`."""
+    if (odd := _unproven("reverse", reply, fault, now_s)) is not None:
+        return odd if odd.word != "refused" or not fault else msgspec.structs.replace(odd, word="unknown")
+    try:
+        undone = msgspec.json.decode(reply.body, type=_Reversed)
+    except _NO_JSON:
+        return _lie("the reply to the reversal is not what WeChat documents")
+    named = {"out_trade_no": intent.order_no} | merchants(dict(intent.account.fields))
+    if any(getattr(undone, name) != value for name, value in named.items()):
+        return _lie("WeChat answered about another order")
+    return Verdict("closed")
+
+
 def close_verdict(reply: Reply, fault: str, *, now_s: float) -> Verdict:
     """What the reply to a close proves: only a signed, empty 204 is `closed`."""
     if (odd := _unproven("close", reply, fault, now_s)) is not None:
@@ -229,10 +295,15 @@ def no_certificates(reply: Reply) -> bool:
     """True when a proven reply says that this merchant has none: it uses the public key."""
     if reply.status == 200:
         return reply.body.replace(b" ", b"") == b'{"data":[]}'
+    return reply.status == 404 and _code_of(reply) == "RESOURCENOTEXISTS"
+
+
+def _code_of(reply: Reply) -> str:
+    """An error's code without its underscores, "" for what is no error."""
     try:
-        return reply.status == 404 and msgspec.json.decode(reply.body, type=_Error).code.replace("_", "") == "RESOURCENOTEXISTS"
+        return msgspec.json.decode(reply.body, type=_Error).code.replace("_", "")
     except _NO_JSON:
-        return False
+        return ""
 
 
 class _BillMade(msgspec.Struct):

@@ -239,7 +239,8 @@ def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
                          hint="name platform_key_id and platform_key_file in box.toml, or give it the api_v3_key")
     return HttpsChannel(WechatCodec(
         account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys=held, now_s=time.time,
-        nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret, api_v3_key=k.api_v3_key, certificates_file=k.certificates),
+        nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret, api_v3_key=k.api_v3_key, certificates_file=k.certificates,
+        code_api=c.code_api),
         base_url=c.base_url, ca_file=k.ca_file, client_cert=k.client_cert)
 
 

@@ -28,6 +28,7 @@ from sim.channels.wechat_orders import (
     ORDER_LIFE_MS,
     OUTCOMES,
     SECOND_MS,
+    Answer,
     Body,
     Order,
     Refund,
@@ -37,8 +38,6 @@ from sim.channels.wechat_orders import (
 CODE_LIFE_MS = 2 * HOUR_MS             # of a code_url, whatever time_expire says
 REFUND_WINDOW_MS = 365 * DAY_MS
 REFUND_PARTS_MAX = 50
-
-Answer = tuple[int, Body | None]
 
 
 class WechatRules:
@@ -97,6 +96,10 @@ class WechatRules:
                     return self.query_id(transaction_id, **asker(query))
                 case "POST", ["v3", "pay", "transactions", "out-trade-no", order_no, "close"]:
                     return self.close(order_no, parsed(body))
+                case "POST", ["v3", "pay", "transactions", "codepay"]:
+                    return self._kept(self.codes.codepay, parsed(body))
+                case "POST", ["v3", "pay", "transactions", "out-trade-no", order_no, "reverse"]:
+                    return self._kept(self.codes.reverse_v3, order_no, parsed(body))
                 case "POST", ["v3", "refund", "domestic", "refunds"]:
                     return self.refund(parsed(body))
                 case "GET", ["v3", "refund", "domestic", "refunds", refund_no]:

@@ -15,7 +15,8 @@ from sim.channels.wechat_orders import SECOND_MS, Body
 
 CREATE_FIELDS = {"description", "out_trade_no", "notify_url", "amount", "time_expire", "attach", "goods_tag",
                  "support_fapiao", "detail", "settle_info", "scene_info"}
-SUB_FIELDS = {"sub_mchid", "sub_appid"}
+CODEPAY_FIELDS = {"description", "out_trade_no", "attach", "goods_tag", "support_fapiao", "settle_info", "detail", "payer",
+                  "amount", "scene_info"}
 REFUND_FIELDS = {"transaction_id", "out_trade_no", "out_refund_no", "reason", "notify_url", "funds_account", "amount",
                  "goods_detail"}
 ORDER_NO = re.compile(r"[0-9A-Za-z_\-|*]{6,32}")
@@ -64,6 +65,17 @@ REASONS = {
     "no_bill": Reason(400, "NO_STATEMENT_EXIST", "no trade on that day", 0),
     "bill_soon": Reason(400, "STATEMENT_CREATING", "the bill is made at 9 o'clock of the next day", 0),
     "bill_old": Reason(400, "INVALID_REQUEST", "bills go back three months", 0),
+    "code_AUTH_CODE_ERROR": Reason(400, "AUTH_CODE_ERROR", "the payment code is none", 0),
+    "code_AUTH_CODE_INVALID": Reason(400, "AUTH_CODE_INVALID", "101 the payment code was used before", 0),
+    "code_AUTHCODEEXPIRE": Reason(400, "AUTH_CODE_EXPIRE", "the payment code is too old", 0),
+    "code_NOTENOUGH": Reason(403, "NOT_ENOUGH", "the payer has not enough money", 0),
+    "code_ORDERPAID": Reason(400, "ORDER_PAID", "the charged order is paid", 268498689),
+    "code_ORDERCLOSED": Reason(400, "ORDER_CLOSED", "the charged order is closed", 268447914),
+    "code_ORDERREVERSED": Reason(400, "ORDER_REVERSED", "the charged order is reversed", 268447914),
+    "code_OUT_TRADE_NO_USED": Reason(403, "OUT_TRADE_NO_USED", "the number was charged with another code", 0),
+    "code_NOAUTH": Reason(403, "NO_AUTH", "the charged order is another shop's", 268447845),
+    "code_TRADE_STATE_ERROR": Reason(400, "INVALID_REQUEST", "the order's state cannot be reversed", 0),
+    "code_REVERSE_EXPIRE": Reason(400, "REVERSE_EXPIRE", "seven days are over", 0),
     "no_path": Reason(404, "RESOURCE_NOT_EXISTS", "no such resource", 0),
 }
 TAILS = {                              # messages are all different: a test says so
@@ -104,9 +116,7 @@ def checked_create(body: Body, now_ms: int) -> int | None:
         raise Refused("invalid", "/notify_url")
     if "attach" in body:
         text(body, "attach", 128)
-    amount = body.get("amount")
-    if not isinstance(amount, dict):
-        raise Refused("invalid", "/amount")
+    amount = part(body, "amount")
     refuse_extra(amount, {"total", "currency"}, "/amount")
     fen(amount, "total")
     currency(amount)
@@ -121,6 +131,32 @@ def checked_create(body: Body, now_ms: int) -> int | None:
         raise Refused("invalid", "/time_expire") from None
 
 
+def checked_codepay(body: Body) -> None:
+    """Raises Refused for the first field of a charge that is wrong."""
+    refuse_extra(body, CODEPAY_FIELDS)
+    text(body, "description", 127)
+    text(body, "out_trade_no", 32)
+    if not ORDER_NO.fullmatch(body["out_trade_no"]):
+        raise Refused("invalid", "/out_trade_no")
+    payer, amount, scene = (part(body, name) for name in ("payer", "amount", "scene_info"))
+    refuse_extra(payer, {"auth_code"}, "/payer")
+    text(payer, "auth_code", 32)
+    refuse_extra(amount, {"total", "currency"}, "/amount")
+    fen(amount, "total")
+    currency(amount)
+    refuse_extra(scene, {"device_id", "device_ip", "store_info"}, "/scene_info")
+    if not set(part(scene, "store_info")) & {"id", "out_id"}:
+        raise Refused("invalid", "/scene_info/store_info")
+
+
+def part(body: Body, name: str) -> Body:
+    """An object within a body.  Refused when it is none."""
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise Refused("invalid", f"/{name}")
+    return value
+
+
 def checked_refund(body: Body) -> None:
     refuse_extra(body, REFUND_FIELDS)
     if ("transaction_id" in body) == ("out_trade_no" in body):
@@ -131,9 +167,7 @@ def checked_refund(body: Body) -> None:
         raise Refused("invalid", "/out_refund_no")
     if "reason" in body:
         text(body, "reason", 80)
-    amount = body.get("amount")
-    if not isinstance(amount, dict):
-        raise Refused("invalid", "/amount")
+    amount = part(body, "amount")
     refuse_extra(amount, {"refund", "total", "currency", "from"}, "/amount")
     fen(amount, "refund")
     fen(amount, "total")

@@ -13,6 +13,7 @@ BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 OUTCOMES = ("pay", "abandon", "insufficient", "slow")
 
 Body = dict[str, Any]
+Answer = tuple[int, Body | None]
 
 
 class Refund(msgspec.Struct):

@@ -98,7 +98,7 @@ class WechatServer(ChannelServer):
             self.rules.codes.outcome(code, outcome, slow_s)
 
     def call_of(self, method: str, path: str, body: bytes) -> str:
-        """`create query close refund refund_query certificates bill bill_file other`."""
+        """`create query close codepay codepay_reverse refund refund_query certificates bill bill_file other`."""
         return V2_CALLS.get(path) or call_of(method, path)
 
     def rules_say(self, ask: Ask) -> Say:
@@ -281,7 +281,7 @@ def private_key(pair: KeyPair) -> Any:
 
 
 def call_of(method: str, path: str) -> str:
-    """Which call a request is: `create query close refund refund_query certificates bill bill_file other`."""
+    """Which call a request is, as `WechatServer.call_of`, of API v3."""
     steps = [step for step in path.partition("?")[0].strip("/").split("/") if step != "partner"]
     match method, steps[1:]:
         case "POST", ["pay", "transactions", "native"]:
@@ -290,6 +290,10 @@ def call_of(method: str, path: str) -> str:
             return "query"
         case "POST", ["pay", "transactions", "out-trade-no", _, "close"]:
             return "close"
+        case "POST", ["pay", "transactions", "codepay"]:
+            return "codepay"
+        case "POST", ["pay", "transactions", "out-trade-no", _, "reverse"]:
+            return "codepay_reverse"
         case "POST", ["refund", "domestic", "refunds"]:
             return "refund"
         case "GET", ["refund", "domestic", "refunds", _]:
