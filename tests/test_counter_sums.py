@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from device.ask import DaemonAway, ask
+from device.drivers.channel_bytes import BillRow
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import channel_fen, cloud_sums, is_copy, order_no_of, paper_fen, summary
@@ -45,6 +46,29 @@ def test_all_four_agree_when_they_do():
     assert (told["sales"], told["channel_fen"], told["journal_fen"], told["cloud_fen"], told["paper_fen"]) == (
         2, 650, 850, 850, 850)
     assert told["journal_fen"] == told["channel_fen"] + told["cash_fen"]
+
+
+def row(kind: str, no: str, fen: int, refund_no: str = "") -> BillRow:
+    return BillRow(kind, no, fen, "2026-11-18T10:00:00+08:00", refund_no=refund_no)
+
+
+PAID = token("sale", amount_fen=900, tenders=[{"method": "wechat", "amount_fen": 900, "order_no": NO}])
+GIVEN = token("refund", amount_fen=250, method="wechat", order_no=OTHER, paid_no=NO, refund_no=BACK)
+BILL = [row("paid", NO, 900), row("refund", NO, 250, BACK)]
+LATE = [row("paid", OTHER, 700), row("refund", OTHER, 700)]      # late money that went back: no sale, no refund
+
+
+@pytest.mark.parametrize(("bill", "differ", "equal"), [
+    (BILL, 0, True), ([*BILL, *LATE], 0, True), ([row("paid", NO, 900), row("refund", "", 250, BACK)], 0, True),
+    (BILL[:1], 1, False), ([*BILL, LATE[0]], 1, False), ([row("paid", OTHER, 900), row("refund", NO, 250, BACK)], 2, False),
+    ([], 1, False), (None, 0, True),
+])
+def test_a_channels_own_bill_is_set_against_the_books_payment_by_payment(bill, differ, equal):
+    orders = [{"channel": "wechat", "captured_fen": 900, "refunded_fen": 250}]
+    books = {"sales_fen": 900, "refunds_fen": 250, "count": 2, "wallet_fen": 650}
+    told = summary({}, books, [PAID, GIVEN], True, orders, [SALE, REFUND], {"wechat": bill})
+    assert (told["bill_differences"], told["agree"]) == (differ, equal)
+    assert told["bills_fen"] == (650 if equal else sum(r.amount_fen if r.kind == "paid" else -r.amount_fen for r in bill))
 
 
 @pytest.mark.parametrize("change", [

@@ -36,6 +36,7 @@ def test_an_ordinary_day_ends_with_books_channel_cloud_and_paper_agreeing():
     assert lines[-1]["sales"] >= 20 and lines[-1]["refunds"] == 2
     assert lines[-1]["journal_fen"] == lines[-1]["cloud_fen"] == lines[-1]["paper_fen"]
     assert lines[-1]["journal_fen"] == lines[-1]["channel_fen"] + lines[-1]["cash_fen"]
+    assert lines[-1]["bills_fen"] == lines[-1]["channel_fen"] == lines[-1]["by_channel"]["gateway"]["bill_fen"] > 0
 
 
 @needs_broker

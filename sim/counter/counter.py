@@ -7,6 +7,7 @@ FIFOs, TCP, files and its own socket only.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import random
 import struct
@@ -24,6 +25,7 @@ from sim.broker import Broker
 from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring
 from sim.counter.calls import Refusal
+from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
 from sim.counter.faults import Faults
 from sim.counter.kept import Kept
@@ -40,6 +42,7 @@ SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a seco
 SLOW_WALLET_S = 8.0
 POWER_CUT_S = 3.0
 KEEP_EVERY_S = 1.0             # a counter that is killed forgets no more of the outside than this
+BILL_DAYS_MAX = 80
 LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all
 POWER_GONE = Refusal("The box has no power just now.", 409)
 
@@ -368,10 +371,19 @@ class Counter:
                 and not any(paper["state"] in ("due", "started") for paper in state.get("papers", ())))
 
     def summary(self) -> dict[str, Any]:
-        """The four tellings of the money, as `sim.counter.sums` defines them.  Refusal when the daemon is away."""
-        papers = [paper.text for paper in self.printer.receipts()]
-        return summary(self.state(), self._asked("sums")["sums"], records(self.store)["tokens"],
-                       not defects(self.store), self.channel_orders(), papers)
+        """The tellings of the money, as `sim.counter.sums` defines them.  Refusal when the daemon is away."""
+        papers, tokens = [paper.text for paper in self.printer.receipts()], records(self.store)["tokens"]
+        since = first_day(tokens)
+        bills = {name: channel.bills(since) for name, channel in self.channels.items()}
+        return summary(self.state(), self._asked("sums")["sums"], tokens, not defects(self.store), self.channel_orders(), papers,
+                       bills)
+
+
+def first_day(tokens: list[str]) -> datetime.date:
+    """The day of the oldest record, at most as long ago as channels file bills."""
+    today = datetime.datetime.now(BEIJING).date()
+    first = datetime.datetime.fromisoformat(payload_of(tokens[0])["at"]).date() if tokens else today
+    return max(min(first, today), today - datetime.timedelta(days=BILL_DAYS_MAX)) - datetime.timedelta(days=1)
 
 
 def _unread(device: ScannerModel | KeypadModel) -> int:
