@@ -8,7 +8,7 @@ from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
 from device.txn.books import Books, evolve
 from device.txn.desk import Desk, Verdict, observe
-from device.txn.effects import ChargeCard, ChargeCode, Effect, KickDrawer, Print
+from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print
 from device.txn.facts import (
     BooksStood,
     DrawerDone,
@@ -122,8 +122,8 @@ class Box:
         start, stop = [], []
         for key in sorted(touched):
             wanted, standing = wants_of(key, self.books, self.desk), self._wanted.pop(key, NONE)
-            start += wanted - standing                # sets keep the hash of what is in them: a paper's takes its time
-            stop += standing - wanted
+            start += sorted(wanted - standing, key=_rank)     # sets keep the hash of what is in them: a paper's takes its time
+            stop += sorted(standing - wanted, key=_rank)
             if lasting := {e for e in wanted if e.kind == "repeatable"}:
                 self._wanted[key] = lasting
         return start, stop
@@ -177,6 +177,18 @@ def _started(effect: Effect) -> Fact:
         case KickDrawer():
             return DrawerStarted(effect.kick)
     raise AssertionError(effect)
+
+
+def _rank(effect: Effect) -> tuple[str, ...]:
+    """An order among the effects of one key: what follows from an input must not hang on how a set lies in memory."""
+    match effect:
+        case Alarm(key=key):
+            return type(effect).__name__, *key
+        case FetchBill(account=account, day=day):
+            return type(effect).__name__, account.account, day
+        case KickDrawer(kick=kick):
+            return type(effect).__name__, f"{kick:09d}"
+    return (type(effect).__name__,)
 
 
 def _urgency(effect: Effect) -> int:

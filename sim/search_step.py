@@ -415,7 +415,7 @@ def _bare(desk: Desk) -> Desk:
 def _kept(b: Books) -> tuple[bytes, int]:
     """The books without paper, records, counts and time, encoded; and how many numbers they gave out."""
     made, b.orders_made = b.orders_made, 0
-    b.papers, b.due, b.kicks, b.shown, b.day, b.boots = {}, [], {}, None, Totals(), 1
+    b.papers, b.due, b.kicks, b.shown, b.day, b.boots, b.mono_ms = {}, [], {}, None, Totals(), 1, 0
     b.jobs_made = b.kicks_made = b.slips_made = b.shelved = 0
     for order in b.orders.values():
         order.due_ms = order.since_ms = order.slip = 0

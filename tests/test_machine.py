@@ -352,3 +352,21 @@ def test_a_cashier_gets_out_of_an_endless_cancel(keys, phase, sales, booked):
     counter.scan(COLA)
     counter.say(no, Said.PAID, 500)
     assert (no in counter.box.books.sales, len(counter.wants("RefundOrder"))) == (booked, int(not booked))
+
+
+def test_the_shelf_life_of_a_closed_order_goes_on_over_boots():
+    """A box that is switched off every night would otherwise keep each closed order, and ask for it every minute, for ever."""
+    counter, no = counter_paying()
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    shelf_ms = counter.box.books.orders[no].due_ms - counter.mono_ms
+    for _ in range(3):
+        counter.mono_ms += shelf_ms // 4
+        counter.scan(COLA)                            # a boot lasted as long as its newest row says
+        counter.press("CLEAR")
+        counter.cut_power()
+    assert counter.box.books.orders[no].due_ms == shelf_ms - 3 * (shelf_ms // 4)
+    counter.mono_ms = shelf_ms // 4
+    counter.tell(Rang(("order", no)))
+    counter.say(no, Said.CLOSED)
+    assert no not in counter.box.books.orders

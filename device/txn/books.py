@@ -90,7 +90,7 @@ class Order(msgspec.Struct):
     intent: Intent
     phase: Phase = Phase.PLACING
     qr: str = ""
-    give_up_ms: int = 0            # length of its life; the deadline below starts afresh under another boot
+    give_up_ms: int = 0            # length of its life; the deadline below starts afresh under another boot, a tombstone's goes on
     due_ms: int = 0
     dead_after_ms: int = 0
     cause: str = ""                # why it was cancelled
@@ -256,6 +256,7 @@ class Books(msgspec.Struct):
     salt: str = ""                 # four characters of this journal's order numbers
     boot: str = ""
     boots: int = 0
+    mono_ms: int = 0               # of the newest fact, by the clock of its boot: so long this boot has lasted, not less
     software: str = ""
     orders_made: int = 0           # counter of order and refund numbers
     jobs_made: int = 0
@@ -280,7 +281,10 @@ class Books(msgspec.Struct):
 
 def evolve(books: Books, fact: msgspec.Struct, at: Stamp) -> None:
     """Fold one fact, said at `at`, into the books.  A fact nobody knows is our bug: KeyError, and the box folds again."""
-    FOLDS[type(fact).__name__](books, fact, at)
+    name = type(fact).__name__
+    FOLDS[name](books, fact, at)
+    if name != "BooksStood":                         # which says again what was said before
+        books.mono_ms = at.mono_ms
 
 
 def _stood(b: Books, f, at: Stamp) -> None:
@@ -296,16 +300,20 @@ def _journal_opened(b: Books, f, at: Stamp) -> None:
 def _booted(b: Books, f, at: Stamp) -> None:
     b.boot, b.software = f.boot, f.software
     b.boots += 1
+    now = datetime.datetime.fromisoformat(at.wall)
     for order in b.orders.values():
-        order.due_ms = at.mono_ms + order.give_up_ms
-        order.since_ms = at.mono_ms - _between_ms(order.since, at.wall)
+        # A tombstone's shelf life goes on where it stood: begun afresh, a box that is switched off every night would keep each
+        # closed order for ever.  The time without power is not counted, for no clock of ours saw it.
+        left_ms = order.due_ms - b.mono_ms if order.phase is Phase.CLOSED else order.give_up_ms
+        order.due_ms = at.mono_ms + max(0, left_ms)
+        order.since_ms = at.mono_ms - _between_ms(order.since, now)
     if b.shown is not None:
         b.shown = msgspec.structs.replace(b.shown, until_ms=at.mono_ms + SHOWN_MS)
 
 
-def _between_ms(earlier: str, later: str) -> int:
+def _between_ms(earlier: str, later: datetime.datetime) -> int:
     """Milliseconds by the wall, the only clock that a boot leaves; 0 when it went backwards."""
-    gone = datetime.datetime.fromisoformat(later) - datetime.datetime.fromisoformat(earlier)
+    gone = later - datetime.datetime.fromisoformat(earlier)
     return max(0, int(gone.total_seconds() * 1000))
 
 
