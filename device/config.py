@@ -235,7 +235,19 @@ class SoundConfig(msgspec.Struct, frozen=True):
     speak: bool
 
 
-class MqttConfig(msgspec.Struct, frozen=True):
+_SECRETS = frozenset(key.name for keys in SECTIONS.values() for key in keys if key.secret)
+
+
+class _Masked(msgspec.Struct, frozen=True):
+    """A section that holds secrets, and shows none to whoever prints it."""
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        told = (f"{name}={MASK if name in _SECRETS and value else repr(value)}" for name, value in values.items())
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+class MqttConfig(_Masked, frozen=True):
     host: str
     port: int
     user: str
@@ -246,7 +258,7 @@ class MqttConfig(msgspec.Struct, frozen=True):
     keepalive_s: int
 
 
-class ChannelConfig(msgspec.Struct, frozen=True):
+class ChannelConfig(_Masked, frozen=True):
     """One `[channel.NAME]`; `name` is one of CHANNELS."""
 
     name: str

@@ -28,6 +28,7 @@ from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
+from device.inside import keep_inside
 from device.mqtt import wire
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
@@ -461,6 +462,7 @@ def main(argv: list[str]) -> int:
     config = _loaded(argv, "tillbox run")
     if config is None:
         return 2
+    keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(Daemon(config).run())

@@ -20,6 +20,7 @@ from device.config import parse_toml
 from device.doctor_look import Finding, Look
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
+from device.inside import keep_inside
 from device.key_store import KeyStore, sealing_keys
 
 Check = Callable[[Look], Iterable[Finding]]
@@ -50,6 +51,7 @@ ONLINE: tuple[tuple[str, Check], ...] = (
 
 def main(argv: list[str]) -> int:
     """0 when nothing is wrong, 1 when something is, 2 for arguments that do not serve."""
+    keep_inside()
     parser = _Parser(prog="tillbox doctor", description="What is wrong with this box, and what to do about it.")
     parser.add_argument("--config", default="/etc/tillbox/box.toml", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="one object a finding, the summary last")

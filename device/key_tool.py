@@ -19,9 +19,11 @@ import msgspec
 from device.ask import runs
 from device.config import ChannelConfig, Config, account_of, parse_toml
 from device.drivers import private_file
+from device.drivers.channel_alipay_cert import pem_of
 from device.drivers.channel_terminal_bytes import held_of
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
+from device.inside import keep_inside
 from device.key_store import NO_SEAL, OVERLAP_DAYS, KeyStore, sealing_keys
 from device.sealed import ACCOUNT, KINDS, Held, Name, fresh_key, whose
 
@@ -37,6 +39,7 @@ usage: tillbox keys list [--config FILE] [--json]
 
 def main(argv: list[str]) -> int:
     """0 when it is done, 1 when it cannot be, 2 for arguments that do not serve."""
+    keep_inside()
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
@@ -84,6 +87,8 @@ def _import(store: KeyStore, config: Config, asked: argparse.Namespace) -> None:
     if asked.kind not in KINDS.get(c.name, ()):
         raise ValueError(f"{c.name} keeps no {asked.kind}; it has {', '.join(KINDS.get(c.name, ())) or 'nothing to seal'}")
     held = _given(asked.file)
+    if c.name == "alipay":                            # whose tools write bare base64
+        held = pem_of(held)
     _proven(c, asked.kind, held)
     platform_key, ca, until = _public(c.platform_key_file), _public(c.ca_file), ""
     if asked.kind == "terminal_key":

@@ -23,6 +23,9 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes = b""
     headers: dict[str, str] = {}
 
+    def __repr__(self) -> str:           # its body may hold a payer's code, its headers our signature
+        return f"Request({self.method} {self.path.partition('?')[0]}, {len(self.body)} bytes)"
+
 
 class Reply(msgspec.Struct, frozen=True):
     """What came back, whole: header names in lower case, body undecoded."""
@@ -30,6 +33,9 @@ class Reply(msgspec.Struct, frozen=True):
     status: int
     headers: dict[str, str]
     body: bytes
+
+    def __repr__(self) -> str:           # its body may name the payer
+        return f"Reply({self.status}, {len(self.body)} bytes)"
 
 
 class BillRow(msgspec.Struct, frozen=True):

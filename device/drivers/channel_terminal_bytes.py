@@ -24,6 +24,9 @@ class Held(msgspec.Struct, frozen=True):
     older: bytes = b""
     notes: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Held(..., notes={self.notes!r})"
+
 
 def terminal_ok(terminal_id: str) -> bool:
     """Whether a request could name this terminal: letters and digits, so that no header breaks."""

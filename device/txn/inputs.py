@@ -58,6 +58,9 @@ class Scanned(Input, frozen=True):
     symbol: str
     found: Found | None = None
 
+    def __repr__(self) -> str:           # what is no goods may be a payer's code
+        return f"Scanned({self.symbol if self.found else f'{len(self.symbol)} characters'!r})"
+
 
 class ScanSpoiled(Input, frozen=True):
     """Something was scanned that is no symbol: too long, control characters, a broken burst.  `why` is one sentence."""
