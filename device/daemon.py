@@ -29,6 +29,7 @@ from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
 from device.inside import keep_inside
+from device.key_store import store_of
 from device.mqtt import wire
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
@@ -92,7 +93,8 @@ class Daemon:
         self.prices, self.prices_fault = _prices(config)
         self._ack_keys: dict = {}                     # read when the line is first wanted
         self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self._ack_keys, self._publish)
-        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up)}
+        keys = None if config.training else store_of(config)
+        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up, keys)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
         self.forwarder: Forwarder | None = None
         self.link = None

@@ -14,6 +14,7 @@ import pytest
 
 from device.box import Box
 from device.config import account_of, to_terms
+from device.daemon import Daemon
 from device.drivers.channel_accounts import ChannelAccounts
 from device.drivers.channel_terminal_bytes import Held, held_of, held_text
 from device.drivers.registry import drivers_of
@@ -232,6 +233,17 @@ def test_the_old_accounts_line_has_its_own_certificate_and_roots(tmp_path, world
         assert isinstance(started(box, PlaceOrder(order))[0], QrReady)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("training, made", [("false", True), ("true", False)])
+def test_the_daemon_itself_opens_what_is_sealed_and_one_to_practise_on_does_not(shop, training, made):
+    shop.imported("a")
+    shop.configured(A, top=f"training = {training}")
+    daemon = Daemon(shop.box.config)
+    try:
+        assert isinstance(daemon.runner.drivers.get("channel:wechat"), ChannelAccounts) is made
+    finally:
+        daemon.journal.close()
 
 
 # Two keys of one account
