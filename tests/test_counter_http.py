@@ -51,6 +51,13 @@ class CounterThatRemembers:
     def phone_code(self, wallet: str, outcome: str) -> str:
         return "280000000000000001"
 
+    def card_tap(self, outcome: str) -> dict[str, Any]:
+        self.calls.append(("tap", outcome))
+        return {"order_no": "A" * 20}
+
+    def sound(self) -> bytes:
+        return b"RIFF"
+
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]:
         self.calls.append(("fault", kind, on, channel, seconds))
         return {}
@@ -117,9 +124,18 @@ def test_a_phone_scan_without_a_qr_means_the_one_shown(served):
     assert asked(url, "/phone/code", {"wallet": "alipay"}) == (200, {"ok": True, "code": "280000000000000001"})
 
 
+def test_a_card_is_tapped_at_the_terminal(served):
+    counter, url = served
+    assert asked(url, "/card/tap", {}) == (200, {"ok": True, "order_no": "A" * 20})
+    asked(url, "/card/tap", {"outcome": "insufficient"})
+    assert asked(url, "/card/tap", {"outcome": "steal"})[0] == 400
+    assert counter.calls == [("tap", "pay"), ("tap", "insufficient")]
+
+
 def test_what_is_read_has_its_own_type(served):
     _, url = served
     assert asked(url, "/display.png") == (200, PNG)
+    assert asked(url, "/sound.wav") == (200, b"RIFF")
     assert asked(url, "/receipts/1.bin") == (200, b"\x1b@")
     assert asked(url, "/receipts/1.txt") == (200, "合计".encode())
     assert asked(url, "/receipts")[1][0]["n"] == 1

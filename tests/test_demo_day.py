@@ -54,6 +54,15 @@ def test_a_day_of_payment_codes_ends_equal_and_keeps_none_of_them(tmp_path: Path
 
 
 @needs_broker
+def test_a_day_of_cards_ends_equal_and_is_heard():
+    status, lines, errors = demo("--day", str(DAYS / "cards.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (6, 1)
+    (heard,) = [line["answer"] for line in lines[:-1] if line["call"] == "GET /sound.wav"]
+    assert heard["bytes"] > 20_000
+
+
+@needs_broker
 def test_a_rough_day_loses_nothing_and_tells_nothing_twice():
     status, lines, errors = demo("--day", str(DAYS / "rough.toml"))
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors

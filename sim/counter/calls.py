@@ -58,6 +58,7 @@ class Counter(Protocol):
     def phone_scan(self, wallet: str, qr: str | None, outcome: str) -> dict[str, Any]: ...
     def phone_code(self, wallet: str, outcome: str) -> str: ...
     def card_tap(self, outcome: str) -> dict[str, Any]: ...
+    def sound(self) -> bytes: ...
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
@@ -155,6 +156,8 @@ def _route(counter: Counter, method: str, path: str, raw: bytes) -> Answer:
     if path in PAGE_FILES:
         name, kind = PAGE_FILES[path]
         return Answer(200, kind, (PAGE_DIR / name).read_bytes())
+    if path == "/sound.wav":
+        return Answer(200, "audio/wav", counter.sound())
     if path == "/display.png":
         return Answer(200, "image/png", counter.display_png())
     receipt = _RECEIPT.fullmatch(path)
@@ -227,7 +230,7 @@ GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
     "/cloud/records": lambda c: c.cloud_records(), "/channel/orders": lambda c: c.channel_orders(),
     "/products.json": lambda c: products(), "/overview.json": lambda c: c.overview(),
-    "/display.png": lambda c: None}
+    "/display.png": lambda c: None, "/sound.wav": lambda c: None}
 
 
 def _body(raw: bytes, shape: type[T]) -> T:

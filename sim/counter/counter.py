@@ -222,6 +222,21 @@ class Counter:
             raise Refusal("The card terminal asks for no card just now.", 409)
         return {"order_no": order_no, "paid": outcome == "pay"}
 
+    # Ears
+
+    def sound(self) -> bytes:
+        """The WAV that was heard last."""
+        try:
+            return (self.folder / "dev" / "sound.wav").read_bytes()
+        except FileNotFoundError:
+            raise Refusal("Nothing has been heard yet.", 404) from None
+
+    def _sound_name(self) -> str:
+        try:
+            return str((self.folder / "dev" / "sound.wav").stat().st_mtime_ns)
+        except FileNotFoundError:
+            return ""
+
     # Eyes
 
     def display_png(self) -> bytes:
@@ -284,7 +299,7 @@ class Counter:
             self._state, self._screen, up = self._ask("state")["state"], self._ask("screen")["screen"], True
         return {"state": self._state, "display": self._screen, "frame": self._frame_name(), "receipts": self.receipts(),
                 "orders": self.channel_orders(), "cloud": self._cloud_view(), "faults": self.faults.shown(),
-                "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
+                "sound": self._sound_name(), "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
 
     def _frame_name(self) -> str:
         try:

@@ -12,7 +12,7 @@ const KEYS = [
   ["1", "", "", "digit"], ["2", "", "", "digit"], ["3", "", "", "digit"], ["CODE", "付款码"], ["CHECK", "查询"], ["REFUND", "退款"],
   ["0", "", "", "digit"], ["00", "", "", "digit"], ["ENTER", "确认", "", "enter"], ["CASH", "现金", "", "go"], ["PAY", "扫码支付", "", "go w2"],
   ["REPRINT", "补打"], ["DRAWER", "钱箱"], ["X", "读数", "", "w2"], ["Z", "日结", "", "w2"]];
-const WALLETS = [["wechat", "微信", "WeChat"], ["alipay", "支付宝", "Alipay"], ["unionpay", "云闪付", "UnionPay"], ["ecny", "数币", "e-CNY"]];
+const WALLETS = [["wechat", "微信", "WeChat"], ["alipay", "支付宝", "Alipay"], ["unionpay", "云闪付", "UnionPay"], ["ecny", "数币", "e-CNY"], ["card", "银行卡", "Card"]];
 const FAULTS = [
   ["link", "断网线", "Link to the broker"], ["broker", "消息服务停", "Broker down"], ["collector", "云端停", "Collector down"],
   ["channel_slow", "渠道慢", "Channel slow"], ["channel_lying", "渠道乱答", "Channel lying"], ["channel_down", "渠道断", "Channel down"],
@@ -20,7 +20,7 @@ const FAULTS = [
   ["scanner", "拔扫描枪", "Scanner unplugged"], ["power_cut", "整机断电 3 秒", "Power cut, 3 s"], ["clock_jump", "时钟跳变", "Clock jump"]];
 const PARTS = { printer: "打印机 Printer", scanner: "扫描枪 Scanner", keypad: "键盘 Keypad", display: "屏 Display", link: "云链路 Link", collector: "云端 Collector", prices: "价目表 Prices", signer: "签名 Signer", journal: "账本 Journal", clock: "时钟 Clock" };
 
-let goods = [], chosen = null, wallet = "wechat", now = null, toastTimer = 0;
+let goods = [], chosen = null, wallet = "wechat", now = null, heard = null, toastTimer = 0;
 
 async function post(path, body) {
   try {
@@ -59,8 +59,9 @@ for (const [kind, zh, en] of FAULTS) {
 }
 document.querySelectorAll("[data-outcome]").forEach((b) => { b.onclick = () => phoneScan(b.dataset.outcome); });
 async function phoneScan(outcome) {
-  const r = await post("/phone/scan", { wallet, qr: shownQr() || undefined, outcome });
-  said(r.error ? r.error : { pay: "已付款 Paid by phone", abandon: "已放弃 Abandoned", insufficient: "余额不足 Not enough money", slow: "处理中，稍后付款 Paying, slowly" }[outcome], !r.error && outcome === "pay");
+  const card = wallet === "card";
+  const r = await post(card ? "/card/tap" : "/phone/scan", card ? { outcome } : { wallet, qr: shownQr() || undefined, outcome });
+  said(r.error ? r.error : { pay: card ? "已刷卡 Card tapped" : "已付款 Paid by phone", abandon: "已放弃 Abandoned", insufficient: "余额不足 Not enough money", slow: "处理中，稍后付款 Paying, slowly" }[outcome], !r.error && outcome === "pay");
 }
 $("code").onclick = async () => {
   const r = await post("/phone/code", { wallet });
@@ -122,12 +123,15 @@ function show(o) {
   document.querySelector(".screen").classList.toggle("dead", !o.daemon.up);
   if (o.frame && $("display").dataset.frame !== o.frame) { $("display").dataset.frame = o.frame; $("display").src = "/display.png?" + o.frame; }
   $("display-none").hidden = !!o.frame;
-  const qr = d.qr || "";
+  if (heard !== null && o.sound && o.sound !== heard) new Audio("/sound.wav?" + o.sound).play().catch(() => {});
+  heard = o.sound || "";
+  const qr = d.qr || "", asks = wallet === "card" && (s.orders || []).some((x) => x.way === "card" && x.phase === "awaiting");
   $("view").classList.toggle("live", !!qr);
   $("ask-what").replaceChildren(...(qr ? duo("看到付款码", "Sees a QR for") : duo("没有付款码", "No QR to scan")));
   const order = (s.orders || []).find((x) => x.order_no === d.order_no);
   $("ask-sum").textContent = qr ? yuan(order && order.amount_fen ? order.amount_fen : d.total_fen || 0) : "";
-  $("pay").disabled = !qr;
+  if (asks) $("ask-what").replaceChildren(...duo("刷卡机等卡", "The terminal asks for a card"));
+  $("pay").disabled = !(wallet === "card" ? asks : qr); $("code").disabled = wallet === "card";
   for (const b of $("faults").children) b.ariaPressed = String(!!o.faults[b.dataset.fault]);
   showPaper(o.receipts || []); showCloud(o.cloud || {}); showChannel(o.orders || []); showConsole(o, s);
 }

@@ -90,6 +90,7 @@ def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: in
         "scanner": {"kind": "evdev", "path": f"{folder}/dev/scanner"},
         "keypad": {"kind": "evdev", "path": f"{folder}/dev/keypad"},
         "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
+        "sound": {"kind": "file", "path": f"{folder}/dev/sound.wav"},
         "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
         "mqtt": {"host": "127.0.0.1", "port": broker_port, "user": f"{TENANT}/{BOX}"},
         "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
