@@ -32,6 +32,7 @@ THIEF: dict[tuple[str, str], str] = {
     ("alipay", "private_key"):
         "take and cancel orders in the shop's name, give its takings back to their payers, read its bills, and, where the "
         "application may use transfers, send its balance to anybody",
+    ("alipay", "secret"): "together with the partner's private key do all that for this shop; alone nothing",
     ("unionpay", "private_key"):
         "take orders in the shop's name, give its takings back to their payers, and read its settlement files",
     ("gateway", "terminal_key"):
