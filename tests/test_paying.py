@@ -122,6 +122,16 @@ def test_paid_while_a_reversal_is_on_its_way_is_not_refunded_beside_it():
     assert not counter.box.books.refunds and alerts(counter) == ["undone"] and counter.phase == "BASKET"
 
 
+def test_money_that_only_the_undo_saw_is_told_like_any_other():
+    """Paid in the last moment and reversed by the same call: nobody owes anything, and the payer's phone shows a payment."""
+    counter, no = paying_by_code()
+    counter.press("CANCEL")
+    counter.tell(undone(no, Said.GIVEN_BACK, amount_fen=500, channel_no="4200000007"))
+    (alert,) = [json.loads(f.body) for f in facts_of(counter) if isinstance(f, wire.RecordDue) and f.kind == "payment_alert"]
+    assert (alert["cause"], alert["channel_no"], alert["amount_fen"]) == ("undone", "4200000007", 500)
+    assert not counter.box.books.refunds and counter.phase == "BASKET" and counter.box.books.wallet_fen == 0
+
+
 def test_a_payment_that_can_never_be_undone_goes_back_by_a_refund():
     counter, no = paying_by_code()
     counter.press("CANCEL")

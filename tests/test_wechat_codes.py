@@ -111,11 +111,39 @@ def test_a_payer_who_walks_away_is_reversed_after_fifteen_seconds_and_not_before
     assert shop.rules.orders()[0]["state"] == "reversed"
 
 
-def test_a_reversal_gives_a_paid_order_back(shop):
-    shop.charge()
-    assert shop.said(CloseOrder(shop.tea)).said is Said.CLOSED
+def test_a_reversal_gives_a_paid_order_back_and_says_so(shop):
+    """The reversal itself says only that the order is dead: the query behind it names the payment that went back."""
+    paid = shop.charge()
+    undone = shop.said(CloseOrder(shop.tea))
+    assert (undone.said, undone.undo, undone.channel_no) == (Said.GIVEN_BACK, True, paid.channel_no)
+    again = shop.said(QueryOrder(shop.tea))
+    assert (again.said, again.amount_fen, again.channel_no) == (Said.GIVEN_BACK, 900, paid.channel_no)
     row = shop.rules.orders()[0]
     assert (row["state"], row["captured_fen"]) == ("reversed", 0)
+
+
+def test_a_reversal_that_nobody_can_ask_after_is_done_all_the_same(shop):
+    """Paid in the last moment or not: dead, and nothing of it is with us.  The sentence says what is not known."""
+    shop.charge()
+    shop.server.fault("unsigned", call="query", count=None)
+    undone = shop.said(CloseOrder(shop.tea))
+    assert (undone.said, "went back" in undone.detail) == (Said.CLOSED, True)
+    shop.server.clear()
+    shop.server.fault("lost_answer", call="query")
+    assert shop.said(CloseOrder(shop.tea)) is None                              # the line broke: unknown, and asked again
+    assert shop.said(CloseOrder(shop.tea)).said is Said.GIVEN_BACK
+    assert [o["captured_fen"] for o in shop.rules.orders()] == [0]
+
+
+def test_a_reversal_that_wechat_does_not_show_yet_is_undecided(shop):
+    shop.charge("abandon")
+    shop.now_s += 20
+    held = shop.rules._query
+    for state in ("SUCCESS", "USERPAYING"):
+        shop.rules._query = lambda order, *who, state=state: (200, held(order, *who)[1] | {"trade_state": state})
+        assert shop.said(CloseOrder(shop.tea)).said is Said.UNKNOWN
+    shop.rules._query = held
+    assert shop.said(CloseOrder(shop.tea)).said is Said.CLOSED
 
 
 def test_a_reversal_after_seven_days_is_refused_for_good(shop):

@@ -49,7 +49,7 @@ class Codec(Protocol):
     |---|---|
     | PlaceOrder | `qr`; `refused`: this request will never be taken; `paid` `closed` when the reply proves it |
     | ChargeCode | `paid`; `open`: the payer is asked for a password; `refused`: proven, no money moves under this number |
-    | QueryOrder | `paid` `open` `absent` `closed` (dead, nothing taken) `given_back` (taken, and back again by an undo) |
+    | QueryOrder | `paid` `open` `absent` `closed` (dead, nothing is taken) `given_back` (taken, and back again by an undo) |
     | CloseOrder | `closed` `given_back` `absent`; `paid`: paid, and left alone; `refused`: can never be undone, nothing moved |
     | RefundOrder, QueryRefund | `done` `processing` `absent` `refused` (never under this number) `abnormal` (failed later) |
     | FetchBill | `bill` with rows; `follow` with the request for its file; `refused`: no trade that day; `unknown`: not ready |

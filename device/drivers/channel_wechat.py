@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from device.drivers import channel_wechat_bytes as wire
 from device.drivers import channel_wechat_v2_bytes as v2
 from device.drivers import channel_wechat_word_bytes as words
@@ -59,12 +61,14 @@ class WechatCodec:
         self._signer: Any = private_key(private_key_pem)
         self._serial_no = serial_no
         self._platform = PlatformKeys(platform_keys, api_v3_key=api_v3_key, file=certificates_file)
+        self._undone: set[Effect] = set()             # reversals that are done, and asked after: did they move money?
         self._waiting: dict[Effect, Reply] = {}       # replies under a serial that WeChat's certificates may name
         self._now_s, self._nonce = now_s, nonce
 
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
         self._waiting.pop(effect, None)               # of a call that was given up half way
+        self._undone.discard(effect)
         if by_v2(effect):
             if not self._api_v2_key:
                 raise ValueError("the API v2 key is not here, and this code goes by it")
@@ -84,9 +88,10 @@ class WechatCodec:
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
-        if by_v2(effect):
-            read = v2.charge_verdict if isinstance(effect, ChargeCode) else v2.reverse_verdict
-            return read(effect.intent, reply, self._api_v2_key)
+        if by_v2(effect) and effect not in self._undone:
+            if isinstance(effect, ChargeCode):
+                return v2.charge_verdict(effect.intent, reply, self._api_v2_key)
+            return self._asked_after(effect, v2.reverse_verdict(effect.intent, reply, self._api_v2_key))
         now_s = self._now_s()
         if effect in self._waiting:                   # what came are the certificates; what they prove came before
             kept, why = self._waiting.pop(effect), self._platform.take(reply, now_s)
@@ -111,10 +116,20 @@ class WechatCodec:
             return verdict
         if isinstance(effect, ChargeCode):
             return words.charge_verdict(effect.intent, reply, doubt, now_s=now_s)
+        if effect in self._undone:
+            self._undone.discard(effect)
+            return words.undone_verdict(words.order_word("query", effect.intent, reply, doubt, now_s=now_s))
         if undoes_code(effect):
-            return words.reverse_verdict(effect.intent, reply, doubt, now_s=now_s)
+            return self._asked_after(effect, words.reverse_verdict(effect.intent, reply, doubt, now_s=now_s))
         word = words.refund_word if isinstance(effect, (RefundOrder, QueryRefund)) else words.order_word
         return word(CALLS[type(effect)], effect.intent, reply, doubt, now_s=now_s)
+
+    def _asked_after(self, effect: Any, undone: Verdict) -> Verdict:
+        """A reversal's verdict; one that is done is followed by the question whether it gave money back."""
+        if undone.word != "closed":
+            return undone
+        self._undone.add(effect)
+        return msgspec.structs.replace(undone, follow=wire.order_call("query", effect.intent))
 
     def sealed(self, effect: Any, follow: Request) -> Request:
         """`follow` with the headers that prove us."""

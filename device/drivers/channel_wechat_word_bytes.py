@@ -26,9 +26,10 @@ TRADE_WORDS = {                        # trade_state of a proven query reply
     "ACCEPT": "open",
     "PAYERROR": "open",                # a bank said no; the order itself still lives
     "CLOSED": "closed",
-    "REVOKED": "closed",               # reversed: whatever was taken is back
+    "REVOKED": "closed",               # reversed: whatever was taken is back; `given_back` when a payment is named
 }
 
+REVERSED = "reversed: should the payer have paid in the last moment, it went back"
 REFUND_WORDS = {                       # status of a proven refund reply
     "SUCCESS": "done",
     "PROCESSING": "processing",
@@ -185,7 +186,17 @@ def query_verdict(reply: Reply, fault: str, *, order_no: str, whose: Mapping[str
     if trade.amount is not None and (trade.amount.total, trade.amount.currency) != (amount_fen, "CNY"):
         return _lie(f"WeChat holds {trade.amount.total} fen where we asked {amount_fen}")
     held_fen = trade.amount.total if trade.amount is not None else 0
+    if trade.trade_state == "REVOKED":               # only what was paid has a number of WeChat's; without one it may have been
+        paid = bool(trade.transaction_id)
+        return Verdict("given_back" if paid else word, held_fen, trade.transaction_id or "", "" if paid else REVERSED)
     return Verdict(word, amount_fen=held_fen, channel_no=trade.transaction_id or "")
+
+
+def undone_verdict(asked: Verdict) -> Verdict:
+    """What a proven reversal did, by what the query after it proves: the reversal itself only says that the order is dead."""
+    if asked.word in ("paid", "open"):
+        return Verdict("unknown", detail="WeChat took the reversal and does not show it yet")
+    return asked if asked.word == "given_back" else Verdict("closed", detail=REVERSED, health=asked.health)
 
 
 CHARGE_WORDS = {"SUCCESS": "paid", "USERPAYING": "open", "NOTPAY": "open", "ACCEPT": "open"}

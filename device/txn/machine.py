@@ -224,7 +224,8 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
     moved = said.said is Said.GIVEN_BACK or (order.undo_moves and bool(order.channel_no))
     facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail, moved)]
     if moved:
-        facts += [record.due("payment_alert", cause="undone", order_no=order.intent.order_no, channel_no=order.channel_no,
+        facts += [record.due("payment_alert", cause="undone", order_no=order.intent.order_no,
+                             channel_no=order.channel_no or said.channel_no,
                              amount_fen=order.intent.amount_fen, channel=order.intent.channel),
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, "付款已退回 / Payment was given back", order.intent.order_no, order.intent.amount_fen, at))]

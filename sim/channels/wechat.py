@@ -175,7 +175,7 @@ class WechatRules:
                       "amount": {"total": order.total_fen, "currency": "CNY"}}
         if "attach" in order.content:
             said["attach"] = order.content["attach"]
-        if order.state in ("SUCCESS", "REFUND"):
+        if order.state in ("SUCCESS", "REFUND") or order.reversed_ms:
             said |= {"transaction_id": order.transaction_id, "trade_type": order.trade_type, "bank_type": "OTHERS",
                      "success_time": moment(order.paid_ms), "payer": {"openid": order.openid}}
             said["amount"] |= {"payer_total": order.total_fen, "payer_currency": "CNY"}
