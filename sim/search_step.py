@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from device.box import Box
+from device.txn import wants
 from device.txn.books import Books, Phase, Totals
 from device.txn.desk import Desk, observe
 from device.txn.effects import (
@@ -36,13 +37,14 @@ from device.txn.inputs import (
     QrReady,
     Rang,
     RefundSaid,
+    RefundWord,
     Said,
     Scanned,
     Started,
 )
 from device.txn.machine import decide
 from device.txn.numbers import order_number
-from device.txn.wants import Key, wants_of
+from device.txn.wants import Key
 from device.types import Account, Found, Item, Rules, Stamp, Terms
 from sim.search_truth import KINDS, Truth, by_itself, outcomes
 
@@ -241,6 +243,9 @@ class Steps:
         for no in books.orders:
             yield from self._told(node, node, books, wanted, f"no proof of anything about {self.named(no)}",
                                   ChannelSaid(no, Said.UNKNOWN))
+        for no, refund in books.refunds.items():
+            how = f"no proof of anything about the refund of {self.named(refund.intent.order_no)}"
+            yield from self._told(node, node, books, wanted, how, RefundSaid(no, RefundWord.UNKNOWN))
         books.orders_made = 0
         if _encode(books) != node.books:
             raise Breach("any of these", "decide wrote into the books")
@@ -392,7 +397,7 @@ def bills(truths: dict[str, Truth], asked: FetchBill) -> list[tuple[str, Input]]
 def wanted_by(books: Books, desk: Desk) -> dict[Key, set[Effect]]:
     """The whole of what orders, refunds and bills want, by key."""
     keys: list[Key] = [("order", no) for no in books.orders] + [("refund", no) for no in books.refunds] + [("bill",)]
-    return {key: found for key in keys if (found := wants_of(key, books, desk))}
+    return {key: found for key in keys if (found := wants.wants_of(key, books, desk))}
 
 
 def _order(effect: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ class Kind(msgspec.Struct, frozen=True):
     """One way to pay at one channel.
 
     `undo`: `closes` an unpaid order and leaves a paid one alone, `moves` a paid one's money back, or only `asks`.  `left` is
-    what an undo says of a paid order that it left alone.  `back` is what an undone order is called.  `marks`: an undo of a
+    what an undo says of a paid order that it leaves alone.  `back` is what an undone order is called.  `marks`: an undo of a
     number nobody knows kills the number.  `unborn`: no order exists before the payer scans its QR, which stays good until it
     is dead.  `open` and `failed` are the words for an unpaid order and for a failed charge.
     """
@@ -38,11 +38,11 @@ KINDS = {kind.channel + "." + kind.way: kind for kind in (
     Kind("unionpay", "qr", "asks", left=Said.PAID, open=Said.UNKNOWN),
     Kind("alipay", "qr", "closes", unborn=True),
     Kind("gateway", "qr", "closes", left=Said.PAID, marks=True),
-    Kind("wechat", "code", "moves"),
-    Kind("gateway", "code", "moves", back=Said.GIVEN_BACK, marks=True),
-    Kind("alipay", "code", "moves", back=Said.GIVEN_BACK),
+    Kind("wechat", "code", "moves", left=Said.REFUSED),
+    Kind("gateway", "code", "moves", left=Said.REFUSED, back=Said.GIVEN_BACK, marks=True),
+    Kind("alipay", "code", "moves", left=Said.REFUSED, back=Said.GIVEN_BACK),
     Kind("unionpay", "code", "asks", left=Said.PAID, open=Said.UNKNOWN),
-    Kind("card", "card", "moves", back=Said.GIVEN_BACK, failed=Said.REFUSED),
+    Kind("card", "card", "moves", left=Said.PAID, back=Said.GIVEN_BACK, failed=Said.REFUSED),
 )}
 
 
@@ -142,14 +142,16 @@ def _undone(kind: Kind, t: Truth) -> list[Step]:
     if not t.state and kind.marks:
         return [("marks the number", _to(t, state="killed"), Said.CLOSED)]
     if t.state == "open":
-        return [("closes it", _to(t, state="closed"), Said.CLOSED)]
+        return [("closes it", _to(t, state="closed"), Said.CLOSED), ("finds its payer busy", t, kind.open)]
+    if t.state == "closed":
+        return [("finds it dead", t, Said.CLOSED)]
     if t.state != "paid" or t.undone:
         return [("finds nothing to undo", t, _word(kind, t))]
     if kind.undo == "closes":
         return [("leaves the paid order alone", t, kind.left)]
     if t.never or t.refunds:
-        return [("is refused for good", t, Said.REFUSED)]
-    return [("gives the money back", _to(t, undone=True), kind.back), ("is refused for good", _to(t, never=True), Said.REFUSED)]
+        return [("is refused for good", t, kind.left)]
+    return [("gives the money back", _to(t, undone=True), kind.back), ("is refused for good", _to(t, never=True), kind.left)]
 
 
 def _refunded(verb: str, refund: Any, t: Truth) -> list[Outcome]:

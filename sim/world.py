@@ -28,7 +28,7 @@ from device.box import Box
 from device.drivers.channel_sim import ChannelSim
 from device.drivers.signer_file import FileSigner
 from device.mqtt import topics, wire
-from device.pace import wait_ms
+from device.pace import WATCH_MS, wait_ms
 from device.store_forward.es256 import public_verifier
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
@@ -58,6 +58,7 @@ from fleet.store_sqlite import Store
 from sim.channels.wechat import WechatRules
 
 EPOCH = datetime.datetime(2026, 9, 1, 8, 0, tzinfo=datetime.timezone(datetime.timedelta(hours=8)))
+LAST_PAYER_S = 70             # the slowest wallet pays within a minute
 MCHID, APPID = "1900000001", "wx0000000000000001"
 GOODS = (Item("6902538004045", "脉动青柠味600ml", "Mizone lime 600ml", 500),
          Item("6901939621608", "可口可乐330ml(听)", "Coca-Cola 330ml can", 250),
@@ -370,6 +371,7 @@ class World:
         if self.paper_out:
             self._new_roll()
         self.clear_counter()
+        self.settle(LAST_PAYER_S + WATCH_MS / 1000)  # who pays late is heard of at the next look at the closed order
         done = self.run_until(self._at_rest, 2 * 3_600_000)
         return self.count(done)
 

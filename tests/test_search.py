@@ -44,5 +44,6 @@ def test_a_breach_is_told_with_its_shortest_story_and_exit_1():
     run = subprocess.run(command, capture_output=True, text=True)
     *tables, summary = map(json.loads, run.stdout.splitlines())
     assert run.returncode == 1 and summary["breaches"] == 1
-    assert "undecided for ever" in tables[-1]["breach"] and tables[-1]["trace"][0] == "a customer's goods"
-    assert "pays late" in tables[-1]["trace"][-1]
+    assert tables[-1]["breach"] == "PAID is not heard: order 1 stays closed"
+    assert tables[-1]["trace"] == ["a customer's goods", "CODE", "CANCEL", "undo of order 1 finds nothing to undo",
+                                   "charge of order 1 arrives, is paid"]

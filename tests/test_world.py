@@ -1,19 +1,14 @@
-"""The world comes to agree from any seed, and each planted fault is caught: a simulator that has caught nothing proves nothing."""
+"""The world comes to agree from any seed, and says no to a planted bug; who finds which stands in test_planted.py."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 import subprocess
 import sys
 
 import pytest
 
-import tests.planted
 from sim.world import FAULT_SETS, World
-
-PLANTED = sorted(m.name for m in pkgutil.iter_modules(tests.planted.__path__))
 
 
 @pytest.mark.parametrize("seed", range(11, 15))
@@ -27,19 +22,6 @@ def test_a_seed_is_the_same_run_twice(tmp_path):
     (tmp_path / "b").mkdir()
     (one, two) = (World(5, 30, FAULT_SETS["ci"], tmp_path / name).run() for name in "ab")
     assert one == two
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_fault_is_caught(name, tmp_path, monkeypatch):
-    importlib.import_module(f"tests.planted.{name}").plant(monkeypatch.setattr)
-    for seed in range(1, 9):
-        (tmp_path / str(seed)).mkdir()
-        try:
-            if World(seed, 60, FAULT_SETS["ci"], tmp_path / str(seed)).run()["breaches"]:
-                return
-        except (AssertionError, KeyError):            # the box itself refused to go on
-            return
-    pytest.fail(f"{name} was never seen")
 
 
 def test_the_command_prints_its_summary_and_says_no_to_a_planted_fault():
