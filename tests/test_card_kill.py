@@ -249,7 +249,7 @@ def test_the_real_runner_sells_by_card_over_a_cable(tmp_path, caplog):
                 rows.clear()
                 await asyncio.wait_for(rows.wait(), 10)
         run = asyncio.create_task(runner.run(Started("b1", "test", TERMS, "A" * 22, "kid")))
-        await until(lambda: runner.box.books.boot)
+        await until(lambda: driver._health == "ok")
         for event in (Scanned(TEA.item.gtin, TEA), Pressed("5"), Pressed("PAY")):
             runner.post(event)
         began = time.monotonic()
