@@ -70,6 +70,17 @@ def test_a_rough_day_loses_nothing_and_tells_nothing_twice():
 
 
 @needs_broker
+def test_a_day_of_every_channel_ends_with_each_ones_own_bill_equal_to_the_books():
+    status, lines, errors = demo("--day", str(DAYS / "channels.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    told = lines[-1]
+    assert status == 0 and told["agree"] is True and (told["sales"], told["refunds"], told["undecided"]) == (17, 9, 0)
+    assert (told["bills_fen"], told["bill_differences"]) == (told["channel_fen"], 0)
+    assert {name for name, of in told["by_channel"].items() if of["bill_fen"]} == {"gateway", "wechat", "alipay", "unionpay"}
+    assert told["by_channel"]["card"] == {"channel_fen": 0, "cloud_fen": 0, "bill_fen": None}
+
+
+@needs_broker
 def test_a_wish_that_does_not_come_true_fails_the_day_and_the_state_goes_on(tmp_path: Path):
     day = tmp_path / "day.toml"
     day.write_text('[[step]]\ncall = "POST /scan"\nbody = {code = "4891028705949"}\n'

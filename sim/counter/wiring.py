@@ -102,11 +102,15 @@ def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: in
 
 
 def write_rules(folder: Path, scale: int) -> None:
-    """The rule table that ships, signed by a fleet of its own, every time of it divided by `scale`; at least a second is left."""
+    """The rule table that ships, signed by a fleet of its own, every time of it divided by `scale`; at least a second is left.
+
+    Not `place_s`, how long a customer waits for a QR: a busy machine would lose its route to that.
+    """
     table = json.loads(SHIPPED_RULES.read_bytes())
     for ways in table["channels"].values():
         for way in ways.values():
-            way |= {name: -(-value // scale) for name, value in way.items() if name.endswith("_s") and isinstance(value, int)}
+            way |= {name: -(-value // scale) for name, value in way.items() if name.endswith("_s") and isinstance(value, int)
+                    and name != "place_s"}
             steps = {-(-until // scale): -(-every // scale) for until, every in way["pace_s"]}
             way |= {"pace_s": [list(step) for step in steps.items()], "refund_query_s": REFUND_QUERY_S}
     table["version"] = int(time.time())              # rises from run to run: a box takes no older table than it had
