@@ -35,7 +35,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 KINDS = {kind.channel + "." + kind.way: kind for kind in (
     Kind("wechat", "qr", "closes"),
-    Kind("unionpay", "qr", "asks", left=Said.PAID, open=Said.UNKNOWN),
+    Kind("unionpay", "qr", "asks", left=Said.PAID, open=Said.UNKNOWN, unborn=True),
     Kind("alipay", "qr", "closes", unborn=True),
     Kind("gateway", "qr", "closes", left=Said.PAID, marks=True),
     Kind("wechat", "code", "moves", left=Said.REFUSED),
@@ -137,8 +137,7 @@ def _asked(kind: Kind, t: Truth) -> list[Step]:
 
 def _undone(kind: Kind, t: Truth) -> list[Step]:
     if kind.undo == "asks":
-        said = _word(kind, t)
-        return [("only asks", t, Said.UNKNOWN if said is Said.ABSENT and kind.way == "qr" else said)]
+        return [("only asks", t, _word(kind, t))]
     if not t.state and kind.marks:
         return [("marks the number", _to(t, state="killed"), Said.CLOSED)]
     if t.state == "open":

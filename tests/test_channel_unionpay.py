@@ -16,6 +16,7 @@ from device.drivers import channel_unionpay_bytes as wire
 from device.drivers.channel_bytes import Reply
 from device.drivers.channel_https import HttpsChannel, told, unbuildable
 from device.drivers.channel_unionpay import UNIONPAY, UnionpayCodec
+from device.drivers.channel_unionpay_bill_bytes import _moment as moment
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -100,7 +101,6 @@ def shop(keys):
 
 
 def test_a_sale_from_code_to_refund(shop):
-    assert shop.said(QueryOrder(TEA)).said is Said.ABSENT
     paid = shop.paid()
     assert (paid.said, paid.amount_fen, len(paid.channel_no), paid.detail) == (Said.PAID, 900, 21, "")
     assert shop.said(QueryRefund(back(shop))).word is RefundWord.ABSENT
@@ -143,15 +143,20 @@ def test_a_spoilt_code_is_refused_and_no_other_wallets_code_leaves_the_box(shop)
     assert not shop.sent
 
 
-def test_a_charge_nobody_knows_is_not_given_up_while_it_may_be_on_its_way(shop):
-    assert shop.said(CloseOrder(CODE)).said is Said.UNKNOWN
+@pytest.mark.parametrize("intent", [TEA, CODE], ids=["qr", "code"])
+def test_an_order_nobody_knows_is_not_given_up_while_it_may_be_on_its_way(shop, intent):
+    """34 within the first minute may be said of a payment that was made: neither the query nor the undo lets go of it."""
+    for effect in (QueryOrder(intent), CloseOrder(intent)):
+        assert shop.said(effect).said is Said.UNKNOWN and shop.verdict.detail
     shop.now_s += 61
-    assert shop.said(CloseOrder(CODE)).said is Said.ABSENT
+    for effect in (QueryOrder(intent), CloseOrder(intent)):
+        assert shop.said(effect).said is Said.ABSENT
 
 
 def test_an_undo_moves_no_money(shop):
     shop.said(PlaceOrder(TEA))
-    assert shop.said(CloseOrder(TEA)).said is Said.UNKNOWN                            # its code may still be scanned
+    shop.now_s += 61
+    assert shop.said(CloseOrder(TEA)).said is Said.ABSENT                             # let go of, and asked about for a day
     qr = next(iter(shop.rules._qrs))
     shop.server.scan(qr, "insufficient")
     assert shop.said(QueryOrder(TEA)).said is Said.UNKNOWN                            # the payer may try another card
@@ -252,14 +257,38 @@ def test_a_doubled_request_is_one_order_and_one_refund(shop):
 
 
 @pytest.mark.parametrize(("fen", "number"), [(901, None), (300, "0" * 21)])
-def test_a_refund_that_cannot_be_is_refused(shop, fen, number):
+def test_a_refund_that_cannot_be_is_refused_once_its_own_number_is_known_to_be_nobodys(shop, fen, number):
     shop.paid()
-    assert shop.said(RefundOrder(back(shop, fen, channel_no=number))).word is RefundWord.REFUSED
+    refund = back(shop, fen, channel_no=number)
+    assert shop.said(RefundOrder(refund)).word is RefundWord.UNKNOWN
+    shop.now_s += 200
+    said = shop.said(RefundOrder(refund))
+    assert (said.word, "(3" in said.detail) == (RefundWord.REFUSED, True)
+    assert shop.server.orders()[0]["refunded_fen"] == 0
+
+
+@pytest.mark.parametrize("code", ["45", "36", "35", "31"])
+def test_a_refund_that_was_made_is_never_called_refused(shop, code):
+    """Its answer was lost, and the repeat is refused because of the first: a second number would give the money back twice."""
+    shop.paid()
+    refund = back(shop, 900)
+    shop.server.fault("lost_answer", call="refund")
+    assert shop.said(RefundOrder(refund)) is None
+    shop.now_s += 200
+    shop.server.refuses_repeats_with = code
+    said = shop.said(RefundOrder(refund))
+    assert (said.word, said.amount_fen) == (RefundWord.DONE, 900)
 
 
 def test_a_refund_without_the_payments_number_sends_nothing(shop):
     answer = shop.said(RefundOrder(back(shop, channel_no="")))
     assert (answer.word, "queryId" in answer.detail, shop.sent) == (RefundWord.UNKNOWN, True, [])
+
+
+def test_a_terminal_that_is_not_named_is_said_in_words(shop):
+    account = Account("unionpay", "shop", (("mchid", MERCHANT),))
+    answer = shop.said(ChargeCode(msgspec.structs.replace(CODE, account=account), shop.server.code()))
+    assert (answer.said, "termId" in answer.detail, "'" in answer.detail) == (Said.REFUSED, True, False)
 
 
 @pytest.mark.parametrize("more", [{"order_no": "A-B-C-D-E-F"}, {"made_at": "2026-11-18T10:26:40"},
@@ -391,6 +420,23 @@ def test_the_settlement_day_ends_at_eleven(shop):
     shop.now_s += 24 * 3600
     (row,) = shop.said(FetchBill(SHOP, "2026-11-19")).rows
     assert row[1] == CODE.order_no
+
+
+def test_a_refund_of_an_earlier_day_names_its_sale(shop):
+    """The file of the refund's day does not list the sale; its own column does, and an undecided order is not paid twice over."""
+    shop.paid()
+    shop.now_s += 24 * 3600
+    shop.said(RefundOrder(msgspec.structs.replace(back(shop, 900), made_at="2026-11-19T10:28:00+08:00")))
+    shop.now_s += 26 * 3600
+    (row,) = shop.said(FetchBill(SHOP, "2026-11-19")).rows
+    assert row[:4] == ("refund", TEA.order_no, "0000012345000000020Z", 900)
+
+
+@pytest.mark.parametrize(("day", "text", "at"), [
+    ("2027-01-01", "1231230500", "2026-12-31T23:05:00+08:00"), ("2026-12-31", "0101000500", "2027-01-01T00:05:00+08:00"),
+    ("2026-12-31", "1231100000", "2026-12-31T10:00:00+08:00"), ("2027-01-01", "0101100000", "2027-01-01T10:00:00+08:00")])
+def test_a_time_without_a_year_lies_beside_its_settlement_day(day, text, at):
+    assert moment(1, text, day) == at
 
 
 def test_an_empty_day_and_one_not_ready_sound_alike_and_are_both_unknown(shop):

@@ -5,8 +5,8 @@ means for a sale.
 
 *Undo.*  ACP has no close for a QR that nobody paid, and whether its reversal (99/01) takes QR products is not confirmed; a void
 (31) works until about 23:00 only, a refund (04) on the day of payment too.  So an undo only asks.  A payer's code that failed
-is closed; what is paid says so and goes back by a refund under its own journaled number; an unpaid QR stays unknown, for it may
-still be scanned.  No undo of ours moves money.
+is closed; what is paid says so and goes back by a refund under its own journaled number.  A QR that nobody has paid is unknown
+to UnionPay: the till lets go of it, asks on until it is dead, and gives back what is paid into it.  No undo of ours moves money.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ class UnionpayCodec:
         if not cert_id.isdigit():
             raise ValueError("the certificate's serial is written in decimal digits")
         self.account, self._cert_id, self._now_s = account, cert_id, now_s
+        self._refusals: dict[RefundOrder, str] = {}         # codes of refunds whose number is being asked after
         self._key: Any = private_key(private_key_pem)
         self._signers = Signers(trust_pem, signer or UNIONPAY)
 
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
+        self._refusals.pop(effect, None)
         return self.sealed(effect, self._asked(effect))
 
     def _asked(self, effect: Any) -> Request:
@@ -115,10 +117,14 @@ class UnionpayCodec:
             case ChargeCode():
                 return wire.charge_verdict(said)
             case QueryOrder(intent=intent) | CloseOrder(intent=intent):
-                age_s = self._now_s() - datetime.datetime.fromisoformat(intent.made_at).timestamp()
-                return wire.query_verdict(said, intent, closing=isinstance(effect, CloseOrder), age_s=age_s)
+                return wire.query_verdict(said, intent, age_s=self._age_s(intent.made_at))
             case RefundOrder(intent=refund) if said["txnType"] == "04":
-                return wire.refund_verdict(said, refund)
+                verdict = wire.refund_verdict(said, refund)
+                if verdict.follow is not None:
+                    self._refusals[effect] = said["respCode"]
+                return verdict
+            case RefundOrder(intent=refund) if said["respCode"] == wire.ABSENT:
+                return wire.refused_verdict(self._refusals.pop(effect, ""), self._age_s(refund.made_at))
             case RefundOrder(intent=refund) | QueryRefund(intent=refund):
                 return wire.refund_query_verdict(said, refund)
         assert isinstance(effect, FetchBill), effect
@@ -129,6 +135,9 @@ class UnionpayCodec:
             return Verdict("bill", rows=rows_of(table, day=effect.day))
         except ValueError as why:
             return lie(f"the bill cannot be read: {why}")
+
+    def _age_s(self, made_at: str) -> float:
+        return self._now_s() - datetime.datetime.fromisoformat(made_at).timestamp()
 
     def _doubt(self, said: dict[str, str]) -> str:
         """Why the reply's proof does not hold, one sentence; "" when it does."""

@@ -17,7 +17,8 @@ import zlib
 from device.drivers.channel_bytes import BillRow
 
 WIDTHS = (3, 11, 11, 6, 10, 19, 12, 4, 2, 21, 2, 32, 2, 6, 10, 13, 13, 4, 15, 2, 2, 6, 2, 4, 32, 1, 21, 15, 1, 15, 32, 13, 13, 8,
-          32, 13, 13, 12, 2, 1)      # columns 1 to 40; what follows differs between releases of the file and is not needed
+          32, 13, 13, 12, 2, 1)      # columns 1 to 40; what follows differs between releases of the file
+SALE_WIDTH = 32                      # of column 41, the order that a refund pays back, where a release has it
 KINDS = {"01": "paid", "04": "refund", "31": "refund", "99": "refund"}      # sale, refund, void, reversal
 FILE_BYTES_MAX = 64 * 1024 * 1024
 ROWS_MAX = 100_000
@@ -47,7 +48,8 @@ def unpacked(content: str, *, day: str, merchant: str) -> bytes:
 def rows_of(table: bytes, *, day: str) -> tuple[BillRow, ...]:
     """The rows of a list of settlement day `day`.  ValueError, one sentence, for a list that cannot be trusted.
 
-    A refund stands under the order it pays back where the list names it, else under none: its sale is another day's.
+    A refund stands under the order it pays back: by the sale's row, or by its own column where the sale is another day's; else
+    under none.
     """
     lines = [(n, line) for n, line in enumerate(table.splitlines(), 1) if line.strip()]
     if len(lines) > ROWS_MAX:
@@ -72,6 +74,8 @@ def _cells(n: int, line: bytes) -> dict[int, str]:
         except UnicodeDecodeError:
             raise ValueError(f"column {number} in line {n} of the list is no text") from None
         at += width + 1
+    sale = line[at:at + SALE_WIDTH].strip()
+    cells[41] = sale.decode("ascii") if sale.isalnum() and sale.isascii() else ""
     return cells
 
 
@@ -86,12 +90,12 @@ def _row(n: int, cells: dict[int, str], sold: dict[str, str], day: str) -> BillR
     at, amount_fen = _moment(n, cells[5], day), int(cells[7])
     if kind == "paid":
         return BillRow("paid", cells[12], amount_fen, at, cells[10], "", fee, cells[1])
-    return BillRow("refund", sold.get(cells[27], ""), amount_fen, at, cells[10], cells[12], fee, cells[1])
+    return BillRow("refund", sold.get(cells[27], cells[41]), amount_fen, at, cells[10], cells[12], fee, cells[1])
 
 
 def _moment(n: int, text: str, day: str) -> str:
-    """MMDDhhmmss has no year: it is the settlement day's, or for a December row in a January list the one before."""
-    year = int(day[:4]) - (text[:2] == "12" and day[5:7] == "01")
+    """MMDDhhmmss has no year: it is the settlement day's, or that of the month beside it at the turn of a year."""
+    year = int(day[:4]) - (text[:2] == "12" and day[5:7] == "01") + (text[:2] == "01" and day[5:7] == "12")
     at = f"{year:04d}-{text[:2]}-{text[2:4]}T{text[4:6]}:{text[6:8]}:{text[8:10]}+08:00"
     if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\+08:00", at):
         raise ValueError(f"line {n} of the list carries no time")

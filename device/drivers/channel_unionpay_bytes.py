@@ -24,7 +24,6 @@ NO_NOTICE = "http://www.specialUrl.com"          # documented: no notice wanted,
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 ARRIVAL_S_MAX = 60                               # a charge that is "not known" may still be on its way for so long
 QR_CHARS_MAX = 512
-STILL_SCANNABLE = "UnionPay has no close: the code may still be scanned"
 
 ORDER_NO = re.compile(r"[0-9A-Za-z]{8,40}")
 _MONEY = {"currencyCode": "156"}
@@ -36,7 +35,9 @@ FAILED = frozenset({"01", "30", "60", "68", "31", "32", "33", "38", "39", "40", 
                     "71", "72", "73", *map(str, range(76, 81))})
 BROKEN = {"10": "the form of our request", "11": "our signature: check key and certificate number", "13": "a missing field",
           "14": "the form of a file"}
-NEVER_REFUNDED = frozenset({"31", "32", "33", "35", "36", "38", "40", "45", "10", "13"})
+# Refusals of a refund.  The first two are of its form; the others may be said because of this very refund, whose answer was lost.
+MALFORMED = frozenset({"10", "13"})
+NEVER_REFUNDED = frozenset({"31", "32", "33", "35", "36", "38", "40", "45"})
 NO_SIGNATURE, DUPLICATE, ABSENT, TOO_OFTEN, NO_FILE = "11", "12", "34", "37", "98"
 
 
@@ -58,6 +59,8 @@ def charge_request(intent: OrderFields, code: str) -> Request:
     if not re.fullmatch(r"[0-9]{16,24}", code):
         raise ValueError("the payer's code is none of UnionPay's")
     fields = dict(intent.account.fields)
+    if not fields.get("termId"):
+        raise ValueError("the account names no terminal (fields.termId), and UnionPay charges codes at one")
     return _pay(fields, "01", "06", intent.order_no, intent.made_at, {"txnAmt": str(intent.amount_fen), **_MONEY, "qrNo": code,
                 "backUrl": fields.get("notify_url", NO_NOTICE), "termId": fields["termId"]})
 
@@ -204,18 +207,16 @@ def charge_verdict(said: Mapping[str, str]) -> Verdict:
     return Verdict("open") if code == "00" else _first_refused(code) or _unclear(code)
 
 
-def query_verdict(said: Mapping[str, str], intent: OrderFields, *, closing: bool, age_s: float) -> Verdict:
-    """What became of an order `age_s` seconds after it was made; `closing` when an undo asks.
+def query_verdict(said: Mapping[str, str], intent: OrderFields, *, age_s: float) -> Verdict:
+    """What became of an order `age_s` seconds after it was made; an undo asks the same.
 
     Only `origRespCode` is the payment's result.  A payer whose try at our QR failed may try again with
-    another card, and an undo cannot prevent it: neither proves that the order is dead.
+    another card, and an undo cannot prevent it: that proves not that the order is dead.
     """
     code = said["respCode"]
     if code == ABSENT:
-        if closing and intent.way == "qr":
-            return Verdict("unknown", detail=STILL_SCANNABLE)
-        if intent.way == "code" and age_s < ARRIVAL_S_MAX:
-            return Verdict("unknown", detail="UnionPay does not know the charge yet: it may still be on its way")
+        if age_s < ARRIVAL_S_MAX:
+            return Verdict("unknown", detail="UnionPay does not know the payment yet: it may still be on its way")
         return Verdict("absent")
     if code != "00":
         return _unclear(code)
@@ -238,15 +239,26 @@ def query_verdict(said: Mapping[str, str], intent: OrderFields, *, closing: bool
 
 
 def refund_verdict(said: Mapping[str, str], intent: RefundFields) -> Verdict:
-    """`processing`, `refused`, `unknown`; a duplicate `follow`s with the question what became of the first."""
+    """`processing`, `refused`, `unknown`.
+
+    A duplicate, or a refusal that an earlier try of ours may have caused, `follow`s with the question what became of this number:
+    `refund_query_verdict`, and of a number that nobody knows `refused_verdict`.
+    """
     code = said["respCode"]
     if code in PAID:
         return Verdict("processing", amount_fen=intent.amount_fen, channel_no=said.get("queryId", ""))
-    if code == DUPLICATE:
+    if code == DUPLICATE or code in NEVER_REFUNDED:
         return Verdict("unknown", follow=query_request(dict(intent.account.fields), intent.refund_no, intent.made_at))
-    if code in NEVER_REFUNDED:
+    if code in MALFORMED:
         return Verdict("refused", detail=f"UnionPay refuses this refund ({code})")
     return _unclear(code)
+
+
+def refused_verdict(code: str, age_s: float) -> Verdict:
+    """A refund that was refused with `code`, and whose number is nobody's, says UnionPay `age_s` seconds after it was made."""
+    if code not in NEVER_REFUNDED or age_s < ARRIVAL_S_MAX:
+        return Verdict("unknown", detail=f"UnionPay did not take the refund ({code}) and does not know its number: ask")
+    return Verdict("refused", detail=f"UnionPay refuses this refund ({code})")
 
 
 def refund_query_verdict(said: Mapping[str, str], intent: RefundFields) -> Verdict:
@@ -262,7 +274,7 @@ def refund_query_verdict(said: Mapping[str, str], intent: RefundFields) -> Verdi
         return Verdict("done", amount_fen=intent.amount_fen, channel_no=said.get("queryId", ""))
     if result in WAITING:
         return Verdict("processing", amount_fen=intent.amount_fen)
-    if result in FAILED | NEVER_REFUNDED:
+    if result in FAILED | NEVER_REFUNDED | MALFORMED:
         return Verdict("refused", detail=f"UnionPay did not refund ({result})")
     return Verdict("unknown", detail="UnionPay names a result we do not know")
 

@@ -267,7 +267,8 @@ class UnionpayRules:
                  11: "00", 12: trade.order_no, 13: "01", 16: f"{'C' if back else 'D'}{fee_fen:012d}",
                  17: f"{'D' if back else 'C'}{trade.amount_fen - fee_fen:012d}",
                  20: {"refund": "04", "void": "31"}.get(trade.kind, "01"), 21: "01", 22: "000000",
-                 27: back.query_id if back else "", 28: self.merchant, 31: "便利店", 34: "BOX00001"}
+                 27: back.query_id if back else "", 28: self.merchant, 31: "便利店", 34: "BOX00001",
+                 41: back.order_no if back else ""}
         return b" ".join(cells.get(n, "").encode("gbk").ljust(w) for n, w in enumerate(ZM_WIDTHS, 1)) + b" \r\n"
 
 

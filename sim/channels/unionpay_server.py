@@ -102,6 +102,7 @@ class UnionpayServer(ChannelServer):
         self.rules, self.authority = rules, authority
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
         self._cert_id = cert_id
+        self.refuses_repeats_with = ""           # in place of 12: where the state of the payment is looked at first
 
     def scan(self, qr: str, outcome: str, *, wallet: str = "u-payer-1", slow_s: float = 30) -> dict[str, Any]:
         """As `UnionpayRules.scan`, beside calls that are being served."""
@@ -134,7 +135,10 @@ class UnionpayServer(ChannelServer):
             return Say(404, server.PAGE)
         if not self._proven(asked):
             return said_of(asked, {"respCode": "11", "respMsg": "验签失败[9100004]"})
-        return said_of(asked, self.rules.answer(asked))
+        said = self.rules.answer(asked)
+        if said["respCode"] == "12" and self.refuses_repeats_with:
+            said |= {"respCode": self.refuses_repeats_with, "respMsg": f"失败[{self.refuses_repeats_with}]"}
+        return said_of(asked, said)
 
     def _proven(self, asked: dict[str, str]) -> bool:
         if (asked.get("version"), asked.get("signMethod"), asked.get("certId")) != ("5.1.0", "01", self._cert_id):
