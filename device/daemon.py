@@ -38,6 +38,7 @@ from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
 from device.txn import facts
 from device.txn import show as screens
+from device.txn.figures import figures
 from device.txn.inputs import LinkSaid, Started
 from device.txn.screen import Screen
 from device.types import Stamp, Terms
@@ -259,6 +260,7 @@ class Daemon:
             "screen": lambda: {"screen": msgspec.to_builtins(self.runner.now_screen())},
             "receipts": lambda: {"receipts": self.receipts()},
             "sums": lambda: {"sums": self.sums()},
+            "metrics": lambda: {"metrics": self.metrics()},
         }
         if verb not in answers:
             return {"ok": False, "error": f"The verb is one of {', '.join(sorted(answers))}."}
@@ -278,6 +280,14 @@ class Daemon:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault
         return state
+
+    def metrics(self) -> dict:
+        """The box in numbers; nothing in it names a payment or a payer."""
+        _, upto, _ = self.journal.acked()
+        books, now_ms = self.box.books, self.clock.now_ms()
+        return {**figures(books, self.box.desk, now_ms), "unacked": books.chain.seq - upto + len(books.due),
+                "oldest_unacked_s": self._oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
+                "room_bytes": self.journal.room_bytes()}
 
     def receipts(self) -> list[dict]:
         return [{"job": p.job, "order_no": "" if p.kind in ("x", "z") else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}

@@ -53,7 +53,7 @@ def _counts(b: Books, fact: Fact) -> bool:
     return type(fact) in COUNTED
 
 
-def _channels(day: Totals) -> list[dict[str, object]]:
+def channels(day: Totals) -> list[dict[str, object]]:
     """What became of the attempts, by channel, way and hour of the intent; `ms` from intent to PAID, the mean."""
     rows: list[dict[str, object]] = []
     for key, tally in sorted(day.tallies.items()):
@@ -72,7 +72,7 @@ def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahe
                       sales=day.sales, sales_fen=day.sales_fen, refunds=day.refunds, refunds_fen=day.refunds_fen,
                       voids=day.voids, voids_fen=day.voids_fen, drawer_openings=day.kicks,
                       methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())],
-                      grand_fen=day.grand_fen, channels=_channels(day), **({"auto": True} if auto else {}))
+                      grand_fen=day.grand_fen, channels=channels(day), **({"auto": True} if auto else {}))
     no = report_no(b, letter, number)
     paper = report_paper(d.terms, letter, number, no, date, day, len(b.held), parked, at, auto)
     return [body, paper_due(b, letter.lower(), no, paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from device.txn.books import Basket, Order, Sale, Tally, Totals
 from device.txn.effects import Barcode, Cut, Pair, PaperPart, QrCode, Ruler, Text
-from device.txn.words import WALLETS, yuan
+from device.txn.words import CAUSES, WALLETS, yuan
 from device.types import Stamp, Terms
 
 Paper = tuple[PaperPart, ...]
@@ -92,9 +92,22 @@ def report_paper(terms: Terms, letter: str, number: int, code: str, day: str, to
         zh, en = WALLETS.get(channel, (channel, channel))
         took = f"  {tally.ms / tally.paid / 1000:.1f} s" if tally.paid else ""
         parts.append(Pair(f"{zh} / {en}  成功 / Paid", f"{tally.paid} / {tally.attempts}{took}"))
+        parts += _bad_hours(channel, totals)
     return (*parts, Ruler(), Pair("净额 / Net", yuan(totals.sales_fen - totals.refunds_fen), 1, True),
             Pair("累计 / Grand total", yuan(totals.grand_fen)), Pair("挂单 / Held", str(held)),
             Pair("未明 / Undecided", str(parked)), Barcode(code), *_tail(terms, at))
+
+
+def _bad_hours(channel: str, totals: Totals) -> list[PaperPart]:
+    """The hours in which a channel failed, and why: hours in which all was paid are no news."""
+    hours: dict[str, Tally] = {}
+    for key, tally in sorted(totals.tallies.items()):
+        name, _, hour = key.split()
+        if name == channel:
+            hours.setdefault(hour, Tally()).add(tally)
+    return [Pair(f"  {hour}:00  " + "  ".join(f"{'/'.join(CAUSES.get(cause, (cause,)))} {count}"
+                                              for cause, count in sorted(tally.failed.items())),
+                 f"{tally.paid} / {tally.attempts}") for hour, tally in hours.items() if tally.failed]
 
 
 def by_channel(totals: Totals) -> dict[str, Tally]:

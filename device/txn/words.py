@@ -141,6 +141,10 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
 WALLETS = {"wechat": ("微信", "WeChat"), "alipay": ("支付宝", "Alipay"), "unionpay": ("云闪付", "UnionPay"),
            "ecny": ("数字人民币", "e-CNY"), "gateway": ("任意钱包", "any wallet"), "card": ("银行卡", "Card"),
            "cash": ("现金", "Cash"), "rounding": ("抹零", "Rounding")}
+# Why an attempt came to nothing; what stands here no more is said as it is.
+CAUSES = {"cashier": ("收银取消", "cancelled"), "timeout": ("超时", "time-out"), "refused": ("拒绝", "refused"),
+          "reroute": ("换通道", "rerouted"), "parked": ("转挂", "parked"), "replaced": ("改收现金", "cash instead"),
+          "closed": ("渠道关闭", "closed by it"), "reopened": ("迟到单", "came late")}
 
 
 def say(key: str, /, **values: object) -> tuple[str, str]:
