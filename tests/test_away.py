@@ -25,7 +25,7 @@ CATCHES_UP_S = 60.0            # the longest pause between two looks at the brok
 # What is away: the fault, where `/state` says so, with which word, and what the customer's display says.
 AWAY = {
     "broker": ("broker", "link", "down", "离线：记录待上传"),
-    "channel": ("channel_down", "channel:wechat", "gone", "微信支付暂不可用，可收现金"),
+    "channel": ("channel_down", "channel:gateway", "gone", "任意钱包支付暂不可用，可收现金"),
     "printer": ("printer_off", "printer", "gone", "打印机未连接"),
 }
 

@@ -86,12 +86,12 @@ class Killer:
         self._tail.start()
 
     def _hook(self) -> None:
-        server, printer = self.counter.channel, self.counter.printer
+        server, printer = self.counter.channels["gateway"].server, self.counter.printer    # where PAY goes
         answer, receive = server.rules_say, printer.receive
 
         def answered(ask: Any) -> Any:
             done = answer(ask)
-            if ask.call != "query" or not any(no in ask.path for no in self._old):
+            if ask.call != "query" or not any(no.encode() in ask.body for no in self._old):
                 self._reached(f"channel {ask.call}")
             return done
 
