@@ -7,7 +7,8 @@ import pytest
 
 from device.txn.books import Phase
 from device.txn.effects import FetchBill
-from device.txn.inputs import BillSaid, QrReady, Rang, Said, Scanned
+from device.txn.inputs import BillSaid, ChannelSaid, QrReady, Rang, Said, Scanned
+from device.txn.show import state
 from device.types import Account
 from tests.counter import TEA, Counter
 from tests.test_paying import ACCOUNTS, TERMS, WECHAT_CODE, alerts
@@ -157,6 +158,48 @@ def test_each_reading_settles_one_and_the_rest_is_asked_for_again():
         assert len(counter.box.books.orders) == left
     assert days(counter) == [] and sorted(counter.box.books.sales) == sorted(numbers)
     assert counter.box.desk.billed == ()
+
+
+@pytest.mark.parametrize("moment", ["at the counter", "cancelling", "closed", "nobody decided"])
+def test_money_that_the_channel_took_and_cannot_place_is_told_once_and_closed_by_no_silence(moment):
+    """UnionPay's 74: no refusal and not paid.  A bill that does not name it proves nothing, for its row may come days later."""
+    counter = counter_at("2026-09-01T10:00:00+08:00")
+    if moment == "nobody decided":
+        no = overdue(counter)
+    else:
+        counter.scan(TEA)
+        no = counter.pay()
+        if moment != "at the counter":
+            counter.press("CANCEL")
+        if moment == "closed":
+            counter.say(no, Said.ABSENT)
+    for _ in range(2):
+        counter.tell(ChannelSaid(no, Said.UNKNOWN, 500, detail="its booking is not clear (74)"))
+    assert alerts(counter) == ["money_held"] and phase(counter, no) is not None
+    (shown,) = [o for o in state(counter.box.books, counter.box.desk, counter.mono_ms)["orders"] if o["order_no"] == no]
+    assert shown["held_fen"] == 500
+    if moment == "nobody decided":
+        bill(counter, FIRST)
+        assert phase(counter, no) is Phase.UNDECIDED
+        bill(counter, FIRST, paid(no))
+        assert no in counter.box.books.sales
+
+
+def test_money_that_was_held_and_is_booked_at_last_is_sold():
+    counter = counter_at("2026-09-01T10:00:00+08:00")
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.tell(ChannelSaid(no, Said.UNKNOWN, 500, detail="its booking is not clear (42)"))
+    counter.say(no, Said.PAID, 500)
+    assert no in counter.box.books.sales and alerts(counter) == ["money_held"]
+
+
+def test_an_unknown_without_an_amount_says_nothing_to_anybody():
+    counter = counter_at("2026-09-01T10:00:00+08:00")
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.say(no, Said.UNKNOWN)
+    assert alerts(counter) == []
 
 
 def test_an_alarm_from_before_the_clock_went_on_ends_no_order():

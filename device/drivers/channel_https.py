@@ -43,7 +43,8 @@ FOLLOWS_MAX = 3                # a rotated certificate, then the bill's link, th
 class Codec(Protocol):
     """One channel's language: keys in, requests and verdicts out.  No socket and no clock of its own.
 
-    What a verdict's word may claim, effect by effect; whatever is not proven is `unknown`:
+    What a verdict's word may claim, effect by effect; whatever is not proven is `unknown`, with an amount when it is proven that
+    money was taken and not whose it is:
 
     | effect | words |
     |---|---|

@@ -221,9 +221,9 @@ def query_verdict(said: Mapping[str, str], intent: OrderFields, *, age_s: float)
     if code != "00":
         return _unclear(code)
     result = said.get("origRespCode", "")
+    if result in PAID | TAKEN and (said.get("txnAmt") != str(intent.amount_fen) or said.get("currencyCode", "156") != "156"):
+        return lie(f"UnionPay holds another amount than the {intent.amount_fen} fen we asked")
     if result in PAID:
-        if said.get("txnAmt") != str(intent.amount_fen) or said.get("currencyCode", "156") != "156":
-            return lie(f"UnionPay holds another amount than the {intent.amount_fen} fen we asked")
         if not re.fullmatch(r"[0-9A-Za-z]{1,32}", said.get("queryId", "")):
             return lie("UnionPay says paid and names no payment")
         return Verdict("paid", amount_fen=intent.amount_fen, channel_no=said["queryId"])
@@ -232,7 +232,8 @@ def query_verdict(said: Mapping[str, str], intent: OrderFields, *, age_s: float)
             return Verdict("closed", detail=f"the payment failed ({result})")
         return Verdict("unknown", detail=f"the payer's try failed ({result}): the code may be scanned again")
     if result in TAKEN:
-        return Verdict("unknown", detail=f"money was taken and its booking is not clear ({result}): UnionPay's file will tell")
+        return Verdict("unknown", amount_fen=intent.amount_fen,
+                       detail=f"money was taken and its booking is not clear ({result}): UnionPay's file will tell")
     if result in WAITING:
         return Verdict("unknown")
     return Verdict("unknown", detail="UnionPay names a result we do not know") if result else lie("the reply names no result")

@@ -101,6 +101,7 @@ class Order(msgspec.Struct):
     basket: Basket | None = None   # a parked order carries its customer's goods along
     channel_no: str = ""
     wallet: str = ""               # which one paid, while the cashier is asked about it
+    held_fen: int = 0              # what the channel took from the payer without a word whose it is; 0: it did not say so
     disputed_fen: int = 0          # what the channel says was paid, where that is not the amount; 0: no dispute
     charged: bool = False          # the payer's code, or the sale at the terminal, left once
     undo_moves: bool = False       # frozen with the intent: the undo of a paid order gives its money back
@@ -420,7 +421,7 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
     if order.park == "give_back":
         order.basket = None                           # goods that were given away are still booked if money comes after all
-    order.park, order.disputed_fen = "", 0            # the channel settled it: nothing was taken
+    order.park, order.disputed_fen, order.held_fen = "", 0, 0      # the channel settled it: nothing was taken
     if b.basket.order_no == f.order_no:
         b.basket.order_no = ""
 
@@ -463,6 +464,10 @@ def _payment_confirmed(b: Books, f, at: Stamp) -> None:
 def _amount_disputed(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
     order.disputed_fen, order.channel_no = f.amount_fen, f.channel_no
+
+
+def _money_held(b: Books, f, at: Stamp) -> None:
+    b.orders[f.order_no].held_fen = f.amount_fen
 
 
 def _late_payment_found(b: Books, f, at: Stamp) -> None:
@@ -658,6 +663,7 @@ FOLDS = {
     "ReceiptUnsure": _receipt_unsure, "ReceiptUnstarted": _receipt_unstarted, "DrawerDue": _drawer_due,
     "DrawerStarted": _drawer_started, "DrawerDone": _drawer_done, "RecordDue": _record_due, "RecordSigned": _record_signed,
     "XTaken": _x_taken, "DayClosed": _day_closed, "ScreenCleared": _screen_cleared, "AmountDisputed": _amount_disputed,
+    "MoneyHeld": _money_held,
     "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
     "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
     "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,

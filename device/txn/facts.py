@@ -169,6 +169,14 @@ class AmountDisputed(Fact, frozen=True):
     amount_fen: int
 
 
+class MoneyHeld(Fact, frozen=True):
+    """The channel took `amount_fen` from the payer and cannot say whether it is ours: no refusal, and not paid."""
+
+    order_no: str
+    amount_fen: int
+    why: str
+
+
 class LatePaymentFound(Fact, frozen=True):
     order_no: str
     channel_no: str
@@ -321,13 +329,13 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
-    | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded
+    | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
-SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken, BasketHeld, BasketCleared,
-                    OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling, PaidUnderUndo, AmountDisputed, LeaseTaken,
-                    LeaseEnded, Booted})
+SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
+                    BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
+                    PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

@@ -86,7 +86,10 @@ class QrReady(Input, frozen=True):
 
 
 class ChannelSaid(Input, frozen=True):
-    """A channel's word on one of our orders.  `amount_fen` is what it holds, 0 when it did not say."""
+    """A channel's word on one of our orders.  `amount_fen` is what it holds, 0 when it did not say.
+
+    UNKNOWN with an amount: it took so much from the payer, and cannot say yet whether that is ours.
+    """
 
     order_no: str
     said: Said

@@ -24,6 +24,7 @@ from device.txn.facts import (
     Fact,
     JournalOpened,
     LatePaymentFound,
+    MoneyHeld,
     OrderClosed,
     OrderForgotten,
     OrderOverdue,
@@ -316,8 +317,10 @@ IGNORED: dict[tuple[Phase, Said], str] = {
 
 def on_channel_said(b: Books, d: Desk, e: ChannelSaid, at: Stamp) -> Verdict:
     order = b.orders.get(e.order_no)
-    if order is None or e.said is Said.UNKNOWN:      # decided before; or a state of knowledge, not of the order
+    if order is None:                                 # decided before
         return Verdict()
+    if e.said is Said.UNKNOWN:                        # a state of knowledge, not of the order
+        return _held(b, d, order, e, at) if e.amount_fen else Verdict()
     if e.said is Said.PAID and e.amount_fen not in (0, order.intent.amount_fen):
         return _dispute(b, d, order, e, at)
     if e.said is Said.PAID and not e.amount_fen and order.disputed_fen:
@@ -325,6 +328,19 @@ def on_channel_said(b: Books, d: Desk, e: ChannelSaid, at: Stamp) -> Verdict:
     if (order.phase, e.said) in IGNORED:
         return Verdict()
     return MOVES[order.phase, e.said](b, d, order, e, at)
+
+
+def _held(b: Books, d: Desk, order: Order, e: ChannelSaid, at: Stamp) -> Verdict:
+    """Money was taken from the payer, and its booking is late, unknown or failed: told once, and only the channel ends it."""
+    if order.held_fen or order.phase in (Phase.RETURNING, Phase.ASKING):
+        return Verdict()
+    no, live = order.intent.order_no, b.basket.order_no == order.intent.order_no
+    return Verdict([MoneyHeld(no, e.amount_fen, e.detail),
+                    record.due("payment_alert", cause="money_held", order_no=no, amount_fen=e.amount_fen,
+                               channel=order.intent.channel, why=e.detail),
+                    paper_due(b, "alert", no, alert_paper(d.terms, "渠道已扣款，结果未明 / Taken by the channel, not booked", no,
+                                                          e.amount_fen, at))],
+                   say("money_held") if live else None, "bad")
 
 
 def _dispute(b: Books, d: Desk, order: Order, e: ChannelSaid, at: Stamp) -> Verdict:
@@ -556,7 +572,7 @@ def on_bills(order: Order, lines: list[Billed]) -> ChannelSaid | None:
         return ChannelSaid(no, Said.GIVEN_BACK, paid_fen, channel_no, undo=True)
     if paid_fen and not (order.undoing and order.phase is Phase.UNDECIDED):
         return ChannelSaid(no, Said.PAID, paid_fen, channel_no, undo=True)
-    if whole and not paid_fen and not back_fen:       # what goes back was taken once, on a day we did not think of
+    if whole and not (paid_fen or back_fen or order.held_fen):   # what goes back or is held was taken, whatever these days say
         return ChannelSaid(no, Said.CLOSED, detail="the channel's bill does not name it", undo=True)
     return None
 

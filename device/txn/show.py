@@ -151,5 +151,6 @@ def _order(order: Order, now_ms: int) -> dict:
     return {"order_no": order.intent.order_no, "channel": order.intent.channel, "way": order.intent.way,
             "amount_fen": order.intent.amount_fen,
             "phase": str(order.phase), "qr": order.qr, "disputed_fen": order.disputed_fen,
+            "held_fen": order.held_fen,
             "age_s": max(0, now_ms - order.since_ms) // 1000,
             "shelf_s": max(0, order.since_ms + order.dead_after_ms - now_ms) // 1000}

@@ -112,6 +112,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "key_unknown": ("未知按键 {key}", "Unknown key {key}"),
     "key_unfit": ("此时不能按 {key}", "{key} does nothing here"),
     "digits_full": ("数字过长", "Too many digits"),
+    "money_held": ("渠道已扣款，结果未明：请勿重复收款",
+                   "The channel took the money and cannot say whose it is: do not take it again"),
     "amount_less": ("到账 {paid}，少于应付 {due}：勿交货，PARK 转挂后核对",
                     "Only {paid} of {due} was paid: keep the goods, PARK it and ask the channel"),
     "amount_more": ("到账 {paid}，多于应付 {due}：PARK 转挂后核对", "{paid} was paid for {due}: PARK it and ask the channel"),
