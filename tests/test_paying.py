@@ -297,6 +297,32 @@ def test_a_channel_that_is_down_is_passed_over():
     assert counter.box.books.orders[counter.order_no].intent.channel == "gateway"
 
 
+@pytest.mark.parametrize("word", ["gone", "slow", "lying"])
+def test_a_channel_that_does_not_answer_about_an_open_payment_gets_no_other_meanwhile(word):
+    """Its close would not be answered either, and the customer would wait for that as well."""
+    counter = Counter(TERMS)
+    counter.scan(TEA)
+    counter.press("PAY")
+    counter.tell(DeviceSaid("channel:wechat", word))
+    counter.press("CASH")                                     # it stays open there, and is asked about
+    counter.scan(TEA)
+    counter.press("PAY")
+    assert counter.box.books.orders[counter.order_no].intent.channel == "gateway"
+    counter.press("CASH")
+    counter.tell(DeviceSaid("channel:wechat", "ok"))
+    counter.scan(TEA)
+    counter.press("PAY")
+    assert counter.box.books.orders[counter.order_no].intent.channel == "wechat"
+
+
+def test_a_channel_that_did_not_answer_and_is_asked_nothing_is_tried():
+    counter = Counter(TERMS)
+    counter.tell(DeviceSaid("channel:wechat", "gone"))
+    counter.scan(TEA)
+    counter.press("PAY")
+    assert counter.box.books.orders[counter.order_no].intent.channel == "wechat"
+
+
 def test_a_named_wallet_falls_back_to_the_gateway_and_no_further():
     counter = Counter(TERMS)
     counter.tell(DeviceSaid("channel:alipay", "error"))

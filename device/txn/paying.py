@@ -26,6 +26,7 @@ CARD = "card"                # the terminal on the counter: it shows no QR, so P
 INSTALMENTS = "TBC-FQ-"      # a card at the counter: TBC-FQ-12-SHOP, periods and who bears the fee
 PERIODS = ("3", "6", "12")
 SPENT_MAX = 16
+UNHEARD = frozenset({"gone", "slow", "lying"})
 
 
 def pay_key(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -152,7 +153,7 @@ def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, 
         routes = tuple(name for name in routes if name in ("alipay", AGGREGATOR))
         if not routes:
             return refuse("instalments_where")
-    channel = choose(routes, d.outcomes, at.mono_ms)
+    channel = choose(_answering(b, d, routes), d.outcomes, at.mono_ms)
     made = intended(b, d.terms, channel, way, part_fen or b.basket.due_fen, at, d.extras, routes, wallet=wallet)
     return Verdict([made], ("", ""), desk={"qty": 0, "extras": ()})
 
@@ -171,6 +172,15 @@ def _usable(d: Desk, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `names` that the shop has an account at and whose driver stands."""
     health = dict(d.health)
     return tuple(name for name in names if d.terms.account_of(name) is not None and health.get(f"channel:{name}") != "error")
+
+
+def _answering(b: Books, d: Desk, routes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `routes` that answer, or all: a customer's try at one that does not would wait for its close as well.
+
+    One that nobody asks about anything may have come back unheard, and is tried.
+    """
+    asked, health = {order.intent.channel for order in b.orders.values()}, dict(d.health)
+    return tuple(name for name in routes if name not in asked or health.get(f"channel:{name}") not in UNHEARD) or routes
 
 
 def intended(b: Books, terms: Terms, channel: str, way: str, amount_fen: int, at: Stamp,
