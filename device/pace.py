@@ -6,6 +6,9 @@ from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryO
 from device.types import Terms
 
 WATCH_FIRST_MS, WATCH_MS = 5_000, 60_000      # a closed order: late money is rare, and the channel counts our calls
+# The later the rarer: until so long after its close one question every so long.  Some are watched for a day, and a shop closes
+# hundreds of them: asked for every minute all of it, they would use up the calls that its customers wait for.
+WATCH_PACE_MS, WATCH_LAST_MS = ((900_000, WATCH_MS), (7_200_000, 300_000)), 900_000
 BILL_MS = 1_800_000                           # a bill is made once a day, and asked for only while somebody waits for it
 RETRY_MS = (1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 
@@ -19,7 +22,9 @@ def wait_ms(effect: Effect, tries: int, running_ms: int, now_ms: int, terms: Ter
     rules = terms.rules_of(effect.intent.channel, effect.intent.way) if hasattr(effect, "intent") else None
     match effect:
         case QueryOrder(watch=True):
-            return WATCH_FIRST_MS if tries == 0 else WATCH_MS
+            if tries == 0:
+                return WATCH_FIRST_MS
+            return next((every for until, every in WATCH_PACE_MS if running_ms < until), WATCH_LAST_MS)
         case QueryOrder():
             return next((every for until, every in rules.pace_ms if running_ms < until), 60_000)
         case CloseOrder():
