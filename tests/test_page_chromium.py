@@ -142,6 +142,34 @@ def test_the_pages_own_phone_pays_and_faults_are_switched(url: str, browser: Any
     waited(browser, "document.querySelectorAll('.strip').length === 1")
 
 
+def test_each_channel_is_at_hand_and_what_waits_is_shown_with_the_hand_that_ends_it(url: str, browser: Any):
+    browser.get(url)
+    phase_is(browser, "IDLE")
+    pressed(browser, f"[data-gtin='{TEA}']")
+    phase_is(browser, "BASKET")
+    pressed(browser, "[data-by='alipay']")
+    phase_is(browser, "AWAITING")
+    pressed(browser, "[data-wallet='alipay']")
+    waited(browser, "!document.getElementById('pay').disabled")
+    pressed(browser, "#pay")
+    phase_is(browser, "PAID")
+    waited(browser, "document.getElementById('channel-rows').textContent.includes('支付宝')")
+    pressed(browser, "[data-card='paid']")                              # "I have paid": the number on the phone
+    waited(browser, "document.getElementById('notice').textContent.includes('Ours, and paid')")
+    pressed(browser, "[data-fault='channel_down'][data-channel='unionpay']")
+    waited(browser, "document.querySelector(\"[data-fault='channel_down'][data-channel='unionpay']\").ariaPressed === 'true'")
+    assert browser.execute_script("return document.querySelectorAll(\"#matrix [aria-pressed='true']\").length") == 1
+    pressed(browser, f"[data-gtin='{NOODLES}']")
+    pressed(browser, "[data-key='PAY']")
+    phase_is(browser, "AWAITING")
+    for key in ("PARK", "ENTER"):
+        pressed(browser, f"[data-key='{key}']")
+    phase_is(browser, "IDLE")
+    waited(browser, "document.querySelector('#unsettled button') !== null")
+    pressed(browser, "#unsettled button")                               # the phone pays after all
+    waited(browser, "document.querySelector('#unsettled div') === null")
+
+
 @pytest.mark.parametrize("width", [1440, 1280, 1024])
 def test_the_page_fits_its_window(url: str, browser: Any, width: int):
     browser.set_window_size(width, 1000)
@@ -155,19 +183,23 @@ def test_the_readmes_picture(url: str, browser: Any):
     from PIL import Image
 
     browser.get(url)
-    for codes, key in (((TEA, NOODLES), "CASH"), ((NOODLES, NOODLES, "6901845042627"), "PAY"), ((TEA,), "CASH")):
+    for codes, pressed_keys, wallet in (((TEA,), "PAY", "ecny"), ((NOODLES, NOODLES, "6901845042627"), "1 PAY", "wechat"),
+                                        ((NOODLES,), "2 PAY", "alipay"), ((TEA,), "5 PAY", "card"), ((TEA, NOODLES), "CASH", "")):
         for code in codes:
             posted(url, "scan", code=code)
-        posted(url, "key", key=key)
-        if key == "PAY":
+        for key in pressed_keys.split():
+            posted(url, "key", key=key)
+        if wallet:
             phase_is(browser, "AWAITING")
-            posted(url, "phone/scan", wallet="wechat")
+            posted(url, "card/tap") if wallet == "card" else posted(url, "phone/scan", wallet=wallet)
         phase_is(browser, "PAID")
+    posted(url, "scan", code=TEA)
+    posted(url, "key", key="HOLD")
     for code in ("2100001005122", TEA, "6901845042993", TEA):
         posted(url, "scan", code=code)
     posted(url, "key", key="PAY")
     phase_is(browser, "AWAITING")
-    waited(browser, "document.querySelectorAll('.strip img').length === 3")
+    waited(browser, "document.querySelectorAll('.strip img').length === 6")
     browser.set_window_size(1440, browser.execute_script("return document.documentElement.scrollHeight") + 139)
     waited(browser, "[...document.images].every((i) => i.complete)")
     assert read_qr(browser, Image)
