@@ -18,7 +18,7 @@ from device.config import ChannelConfig, account_of
 from device.daemon import broker_tls
 from device.doctor_keys import Reading
 from device.doctor_look import Finding, Look
-from device.drivers.channel_bytes import Request
+from device.drivers.channels.codec_bytes import Request
 from device.drivers.registry import drivers_of
 from device.sealed import HOLDER
 from device.txn.effects import Intent, QueryOrder
@@ -57,7 +57,7 @@ def channels(look: Look) -> Iterator[Finding]:
 
 
 async def _channel(c: ChannelConfig, driver: Any, box_no: str) -> list[Finding]:
-    from device.drivers.channel_https import Lines, NoAnswer
+    from device.drivers.channels.https import Lines, NoAnswer
 
     part, parts = f"channel.{c.name}", urlsplit(c.base_url)
     if (fault := _name_fault(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))):

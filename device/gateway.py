@@ -1,6 +1,6 @@
 """`tillbox gateway activate`: a technician's code becomes this box's terminal; and what the key file then tells the configuration.
 
-Knows files, the line and what to say.  The exchange is `channel_gateway_activation.py`.
+Knows files, the line and what to say.  The exchange is `channels/gateway_activation.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from device.ask import runs
 from device.config import WALLETS, ChannelConfig, Config
-from device.drivers.channel_terminal_bytes import Held, held_of, held_text
+from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import KeyFile, PlainFile, make, read
 from device.errors import DriverGone, Outside
 from device.key_store import KeyStore, store_of
@@ -69,8 +69,8 @@ def activate(config: Config, text: str, *, again: bool, vendor: str = "") -> int
 
 
 def _activate_here(config: Config, c: ChannelConfig, text: str) -> str:
-    from device.drivers.channel_gateway_activation import Activation
-    from device.drivers.channel_gateway_key_bytes import code_of, fingerprint
+    from device.drivers.channels.gateway_activation import Activation
+    from device.drivers.channels.gateway_key_bytes import code_of, fingerprint
 
     code = code_of(text)
     device = _device(c)
@@ -85,8 +85,8 @@ def _activate_here(config: Config, c: ChannelConfig, text: str) -> str:
 
 def _activate_there(config: Config, c: ChannelConfig, text: str, vendor: str) -> str:
     """At Shouqianba, whose rules these are: the vendor's key signs, a code has a number of uses, and no device name works twice."""
-    from device.drivers import channel_shouqianba_bytes as wire
-    from device.drivers.channel_shouqianba_checkin import day_of
+    from device.drivers.channels import shouqianba_bytes as wire
+    from device.drivers.channels.shouqianba_checkin import day_of
 
     sn, key, app_id = _vendor(vendor)
     probe = Path(c.private_key_file + ".probe")             # a card that is full must not cost the code
@@ -121,7 +121,7 @@ def _vendor(path: str) -> tuple[str, bytes, str]:
 
 def _device(c: ChannelConfig):
     """This device's key pair for one activation, on the card before its public half leaves: a lost answer is asked for again."""
-    from device.drivers.channel_gateway_agreement import Agreement
+    from device.drivers.channels.gateway_agreement import Agreement
 
     path = _device_path(c)
     held = read(path, 4096, which=WHICH)
@@ -140,7 +140,7 @@ def _device_path(c: ChannelConfig) -> Path:
 
 
 async def _asked(c: ChannelConfig, request, hint: str = "the same code again asks for the same terminal"):
-    from device.drivers.channel_https import Lines, NoAnswer
+    from device.drivers.channels.https import Lines, NoAnswer
 
     name = {"shouqianba": "Shouqianba"}.get(c.dialect, "the gateway")
     lines = Lines(c.base_url, name, connect_s=5, read_s=15, at_once=1, ca_file=c.ca_file, client_cert=c.client_cert_file)

@@ -18,7 +18,7 @@ import msgspec
 
 from device.config import SECTIONS, ChannelConfig, Config
 from device.drivers import private_file
-from device.drivers.channel_accounts import KeySet
+from device.drivers.channels.accounts import KeySet
 from device.errors import Outside
 from device.sealed import ACCOUNT, HOLDER, NONCE_BYTES, Held, Name, SealingKey, holder_of, named, sealed_by
 from device.types import Account

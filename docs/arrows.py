@@ -121,12 +121,18 @@ def _neighbours(arrow: Arrow) -> bool:
     """Whether an arrow inside one room is allowed: only drivers are kept apart, and console, broker and drivers from each other."""
     if floor_of(arrow.source) != floor_of(arrow.target) or floor_of(arrow.source).room != "outside":  # type: ignore[union-attr]
         return True
+    if arrow.target in DRIVERS_SHARED or arrow.source in DRIVERS_SEEING_ALL:
+        return True
     folder, _, name = arrow.source.rpartition("/")
     if folder != arrow.target.rpartition("/")[0]:
-        return arrow.target in DRIVERS_SHARED
-    if folder != "device/drivers" or arrow.target in DRIVERS_SHARED or arrow.source in DRIVERS_SEEING_ALL:
+        return False
+    if not folder.startswith("device/drivers"):
         return True
-    return name.split("_")[0] == arrow.target.rpartition("/")[2].split("_")[0]
+    return _family(name) == _family(arrow.target.rpartition("/")[2])
+
+
+def _family(name: str) -> str:
+    return name.removesuffix(".py").split("_")[0]
 
 
 def _names(floor: Floor, path: str, text: str) -> Iterator[Breach]:

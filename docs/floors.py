@@ -35,11 +35,13 @@ BELOW_BOX = frozenset({"ground", "vocabulary", "core", "stores", "outside"})
 # The first floor whose pattern fits a file is its floor.
 FLOORS: tuple[Floor, ...] = (
     Floor(0, "ground", "words, codecs and pure halves; bytes in, values out",
-          ("device/__init__.py", "device/*/__init__.py", "device/types.py", "device/errors.py", "device/config.py",
+          ("device/__init__.py", "device/*/__init__.py", "device/*/*/__init__.py",
+           "device/types.py", "device/errors.py", "device/config.py",
            "device/rules.py", "device/clock.py", "device/goods.py", "device/price_file.py", "device/sealed.py",
            "device/store_forward/token.py",
            "device/store_forward/es256.py", "device/mqtt/topics.py", "device/mqtt/wire.py", "device/mqtt/*_wire.py",
-           "device/drivers/*_keys.py", "device/drivers/*_bytes.py"),
+           "device/drivers/*_keys.py", "device/drivers/*_bytes.py",
+           "device/drivers/*/*_bytes.py"),
           may=frozenset(), never=IMPURE, third=MSGSPEC),
     Floor(1, "vocabulary", "what the outside reports, what it should do, what the screen shows",
           ("device/txn/inputs.py", "device/txn/effects.py", "device/txn/screen.py"),
@@ -51,7 +53,7 @@ FLOORS: tuple[Floor, ...] = (
           ("device/store_forward/*.py",),
           may=frozenset({"ground"})),
     Floor(3, "outside", "drivers, channels, signer, broker: slow, rude and sometimes gone",
-          ("device/drivers/*.py", "device/mqtt/*.py"),
+          ("device/drivers/*.py", "device/drivers/*/*.py", "device/mqtt/*.py"),
           may=frozenset({"ground", "vocabulary"})),
     Floor(4, "box", "the one writer, and what makes what runs equal what is wanted",
           ("device/box.py",),
@@ -73,7 +75,8 @@ FLOORS: tuple[Floor, ...] = (
 # Inside a folder arrows may point sideways, but no driver leans on another: these are the neighbours each may share.
 # A family (the first word of the name: printer_tcp, printer_driver) may also lean on itself.
 DRIVERS_SHARED = frozenset({"device/drivers/contract.py", "device/drivers/input_line.py", "device/drivers/private_file.py",
-                            "device/drivers/qr_bits.py"})
+                            "device/drivers/qr_bits.py", "device/drivers/channels/https.py",
+                            "device/drivers/channels/chain.py", "device/drivers/channels/rsa.py"})
 DRIVERS_SEEING_ALL = frozenset({"device/drivers/registry.py"})
 
 # Each arrow or name here breaks the table and is let through, with its

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device.box import Box
-from device.drivers.channel_sim import ChannelSim
+from device.drivers.channels.sim import ChannelSim
 from device.drivers.signer_file import FileSigner
 from device.mqtt import topics, wire
 from device.pace import WATCH_MS, wait_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from device.drivers.channel_card import CardTerminal
+from device.drivers.channels.card import CardTerminal
 from device.txn.effects import ChargeCard, Intent
 from device.txn.inputs import ChannelSaid, DeviceSaid
 from device.types import Account

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 import pytest
 
-from device.drivers.channel_alipay import AlipayCodec
-from device.drivers.channel_alipay_bytes import opened
-from device.drivers.channel_alipay_cert import AlipayKeys
-from device.drivers.channel_bytes import Reply
+from device.drivers.channels.alipay import AlipayCodec
+from device.drivers.channels.alipay_bytes import opened
+from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.codec_bytes import Reply
 from device.txn.effects import ChargeCode, Intent, PlaceOrder
 from device.types import Account
 from sim.channels.alipay import AlipayRules

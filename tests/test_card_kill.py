@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from device.box import Box
-from device.drivers.channel_card import CALLS, CardTerminal
-from device.drivers.channel_card_line import serial_line
+from device.drivers.channels.card import CALLS, CardTerminal
+from device.drivers.channels.card_line import serial_line
 from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn import books

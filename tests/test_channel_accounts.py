@@ -15,8 +15,8 @@ import pytest
 from device.box import Box
 from device.config import account_of, to_terms
 from device.daemon import Daemon
-from device.drivers.channel_accounts import ChannelAccounts
-from device.drivers.channel_terminal_bytes import Held, held_of, held_text
+from device.drivers.channels.accounts import ChannelAccounts
+from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.registry import drivers_of
 from device.store_forward.journal import Journal
 from device.txn.effects import CloseOrder, FetchBill, PlaceOrder, QueryOrder, RefundOrder

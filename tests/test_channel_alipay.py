@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from device.drivers import channel_alipay_bytes as wire
-from device.drivers.channel_alipay import AlipayCodec
-from device.drivers.channel_alipay_cert import AlipayKeys
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_https import FOLLOWS_MAX, HttpsChannel, told, unbuildable
+from device.drivers.channels import alipay_bytes as wire
+from device.drivers.channels.alipay import AlipayCodec
+from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.https import FOLLOWS_MAX, HttpsChannel, told, unbuildable
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

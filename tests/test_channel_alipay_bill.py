@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from device.drivers import channel_alipay_bill_bytes as bill
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels import alipay_bill_bytes as bill
+from device.drivers.channels.codec_bytes import BillRow
 from sim.channels.alipay_bill import GbkName
 
 HEAD = "支付宝交易号,商户订单号,业务类型,商品名称,完成时间,订单金额（元）,商家实收（元）,退款批次号/请求号,服务费（元）"

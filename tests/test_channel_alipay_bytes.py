@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from device.drivers import channel_alipay_bytes as alipay
-from device.drivers.channel_alipay_cert import number_of, pem_of
-from device.drivers.channel_alipay_words_bytes import fen_of
-from device.drivers.channel_bytes import Reply
+from device.drivers.channels import alipay_bytes as alipay
+from device.drivers.channels.alipay_cert import number_of, pem_of
+from device.drivers.channels.alipay_words_bytes import fen_of
+from device.drivers.channels.codec_bytes import Reply
 from device.txn.effects import Intent
 from device.types import Account
 
@@ -130,7 +130,7 @@ def test_a_reply_that_alipay_once_signed_holds_with_its_escapes_untouched() -> N
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    from device.drivers.channel_rsa import public_key
+    from device.drivers.channels.rsa import public_key
 
     envelope = alipay.opened(Reply(200, {}, SANDBOX_REPLY), "alipay.offline.material.image.upload")
     key = public_key(pem_of(SANDBOX_KEY.encode()))                    # bare base64, as the portal shows it

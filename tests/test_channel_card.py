@@ -9,9 +9,9 @@ import random
 import msgspec
 import pytest
 
-from device.drivers import channel_card_frame_bytes as frame
-from device.drivers.channel_card import CardTerminal
-from device.drivers.channel_card_line import serial_line, tcp_line
+from device.drivers.channels import card_frame_bytes as frame
+from device.drivers.channels.card import CardTerminal
+from device.drivers.channels.card_line import serial_line, tcp_line
 from device.errors import DriverBusy, DriverGone
 from device.txn.effects import ChargeCard, CloseOrder, QueryOrder, QueryRefund, RefundIntent, RefundOrder
 from device.txn.inputs import ChannelSaid, DeviceSaid, RefundWord, Said

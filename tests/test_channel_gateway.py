@@ -8,10 +8,10 @@ import itertools
 import msgspec
 import pytest
 
-from device.drivers import channel_gateway_key_bytes as keys
-from device.drivers.channel_bytes import Reply, Request
-from device.drivers.channel_gateway import ASKED_MAX, GatewayCodec
-from device.drivers.channel_https import told
+from device.drivers.channels import gateway_key_bytes as keys
+from device.drivers.channels.codec_bytes import Reply, Request
+from device.drivers.channels.gateway import ASKED_MAX, GatewayCodec
+from device.drivers.channels.https import told
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

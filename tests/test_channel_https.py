@@ -11,9 +11,9 @@ import threading
 
 import pytest
 
-from device.drivers.channel_bytes import Request
-from device.drivers.channel_https import IDLE_S_MAX, REPLY_BYTES_MAX, HttpsChannel, Lines, NoAnswer
-from device.drivers.channel_wechat import WechatCodec
+from device.drivers.channels.codec_bytes import Request
+from device.drivers.channels.https import IDLE_S_MAX, REPLY_BYTES_MAX, HttpsChannel, Lines, NoAnswer
+from device.drivers.channels.wechat import WechatCodec
 from device.txn.effects import Intent, QueryOrder
 from device.txn.inputs import Said
 from device.types import Account

@@ -9,10 +9,10 @@ import json
 import msgspec
 import pytest
 
-from device.drivers import channel_shouqianba_bytes as wire
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_https import HttpsChannel, told
-from device.drivers.channel_shouqianba import ShouqianbaCodec
+from device.drivers.channels import shouqianba_bytes as wire
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.https import HttpsChannel, told
+from device.drivers.channels.shouqianba import ShouqianbaCodec
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from device.drivers import channel_unionpay_bytes as wire
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_https import HttpsChannel, told, unbuildable
-from device.drivers.channel_unionpay import UNIONPAY, UnionpayCodec
-from device.drivers.channel_unionpay_bill_bytes import _moment as moment
+from device.drivers.channels import unionpay_bytes as wire
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.https import HttpsChannel, told, unbuildable
+from device.drivers.channels.unionpay import UNIONPAY, UnionpayCodec
+from device.drivers.channels.unionpay_bill_bytes import _moment as moment
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

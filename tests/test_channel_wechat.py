@@ -13,13 +13,13 @@ import threading
 
 import pytest
 
-from device.drivers import channel_wechat_bytes as wire
-from device.drivers import channel_wechat_word_bytes as words
-from device.drivers.channel_bytes import Reply, cut_bytes
-from device.drivers.channel_https import HttpsChannel
-from device.drivers.channel_sim import ChannelSim
-from device.drivers.channel_wechat import WechatCodec
-from device.drivers.channel_wechat_certificates import open_sealed
+from device.drivers.channels import wechat_bytes as wire
+from device.drivers.channels import wechat_word_bytes as words
+from device.drivers.channels.codec_bytes import Reply, cut_bytes
+from device.drivers.channels.https import HttpsChannel
+from device.drivers.channels.sim import ChannelSim
+from device.drivers.channels.wechat import WechatCodec
+from device.drivers.channels.wechat_certificates import open_sealed
 from device.txn.effects import CloseOrder, Intent, PlaceOrder, QueryOrder, QueryRefund, RefundIntent, RefundOrder
 from device.txn.inputs import ChannelSaid, DeviceSaid, QrReady, RefundWord, Said
 from device.types import Account

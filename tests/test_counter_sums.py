@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from device.ask import DaemonAway, ask
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import channel_fen, cloud_sums, is_copy, order_no_of, paper_fen, summary

@@ -11,11 +11,11 @@ import pytest
 
 from device.__main__ import main
 from device.config import parse_toml
-from device.drivers import channel_gateway_key_bytes as keys
 from device.drivers import private_file
-from device.drivers.channel_gateway_activation import Activation
-from device.drivers.channel_gateway_agreement import Agreement
-from device.drivers.channel_terminal_bytes import Held, held_of
+from device.drivers.channels import gateway_key_bytes as keys
+from device.drivers.channels.gateway_activation import Activation
+from device.drivers.channels.gateway_agreement import Agreement
+from device.drivers.channels.terminal_bytes import Held, held_of
 from device.drivers.registry import drivers_of
 from device.gateway import with_terminal
 from device.txn.effects import QueryOrder

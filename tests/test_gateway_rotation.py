@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from device.drivers import channel_gateway_rotation as rotation
 from device.drivers import private_file
-from device.drivers.channel_accounts import KeySet
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_gateway import GatewayCodec
-from device.drivers.channel_gateway_agreement import Agreement
-from device.drivers.channel_https import HttpsChannel
-from device.drivers.channel_terminal_bytes import Held, held_of, held_text
+from device.drivers.channels import gateway_rotation as rotation
+from device.drivers.channels.accounts import KeySet
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.gateway import GatewayCodec
+from device.drivers.channels.gateway_agreement import Agreement
+from device.drivers.channels.https import HttpsChannel
+from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
 from device.drivers.registry import CHANNELS
 from device.errors import DriverGone

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from device.config import parse, to_terms
-from device.drivers.channel_https import told
+from device.drivers.channels.https import told
 from device.txn import facts as wire
 from device.txn.effects import ChargeCode, CloseOrder, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 from device.txn.inputs import Rang, RefundWord, Said, Scanned

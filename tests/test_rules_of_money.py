@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from device.config import parse, to_terms
-from device.drivers import channel_gateway_bytes, channel_unionpay_bytes, channel_wechat_bytes
+from device.drivers.channels import gateway_bytes, unionpay_bytes, wechat_bytes
 from device.errors import ConfigError, JournalUnreadable
 from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
@@ -80,8 +80,8 @@ def test_rule_1_every_retry_is_byte_identical_whatever_was_configured_meanwhile(
 
     def requests() -> list:
         intent = counter.box.books.orders[no].intent
-        return [channel_wechat_bytes.order_call("place", intent), channel_gateway_bytes.order_call("place", intent),
-                channel_unionpay_bytes.place_request(intent)]
+        return [wechat_bytes.order_call("place", intent), gateway_bytes.order_call("place", intent),
+                unionpay_bytes.place_request(intent)]
     first = requests()
     counter.wall = "2026-09-01T10:04:00+08:00"
     counter.tell(Configured(msgspec.structs.replace(counter.terms, shop_zh="别的店", accounts=(Account("wechat", "wechat:2"),))))

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from device.config import MASK, show
-from device.drivers.channel_accounts import KeySet
-from device.drivers.channel_bytes import Reply, Request
-from device.drivers.channel_gateway_key_bytes import Code
-from device.drivers.channel_terminal_bytes import Held
+from device.drivers.channels.accounts import KeySet
+from device.drivers.channels.codec_bytes import Reply, Request
+from device.drivers.channels.gateway_key_bytes import Code
+from device.drivers.channels.terminal_bytes import Held
 from device.sealed import Held as SealedHeld
 from device.sealed import SealingKey
 from device.txn.desk import Code as DeskCode

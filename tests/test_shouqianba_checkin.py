@@ -11,11 +11,11 @@ import pytest
 
 from device.config import parse, parse_toml, to_terms
 from device.daemon import _ruled
-from device.drivers import channel_shouqianba_checkin as checkin
 from device.drivers import private_file
-from device.drivers.channel_accounts import KeySet
-from device.drivers.channel_shouqianba import ShouqianbaCodec
-from device.drivers.channel_terminal_bytes import Held, held_of, held_text
+from device.drivers.channels import shouqianba_checkin as checkin
+from device.drivers.channels.accounts import KeySet
+from device.drivers.channels.shouqianba import ShouqianbaCodec
+from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
 from device.drivers.registry import CHANNELS, drivers_of
 from device.gateway import with_terminal

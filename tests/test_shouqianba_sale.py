@@ -6,8 +6,8 @@ import asyncio
 
 from device.box import Box
 from device.config import parse, to_terms
-from device.drivers.channel_https import HttpsChannel
-from device.drivers.channel_shouqianba import ShouqianbaCodec
+from device.drivers.channels.https import HttpsChannel
+from device.drivers.channels.shouqianba import ShouqianbaCodec
 from device.runner import Runner
 from device.txn.books import Phase
 from device.txn.effects import FetchBill

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pytest
 
-from device.drivers.channel_unionpay import UnionpayCodec
+from device.drivers.channels.unionpay import UnionpayCodec
 from device.txn.effects import Intent, PlaceOrder
 from device.types import Account
 from sim.channels.keys import key_pair

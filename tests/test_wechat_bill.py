@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from device.drivers.channel_wechat_bill_bytes import rows_of
+from device.drivers.channels.wechat_bill_bytes import rows_of
 from device.txn.effects import ChargeCode, CloseOrder, FetchBill, PlaceOrder, RefundIntent, RefundOrder
 from sim.channels.keys import key_pair, platform
 from tests.test_wechat_codes import SHOP, TEA, Shop

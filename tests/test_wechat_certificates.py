@@ -8,9 +8,9 @@ import datetime
 import msgspec
 import pytest
 
-from device.drivers.channel_https import HttpsChannel
-from device.drivers.channel_wechat import WechatCodec
-from device.drivers.channel_wechat_certificates import certificate_signer
+from device.drivers.channels.https import HttpsChannel
+from device.drivers.channels.wechat import WechatCodec
+from device.drivers.channels.wechat_certificates import certificate_signer
 from device.drivers.private_file import PlainFile
 from device.txn.effects import FetchBill, PlaceOrder, QueryOrder
 from device.txn.inputs import QrReady, Said

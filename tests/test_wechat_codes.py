@@ -9,10 +9,10 @@ import json
 import msgspec
 import pytest
 
-from device.drivers import channel_wechat_v2_bytes as v2
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_https import FOLLOWS_MAX, told
-from device.drivers.channel_wechat import WechatCodec
+from device.drivers.channels import wechat_v2_bytes as v2
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.https import FOLLOWS_MAX, told
+from device.drivers.channels.wechat import WechatCodec
 from device.txn.effects import ChargeCode, CloseOrder, Intent, QueryOrder, RefundIntent, RefundOrder
 from device.txn.inputs import RefundWord, Said
 from device.types import Account

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from device.drivers import channel_wechat_bytes as wire
+from device.drivers.channels import wechat_bytes as wire
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

@@ -16,7 +16,7 @@ import msgspec
 
 from device.config import ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
-from device.drivers.channel_terminal_bytes import Held, held_of, terminal_ok
+from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
 from device.drivers.contract import Driver
 from device.errors import DriverGone, Outside
 from device.sealed import HOLDER, whose
@@ -25,8 +25,8 @@ from device.txn.inputs import DeviceSaid, Input
 from device.types import Account, Found
 
 if TYPE_CHECKING:
-    from device.drivers.channel_accounts import KeySet
-    from device.drivers.channel_https import HttpsChannel
+    from device.drivers.channels.accounts import KeySet
+    from device.drivers.channels.https import HttpsChannel
 
 log = logging.getLogger("tillbox")
 
@@ -178,7 +178,7 @@ def _display_file(config: Config):
 # Channels that speak with an account's keys: sealed, or in the files that box.toml names.
 
 def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path) -> Driver:
-    from device.drivers.channel_accounts import ChannelAccounts
+    from device.drivers.channels.accounts import ChannelAccounts
 
     def opened(account: Account) -> list[HttpsChannel]:
         kept = keys.older(account) if keys is not None else None
@@ -201,7 +201,7 @@ def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path
 
 def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str, state: Path) -> list[HttpsChannel]:
     """A channel for each key of the account, newest first; only the first must be good."""
-    from device.drivers.channel_accounts import KeySet
+    from device.drivers.channels.accounts import KeySet
 
     first, *others = (keys.sets(c, platform_key, ca_file) if keys is not None else []) or [
         KeySet(platform_key=platform_key, ca_file=ca_file, serial_no=c.serial_no)]
@@ -229,9 +229,9 @@ def _with_files(c: ChannelConfig, sealed: KeySet, state: Path) -> KeySet:
 
 
 def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
-    from device.drivers.channel_https import HttpsChannel
-    from device.drivers.channel_wechat import WechatCodec
-    from device.drivers.channel_wechat_bytes import merchants
+    from device.drivers.channels.https import HttpsChannel
+    from device.drivers.channels.wechat import WechatCodec
+    from device.drivers.channels.wechat_bytes import merchants
     merchants(dict(account_of(c).fields))                      # ValueError for a provider's and a shop's numbers that do not fit
     held = {c.platform_key_id: k.platform_key} if k.platform_key else {}
     if not (held or k.api_v3_key):
@@ -245,9 +245,9 @@ def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
 
 
 def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
-    from device.drivers.channel_gateway import GatewayCodec
-    from device.drivers.channel_gateway_rotation import GatewayChannel
-    from device.drivers.channel_https import HttpsChannel
+    from device.drivers.channels.gateway import GatewayCodec
+    from device.drivers.channels.gateway_rotation import GatewayChannel
+    from device.drivers.channels.https import HttpsChannel
     line = {"base_url": c.base_url, "ca_file": k.ca_file, "client_cert": k.client_cert}
     held = terminal_of(c, k)
     if c.dialect == "shouqianba":
@@ -260,8 +260,8 @@ def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
 
 
 def _shouqianba(c: ChannelConfig, k: KeySet, held: Held, line: dict[str, str]) -> HttpsChannel:
-    from device.drivers.channel_shouqianba import ShouqianbaCodec
-    from device.drivers.channel_shouqianba_checkin import ShouqianbaChannel
+    from device.drivers.channels.shouqianba import ShouqianbaCodec
+    from device.drivers.channels.shouqianba_checkin import ShouqianbaChannel
     if k.secret or k.terminal is None:
         raise ValueError("Shouqianba's key changes every day: leave secret out and activate the box")
     # Its replies carry no signature: a line that proves whom it leads to is all there is.
@@ -292,24 +292,24 @@ def terminal_of(c: ChannelConfig, k: KeySet) -> Held:
 
 
 def _unionpay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
-    from device.drivers.channel_https import HttpsChannel
-    from device.drivers.channel_unionpay import UnionpayCodec
+    from device.drivers.channels.https import HttpsChannel
+    from device.drivers.channels.unionpay import UnionpayCodec
     return HttpsChannel(UnionpayCodec(
         account=c.account, private_key_pem=k.private_key, cert_id=k.serial_no, trust_pem=k.platform_key,
         signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=k.ca_file)
 
 
 def _alipay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
-    from device.drivers.channel_alipay import AlipayCodec
-    from device.drivers.channel_alipay_cert import AlipayKeys
-    from device.drivers.channel_https import HttpsChannel
+    from device.drivers.channels.alipay import AlipayCodec
+    from device.drivers.channels.alipay_cert import AlipayKeys
+    from device.drivers.channels.https import HttpsChannel
     return HttpsChannel(AlipayCodec(account=c.account, keys=AlipayKeys(k.private_key, k.platform_key), now_s=time.time,
                                     app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file)
 
 
 def _card(c: ChannelConfig) -> Driver:
-    from device.drivers.channel_card import CardTerminal
-    from device.drivers.channel_card_line import serial_line, tcp_line
+    from device.drivers.channels.card import CardTerminal
+    from device.drivers.channels.card_line import serial_line, tcp_line
     return CardTerminal((lambda: tcp_line(c.host, c.port)) if c.kind == "tcp" else (lambda: serial_line(c.path, c.baud)),
                         account=c.account, terminal_id=c.terminal_id, secret=c.secret.encode())
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from device.drivers import channel_wechat_v2_bytes as v2
+from device.drivers.channels import wechat_v2_bytes as v2
 from sim.channels import server
 from sim.channels.keys import KeyPair, Platform, seal
 from sim.channels.server import Answer, Ask, ChannelServer, Say

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 from sim.channels.memory import kept, put_back
 from sim.channels.tls import TlsRoom
 from sim.counter.files import write

@@ -18,12 +18,12 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from device.drivers.channel_alipay_bill_bytes import rows_of as alipay_rows
-from device.drivers.channel_bytes import BillRow
-from device.drivers.channel_gateway_bytes import bill_word
-from device.drivers.channel_unionpay_bill_bytes import rows_of as unionpay_rows
-from device.drivers.channel_unionpay_bill_bytes import unpacked
-from device.drivers.channel_wechat_bill_bytes import rows_of as wechat_rows
+from device.drivers.channels.alipay_bill_bytes import rows_of as alipay_rows
+from device.drivers.channels.codec_bytes import BillRow
+from device.drivers.channels.gateway_bytes import bill_word
+from device.drivers.channels.unionpay_bill_bytes import rows_of as unionpay_rows
+from device.drivers.channels.unionpay_bill_bytes import unpacked
+from device.drivers.channels.wechat_bill_bytes import rows_of as wechat_rows
 from sim.channels import alipay_bill, memory
 from sim.channels.alipay import AlipayRules
 from sim.channels.alipay_server import AlipayServer

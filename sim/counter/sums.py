@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 
 UNDECIDED = frozenset({"placing", "awaiting", "cancelling", "asking", "returning"})
 NOT_WALLETS = frozenset({"cash", "rounding"})

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from device.drivers import channel_card_frame_bytes as frame
+from device.drivers.channels import card_frame_bytes as frame
 
 OUTCOMES = ("pay", "abandon", "insufficient", "slow")
 HOLDER_MS = 120_000            # without a card for so long it cancels by itself

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, plain
-from device.drivers.channel_wechat_bytes import PROBE_DOUBT, REPLY_AGE_S_MAX, is_signed, merchants
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Reply, Request, Verdict, plain
+from device.drivers.channels.wechat_bytes import PROBE_DOUBT, REPLY_AGE_S_MAX, is_signed, merchants
 
 QR_CHARS_MAX = 512
 CERTIFICATES_MAX = 16

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from device.drivers import channel_gateway_bytes as wire
-from device.drivers import channel_gateway_key_bytes as keys
-from device.drivers.channel_bytes import Reply, Request, Verdict, lie
-from device.drivers.channel_gateway_agreement import Agreement
-from device.drivers.channel_terminal_bytes import terminal_ok
+from device.drivers.channels import gateway_bytes as wire
+from device.drivers.channels import gateway_key_bytes as keys
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels.gateway_agreement import Agreement
+from device.drivers.channels.terminal_bytes import terminal_ok
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

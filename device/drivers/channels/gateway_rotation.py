@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from device.drivers.channel_bytes import Verdict
-from device.drivers.channel_gateway import GatewayCodec
-from device.drivers.channel_gateway_agreement import Agreement
-from device.drivers.channel_https import HttpsChannel, NoAnswer
-from device.drivers.channel_terminal_bytes import Held, held_text
+from device.drivers.channels.codec_bytes import Verdict
+from device.drivers.channels.gateway import GatewayCodec
+from device.drivers.channels.gateway_agreement import Agreement
+from device.drivers.channels.https import HttpsChannel, NoAnswer
+from device.drivers.channels.terminal_bytes import Held, held_text
 from device.drivers.private_file import KeyFile, unkept
 from device.errors import Outside
 from device.txn.inputs import Input

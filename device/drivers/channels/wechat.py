@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from device.drivers import channel_wechat_bytes as wire
-from device.drivers import channel_wechat_v2_bytes as v2
-from device.drivers import channel_wechat_word_bytes as words
-from device.drivers.channel_bytes import Reply, Request, Verdict, lie
-from device.drivers.channel_rsa import private_key
-from device.drivers.channel_wechat_bill_bytes import rows_of
-from device.drivers.channel_wechat_certificates import PlatformKeys
+from device.drivers.channels import wechat_bytes as wire
+from device.drivers.channels import wechat_v2_bytes as v2
+from device.drivers.channels import wechat_word_bytes as words
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels.rsa import private_key
+from device.drivers.channels.wechat_bill_bytes import rows_of
+from device.drivers.channels.wechat_certificates import PlatformKeys
 from device.drivers.private_file import KeyFile
 from device.txn.effects import (
     ChargeCode,

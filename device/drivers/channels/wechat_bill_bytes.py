@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 
 ROWS_MAX = 200_000
 _NEEDED = ("交易时间", "微信订单号", "商户订单号", "交易状态", "订单金额", "商户退款单号", "申请退款金额", "手续费")

@@ -13,8 +13,8 @@ import hashlib
 import re
 from typing import Any
 
-from device.drivers.channel_chain import led, may_sign
-from device.drivers.channel_rsa import private_key, public_key
+from device.drivers.channels.chain import led, may_sign
+from device.drivers.channels.rsa import private_key, public_key
 
 RSA_SIGNATURES = "1.2.840.113549.1.1."       # every RSA signature's OID begins so
 NAME_ORDER = (("CN", "2.5.4.3"), ("OU", "2.5.4.11"), ("O", "2.5.4.10"), ("C", "2.5.4.6"))

@@ -1,6 +1,6 @@
 """What every channel's codec speaks: one request out, one reply in, and what that reply proves.
 
-Pure.  Refuses to know any channel's rules: those are the `channel_NAME_bytes.py` beside it.
+Pure.  Refuses to know any channel's rules: those are the `NAME_bytes.py` beside it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 
 MEMBERS_MAX = 20
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024

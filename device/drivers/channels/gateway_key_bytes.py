@@ -11,8 +11,8 @@ import hmac
 
 import msgspec
 
-from device.drivers.channel_bytes import Reply, Request
-from device.drivers.channel_terminal_bytes import terminal_ok
+from device.drivers.channels.codec_bytes import Reply, Request
+from device.drivers.channels.terminal_bytes import terminal_ok
 
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

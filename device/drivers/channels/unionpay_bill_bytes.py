@@ -14,7 +14,7 @@ import re
 import zipfile
 import zlib
 
-from device.drivers.channel_bytes import BillRow
+from device.drivers.channels.codec_bytes import BillRow
 
 WIDTHS = (3, 11, 11, 6, 10, 19, 12, 4, 2, 21, 2, 32, 2, 6, 10, 13, 13, 4, 15, 2, 2, 6, 2, 4, 32, 1, 21, 15, 1, 15, 32, 13, 13, 8,
           32, 13, 13, 12, 2, 1)      # columns 1 to 40; what follows differs between releases of the file

@@ -7,11 +7,11 @@ sockets.
 
 from __future__ import annotations
 
-from device.drivers import channel_gateway_key_bytes as keys
-from device.drivers.channel_bytes import Reply, Request
-from device.drivers.channel_gateway_agreement import Agreement
-from device.drivers.channel_gateway_bytes import unproven
-from device.drivers.channel_terminal_bytes import Held
+from device.drivers.channels import gateway_key_bytes as keys
+from device.drivers.channels.codec_bytes import Reply, Request
+from device.drivers.channels.gateway_agreement import Agreement
+from device.drivers.channels.gateway_bytes import unproven
+from device.drivers.channels.terminal_bytes import Held
 
 
 class Activation:

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from device.drivers.channel_bytes import Verdict
-from device.drivers.channel_https import Health, HttpsChannel, told
+from device.drivers.channels.codec_bytes import Verdict
+from device.drivers.channels.https import Health, HttpsChannel, told
 from device.drivers.private_file import KeyFile
 from device.errors import Outside
 from device.sealed import holder_of

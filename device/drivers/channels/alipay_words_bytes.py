@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from device.drivers import channel_alipay_bytes as wire
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
+from device.drivers.channels import alipay_bytes as wire
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
 
 QR_CHARS_MAX = 512
 QR_LIFE_S = 7_200                      # whatever end we asked for

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from device.drivers import channel_wechat_bytes as wire
-from device.drivers import channel_wechat_word_bytes as words
-from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.drivers.channels import wechat_bytes as wire
+from device.drivers.channels import wechat_word_bytes as words
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict
 from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 from device.txn.inputs import BillSaid, ChannelSaid, DeviceSaid, Input, QrReady, RefundSaid, RefundWord, Said
 

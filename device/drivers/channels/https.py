@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict
 from device.txn.effects import (
     ChargeCard,
     ChargeCode,

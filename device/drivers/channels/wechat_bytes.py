@@ -1,7 +1,7 @@
 """WeChat Pay API v3: requests out, and what proves a reply.
 
 Knows the requests of its calls and the text that is signed on either side.  Refuses to know sockets, clocks and keys: the
-time and the checking of a signature are handed in; and what a proven reply says: that is `channel_wechat_word_bytes.py`.
+time and the checking of a signature are handed in; and what a proven reply says: that is `wechat_word_bytes.py`.
 
 A request body is built from the frozen intent alone, keys in one fixed order, so a retry is the same bytes; only time
 stamp, nonce and signature in the header differ.  Source: WeChat Pay merchant documentation, API v3 (Native payment,
@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, cut_bytes
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Reply, Request, cut_bytes
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 PROBE = "WECHATPAY/SIGNTEST/"        # deliberately wrong signatures, sent now and then to see whether we check

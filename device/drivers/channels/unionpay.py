@@ -17,11 +17,11 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-from device.drivers import channel_unionpay_bytes as wire
-from device.drivers.channel_bytes import Reply, Request, Verdict, lie
-from device.drivers.channel_chain import led
-from device.drivers.channel_rsa import private_key
-from device.drivers.channel_unionpay_bill_bytes import rows_of, unpacked
+from device.drivers.channels import unionpay_bytes as wire
+from device.drivers.channels.chain import led
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels.rsa import private_key
+from device.drivers.channels.unionpay_bill_bytes import rows_of, unpacked
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

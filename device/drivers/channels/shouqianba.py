@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from device.drivers import channel_shouqianba_bytes as wire
-from device.drivers.channel_bytes import Reply, Request, Verdict
+from device.drivers.channels import shouqianba_bytes as wire
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict
 from device.txn.effects import ChargeCode, CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 
 DIALECT = "shouqianba"

@@ -12,11 +12,11 @@ import datetime
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from device.drivers import channel_shouqianba_bytes as wire
-from device.drivers.channel_bytes import Reply, Request, Verdict
-from device.drivers.channel_https import HttpsChannel, NoAnswer
-from device.drivers.channel_shouqianba import ShouqianbaCodec
-from device.drivers.channel_terminal_bytes import Held, held_text
+from device.drivers.channels import shouqianba_bytes as wire
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict
+from device.drivers.channels.https import HttpsChannel, NoAnswer
+from device.drivers.channels.shouqianba import ShouqianbaCodec
+from device.drivers.channels.terminal_bytes import Held, held_text
 from device.drivers.private_file import KeyFile, unkept
 from device.errors import Outside
 from device.txn.effects import ChargeCode, Effect

@@ -16,10 +16,10 @@ import base64
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from device.drivers import channel_wechat_bytes as wire
-from device.drivers import channel_wechat_word_bytes as words
-from device.drivers.channel_bytes import Reply
-from device.drivers.channel_rsa import public_key
+from device.drivers.channels import wechat_bytes as wire
+from device.drivers.channels import wechat_word_bytes as words
+from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.rsa import public_key
 from device.drivers.private_file import KeyFile
 from device.errors import Outside
 

@@ -11,8 +11,17 @@ from typing import Any
 
 import msgspec
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, cut_bytes, lie, plain
-from device.drivers.channel_terminal_bytes import KEY, terminal_ok
+from device.drivers.channels.codec_bytes import (
+    OrderFields,
+    RefundFields,
+    Reply,
+    Request,
+    Verdict,
+    cut_bytes,
+    lie,
+    plain,
+)
+from device.drivers.channels.terminal_bytes import KEY, terminal_ok
 
 PAYWAYS = {"alipay": "2", "wechat": "3", "unionpay": "17"}             # what a QR can be asked for
 WALLETS = {"1": "alipay", "2": "alipay", "3": "wechat", "4": "baidu", "5": "jd", "6": "qq", "7": "nfc", "8": "lakala",

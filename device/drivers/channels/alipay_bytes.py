@@ -1,7 +1,7 @@
 """Alipay OpenAPI gateway 1.0, the envelope: parameters out, the signed inner bytes of a reply in.
 
 Knows how a call is put together from the frozen intent, what text is signed on either side, and where in a reply the
-signed bytes lie.  Refuses to know sockets, clocks and keys, and what a reply proves: that is `channel_alipay_words_bytes.py`.
+signed bytes lie.  Refuses to know sockets, clocks and keys, and what a reply proves: that is `alipay_words_bytes.py`.
 
 What makes or moves money (precreate, pay, refund) carries the intent's own time, so a retry is the same bytes; what only
 asks or undoes names nothing but its number and carries the time it is sent at.
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Reply, Request
 
 GATEWAY_PATH = "/gateway.do"
 PLACE, PAY, QUERY = "alipay.trade.precreate", "alipay.trade.pay", "alipay.trade.query"

@@ -12,10 +12,10 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol
 
-from device.drivers import channel_card_bytes as wire
-from device.drivers import channel_card_frame_bytes as frame
-from device.drivers.channel_bytes import Verdict
-from device.drivers.channel_https import told
+from device.drivers.channels import card_bytes as wire
+from device.drivers.channels import card_frame_bytes as frame
+from device.drivers.channels.codec_bytes import Verdict
+from device.drivers.channels.https import told
 from device.errors import DriverGone, Outside
 from device.txn.effects import ChargeCard, CloseOrder, Effect, QueryOrder, QueryRefund, RefundOrder
 from device.txn.inputs import DeviceSaid, Input

@@ -13,8 +13,8 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from device.drivers.channel_bytes import OrderFields, Reply, Request, Verdict, cut_bytes, lie, plain
-from device.drivers.channel_wechat_bytes import asking
+from device.drivers.channels.codec_bytes import OrderFields, Reply, Request, Verdict, cut_bytes, lie, plain
+from device.drivers.channels.wechat_bytes import asking
 
 MICROPAY_PATH, REVERSE_PATH = "/pay/micropay", "/secapi/pay/reverse"
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))

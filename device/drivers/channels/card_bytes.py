@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Verdict, lie
-from device.drivers.channel_card_frame_bytes import Message
+from device.drivers.channels.card_frame_bytes import Message
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Verdict, lie
 
 AMOUNT = re.compile(r"[1-9][0-9]{0,8}")
 REFERENCE = re.compile(r"[0-9A-Z-]{1,11}")     # too short for any card number

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from device.drivers import channel_alipay_bytes as wire
-from device.drivers import channel_alipay_words_bytes as words
-from device.drivers.channel_alipay_bill_bytes import rows_of
-from device.drivers.channel_alipay_cert import AlipayKeys
-from device.drivers.channel_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels import alipay_bytes as wire
+from device.drivers.channels import alipay_words_bytes as words
+from device.drivers.channels.alipay_bill_bytes import rows_of
+from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from device.drivers.channel_bytes import BillRow, OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
-from device.drivers.channel_gateway_key_bytes import WALLETS
+from device.drivers.channels.codec_bytes import BillRow, OrderFields, RefundFields, Reply, Request, Verdict, lie, plain
+from device.drivers.channels.gateway_key_bytes import WALLETS
 
 QR_CHARS_MAX = 512
 ORDER_WORDS = {

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 
-from device.drivers.channel_bytes import OrderFields, RefundFields, Reply, Request, Verdict, lie
+from device.drivers.channels.codec_bytes import OrderFields, RefundFields, Reply, Request, Verdict, lie
 
 PAY_PATH = "/gateway/api/backTransReq.do"
 QUERY_PATH = "/gateway/api/queryTrans.do"
