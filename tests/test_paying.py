@@ -160,6 +160,21 @@ def test_the_reversal_waits_until_the_channel_takes_it():
     assert undo.not_before_ms == made_ms + 15_000
 
 
+@pytest.mark.parametrize("cause", ["CANCEL", "time-out"])
+def test_no_goods_are_given_on_a_code_whose_reversal_was_sent(cause):
+    """The slip would say "booked when paid" while our own undo takes the money back."""
+    counter, no = paying_by_code()
+    if cause == "CANCEL":
+        counter.press("CANCEL")
+    else:
+        counter.mono_ms += 45_000
+        counter.tell(Rang(("order", no)))
+    assert no in counter.wants("CloseOrder")
+    verdict = counter.press("PARK ENTER")
+    assert verdict.refused and not counter.box.books.orders[no].park and counter.order_no == no
+    assert not counter.press("PARK CANCEL").refused and counter.box.books.orders[no].park == "give_back"
+
+
 def test_goods_given_on_a_code_are_never_reversed():
     counter, no = paying_by_code()
     counter.press("PARK ENTER")

@@ -250,6 +250,8 @@ def _park(b: Books, d: Desk, policy: str, at: Stamp) -> Verdict:
         return Verdict(desk={"mode": ""})
     if policy == "book" and order.intent.amount_fen < b.basket.due_fen:
         return refuse("park_part", due=yuan(b.basket.due_fen - order.intent.amount_fen))
+    if policy == "book" and order.undoing:            # our own undo takes back what the goods would be given for
+        return refuse("park_undoing")
     slip, no = b.slips_made + 1, order.intent.order_no
     facts: list[Fact] = [OrderParked(no, policy, slip),
                          paper_due(b, "park", no, park_paper(d.terms, order, policy, slip, at))]

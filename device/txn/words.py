@@ -20,6 +20,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "present_card": ("请在刷卡机上付款", "Pay at the card terminal"),
     "part_over": ("超过应付 {due}", "More than the {due} still due"),
     "part_paid": ("已付 {paid}，尚欠 {due}", "{paid} paid, {due} still due"),
+    "park_undoing": ("撤销已发出，款会退回：请勿交货，按 CANCEL 留货，或收现金",
+                     "The undo is on its way and gives the money back: keep the goods with CANCEL, or take cash"),
     "park_part": ("尚有 {due} 未付：只能不交货转挂", "{due} more is due: it can only be parked with the goods kept"),
     "instalments_set": ("花呗分期 {n} 期：请按 PAY 或 CODE", "{n} instalments: press PAY or CODE"),
     "instalments_bad": ("分期卡无效：仅 3、6、12 期", "No such instalment card: 3, 6 or 12 months"),
