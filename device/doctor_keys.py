@@ -35,6 +35,7 @@ THIEF: dict[tuple[str, str], str] = {
     ("alipay", "secret"): "together with the partner's private key do all that for this shop; alone nothing",
     ("unionpay", "private_key"):
         "take orders in the shop's name, give its takings back to their payers, and read its settlement files",
+    ("card", "secret"): "with a hand on its cable pass for the terminal towards this box; nothing from afar, and no money",
     ("gateway", "terminal_key"):
         "sell as this one terminal and give its own sales back to their payers, until the gateway revokes it; no other "
         "terminal's, and no money to a stranger",

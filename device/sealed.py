@@ -22,10 +22,11 @@ SEAL_KEY = re.compile(rb"[!-~]{43,256}")         # 256 bits take 43 characters o
 TAIL = ".sealed"
 
 # What names an account at its channel: a key belongs to it, whatever the box calls the account.
-HOLDER = {"wechat": "mchid", "alipay": "appid", "unionpay": "mchid", "gateway": "terminal_id"}
+HOLDER = {"wechat": "mchid", "alipay": "appid", "unionpay": "mchid", "gateway": "terminal_id",
+          "card": "terminal_id"}
 # Which secrets a channel may have sealed here, in the words of box.toml.
 KINDS = {"wechat": ("private_key", "secret", "client_cert", "api_v3_key"), "alipay": ("private_key", "secret"),
-         "unionpay": ("private_key",), "gateway": ("terminal_key",)}
+         "unionpay": ("private_key",), "gateway": ("terminal_key",), "card": ("secret",)}
 ACCOUNT = "account"                              # not a key: what box.toml said of an account, for when it says it no more
 
 

@@ -1,6 +1,6 @@
 """`python -m sim.demo`: the whole counter on this machine, one URL; or a scripted day without a browser.
 
-    python -m sim.demo [--port 8600] [--state DIR] [--profile all|gateway] [--day FILE] [--json]
+    python -m sim.demo [--port 8600] [--state DIR] [--profile all|gateway] [--day FILE] [--record] [--json]
 
 Without `--day` it serves the counter page until Ctrl-C.  With it, the steps go through the same HTTP calls on a free
 port; with `--json` every step is a JSON line `{"step", "call", "ok", "answer", ...}` and the last line is the summary,
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, default="all",
                         help="channels of the box: all, or the gateway alone, without any merchant's key")
     parser.add_argument("--day", type=Path, metavar="FILE", help="play this day without a browser")
+    parser.add_argument("--record", action="store_true", help="write every message to the cloud and back to payloads.jsonl")
     parser.add_argument("--json", action="store_true", help="one JSON line a step, the summary last")
     args = parser.parse_args(argv)
     try:
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: stopping.set())
     folder = args.state or Path(tempfile.mkdtemp(prefix="tillbox-"))
-    counter, server = Counter(folder, profile=args.profile, scale=scale), None
+    counter, server = Counter(folder, profile=args.profile, scale=scale, record=args.record), None
     try:
         server = CounterServer(counter, 0 if steps else args.port)
         counter.start()

@@ -1,7 +1,7 @@
 """Looks for secrets where none may be, in every spelling that a program is likely to give them.
 
-`found` takes secrets by name and returns where each turned up.  It reads files whole, rows of SQLite besides (a long one lies in
-pieces on its pages), and unpacks zlib, which batches of records travel in.
+`secrets_stayed` does it for a whole demo.  `found` takes secrets by name and returns where each turned up: in files whole, in
+rows of SQLite besides (a long one lies in pieces on its pages), and in what zlib packed, which batches of records travel in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+from sim.recorder import recorded
+
 PIECE = 24                     # bytes of a long secret that count as the whole: half a key in a log is a key in a log
-TOLD_MIN = 12                  # shorter, and chance would find it
+PAYERS = {"payer at WeChat": b"o-payer-1", "payer at Alipay": b"2088102000000001"}      # whoever pays at the local servers
+TOLD_MIN = 9                   # shorter, and chance would find it
 
 
 def found(secrets: Mapping[str, bytes], places: Iterable[tuple[str, bytes]]) -> dict[str, list[str]]:
@@ -68,6 +71,36 @@ def inflated(held: bytes) -> Iterator[bytes]:
             except zlib.error:
                 pass
             at = held.find(begin, at + 1)
+
+
+def secrets_stayed(counter: Path, codes: Iterable[str], said: str = "") -> None:
+    """AssertionError when a payer's code or id, or a channel's key, stands in anything that the box of a demo in `counter` wrote,
+    logged, printed, showed or sent, or in what the demo `said`.
+
+    The channels' own side is left out: it made the keys, showed the codes and knows its payers; there each must be found.
+    """
+    theirs = [counter / "channels", counter / "keys"]
+    secrets = {f"code {n}": code.encode() for n, code in enumerate(codes)} | PAYERS | keys_of(counter)
+    payloads = counter / "payloads.jsonl"
+    sent = [(f"message on {topic}", payload) for topic, payload in recorded(payloads)] if payloads.exists() else []
+    mine = [*files(counter, but=[*theirs, counter / "seal.key", payloads]), *sent, ("what the demo said", said.encode())]
+    places = {place.rpartition("/")[2] for place, _ in mine}
+    assert {"journal.db", "daemon.log", "cloud.db", "paper.json", "frame"} <= places, places
+    assert not sent or {"up", "ack", "hello"} <= places, places
+    assert found(secrets, mine) == {}
+    known = set(found(secrets, files(*theirs)))
+    assert {name for name in secrets if name.startswith("code")} <= known and "api key" in known, known
+
+
+def keys_of(counter: Path) -> dict[str, bytes]:
+    """Every secret of a demo's channels, by what it is."""
+    held = {file.stem: json.loads(file.read_bytes()) for file in (counter / "keys").glob("*.json")}
+    assert set(held) == {"wechat", "alipay", "unionpay", "card"}, "a channel's keys that nobody looks for"
+    return {"sealing key": (counter / "seal.key").read_bytes().strip(), "card": held["card"].encode(),
+            **{f"terminal {n}": key for n, key in enumerate((counter / "keys" / "gateway.key").read_bytes().split()[:2])},
+            "api key": held["wechat"]["api_v2_key"].encode(),
+            **{f"{name} key": base64.b64decode(held[name][ours]["private_pem"])
+               for name, ours in (("wechat", "merchant"), ("alipay", "app"), ("unionpay", "merchant"))}}
 
 
 def files(*folders: Path, but: Iterable[Path] = ()) -> Iterator[tuple[str, bytes]]:

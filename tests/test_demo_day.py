@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.canary import secrets_stayed
+
 DAYS = Path(__file__).parent / "days"
 ROOT = Path(__file__).parents[1]
 SECONDS_MAX = 300
@@ -40,26 +42,17 @@ def test_an_ordinary_day_ends_with_books_channel_cloud_and_paper_agreeing():
 
 
 @needs_broker
-def test_a_day_of_payment_codes_ends_equal_and_keeps_none_of_them(tmp_path: Path):
-    """Canary: every code that a phone showed is looked for in all that the whole counter wrote."""
-    status, lines, errors = demo("--day", str(DAYS / "codes.toml"), "--state", str(tmp_path / "counter"))
+def test_a_day_of_payment_codes_ends_equal_and_keeps_no_secret_of_it(tmp_path: Path):
+    status, lines, errors = demo("--day", str(DAYS / "codes.toml"), "--state", str(tmp_path / "counter"), "--record")
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors
     assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (6, 1)
-    codes = [line["answer"]["code"].encode() for line in lines[:-1] if line["call"] == "POST /phone/code"]
-    kept = {file: file.read_bytes() for file in (tmp_path / "counter").rglob("*") if file.is_file()}
-    banks = tmp_path / "counter" / "channels"                                                     # the channels' own books
-    assert codes[0] in kept[banks / "wechat.json"] and codes[0] in kept[banks / "gateway.json"]
-    assert len(codes) == 7 and any(file.name == "journal.db" for file in kept)
-    assert {file.parent for file, held in kept.items() if any(code in held for code in codes)} == {banks}
+    assert len(codes_of(lines)) == 7
+    secrets_stayed(tmp_path / "counter", codes_of(lines), errors)
 
 
-@needs_broker
-def test_a_day_of_cards_ends_equal_and_is_heard():
-    status, lines, errors = demo("--day", str(DAYS / "cards.toml"))
-    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
-    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (6, 1)
-    (heard,) = [line["answer"] for line in lines[:-1] if line["call"] == "GET /sound.wav"]
-    assert heard["bytes"] > 20_000
+def codes_of(lines: list[dict[str, Any]]) -> list[str]:
+    """Every payer's code that a phone showed on that day."""
+    return [line["answer"]["code"] for line in lines[:-1] if line["call"] == "POST /phone/code"]
 
 
 @needs_broker
@@ -70,14 +63,15 @@ def test_a_rough_day_loses_nothing_and_tells_nothing_twice():
 
 
 @needs_broker
-def test_a_day_of_every_channel_ends_with_each_ones_own_bill_equal_to_the_books():
-    status, lines, errors = demo("--day", str(DAYS / "channels.toml"))
+def test_a_day_of_every_channel_ends_with_each_ones_own_bill_equal_to_the_books_and_tells_no_secret(tmp_path: Path):
+    status, lines, errors = demo("--day", str(DAYS / "channels.toml"), "--state", str(tmp_path / "counter"), "--record")
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors
     told = lines[-1]
     assert status == 0 and told["agree"] is True and (told["sales"], told["refunds"], told["undecided"]) == (17, 9, 0)
     assert (told["bills_fen"], told["bill_differences"]) == (told["channel_fen"], 0)
     assert {name for name, of in told["by_channel"].items() if of["bill_fen"]} == {"gateway", "wechat", "alipay", "unionpay"}
     assert told["by_channel"]["card"] == {"channel_fen": 0, "cloud_fen": 0, "bill_fen": None}
+    secrets_stayed(tmp_path / "counter", codes_of(lines), errors)
 
 
 @needs_broker

@@ -31,6 +31,7 @@ from sim.counter import kept
 from sim.counter.calls import Refusal
 from sim.counter.counter import Counter
 from sim.counter.sums import is_copy, order_no_of, payload_of
+from tests.canary import secrets_stayed
 
 pytestmark = pytest.mark.skipif(
     not (Path("/usr/sbin/mosquitto").exists() or shutil.which("mosquitto")), reason="Mosquitto is not installed")
@@ -424,6 +425,7 @@ def test_a_daemon_killed_at_any_moment_of_a_sale_goes_on_from_what_is_on_disk(
         papers = [paper.text for paper in counter.printer.receipts()]
     finally:
         counter.stop()
+    secrets_stayed(tmp_path / "state", codes=[])
     closed = sales_on_disk(tmp_path / "state" / "box" / "journal.db")
     records = [payload_of(token) for token in tokens]
     assert [r["seq"] for r in records] == list(range(1, len(records) + 1))

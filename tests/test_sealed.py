@@ -74,4 +74,4 @@ def test_other_files_are_nobodys(file):
 def test_an_account_is_named_by_what_its_channel_knows_it_by():
     fields = (("appid", "wx1"), ("mchid", "19"), ("terminal_id", "T1"))
     assert [whose(Account(c, "main", fields)) for c in ("wechat", "alipay", "unionpay", "gateway", "card")] == [
-        "wechat/main/19", "alipay/main/wx1", "unionpay/main/19", "gateway/main/T1", "card/main/"]
+        "wechat/main/19", "alipay/main/wx1", "unionpay/main/19", "gateway/main/T1", "card/main/T1"]

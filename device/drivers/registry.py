@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from device.config import ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
+from device.config import CARD, ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
 from device.drivers.contract import Driver
 from device.errors import DriverGone, Outside
-from device.sealed import HOLDER, whose
+from device.sealed import whose
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
 from device.types import Account, Found
@@ -70,13 +70,12 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dic
     for channel in config.channels:
         part = f"channel:{channel.name}"
         try:
-            made = CHANNELS[channel.name]
-            drivers[part] = _accounts(part, channel, keys, state) if channel.name in HOLDER else made(channel)
+            drivers[part] = _card(channel, keys) if channel.name == CARD else _accounts(part, channel, keys, state)
         except (Outside, ValueError) as why:           # ValueError: a key file that holds no key
             drivers[part] = Absent(part, str(why))
     for name in keys.channels() if keys is not None else []:
         part = f"channel:{name}"
-        if part not in drivers:
+        if part not in drivers and name in CHANNELS:
             drivers[part] = _accounts(part, None, keys, state)
     return drivers
 
@@ -307,11 +306,13 @@ def _alipay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
                                     app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file)
 
 
-def _card(c: ChannelConfig) -> Driver:
+def _card(c: ChannelConfig, keys: Keys | None) -> Driver:
     from device.drivers.channels.card import CardTerminal
     from device.drivers.channels.card_line import serial_line, tcp_line
+    sealed = keys.sets(c, b"", "") if keys is not None else []
+    secret = sealed[0].secret if sealed else c.secret
     return CardTerminal((lambda: tcp_line(c.host, c.port)) if c.kind == "tcp" else (lambda: serial_line(c.path, c.baud)),
-                        account=c.account, terminal_id=c.terminal_id, secret=c.secret.encode())
+                        account=c.account, terminal_id=c.terminal_id, secret=secret.encode())
 
 
 def _key(path: str) -> bytes:
@@ -327,4 +328,4 @@ KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
-CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway, "card": _card}
+CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway}

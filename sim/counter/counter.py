@@ -36,6 +36,7 @@ from sim.devices.keypad import KeypadModel
 from sim.devices.printer import PrinterModel
 from sim.devices.printer_ports import TcpPort
 from sim.devices.scanner import ScannerModel
+from sim.recorder import Recorder
 
 READY_S_MAX = 20.0
 SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a second is busy or gone; the call returns
@@ -55,8 +56,8 @@ class Counter:
     Implements the calls of `sim.counter.calls`.
     """
 
-    def __init__(self, folder: Path, *, profile: str = "all", scale: int = 1) -> None:
-        self.folder, self._profile, self._scale = folder.resolve(), profile, scale
+    def __init__(self, folder: Path, *, profile: str = "all", scale: int = 1, record: bool = False) -> None:
+        self.folder, self._profile, self._scale, self._record = folder.resolve(), profile, scale, record
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
@@ -85,6 +86,8 @@ class Counter:
         self.broker = Broker(self.folder / "broker")
         self.broker.start()
         self._ends.append(self.broker.stop)
+        if self._record:
+            self._ends.append(Recorder(self.broker.port, self.folder / "payloads.jsonl").stop)
         self.line = Line(self.broker.port)
         self._ends.append(self.line.cut)
         self.keys = wiring.Keys(self.folder)

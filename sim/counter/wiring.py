@@ -28,6 +28,7 @@ from fleet.collector import AckKey
 from sim.counter.calls import PRODUCTS_CSV
 from sim.counter.channel import Channel
 from sim.counter.files import toml, write
+from sim.counter.sealing import sealed
 from sim.devices.printer import PrinterModel
 
 SHIPPED_RULES = Path(rules.__file__).with_name("rules.json")
@@ -98,7 +99,7 @@ def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: in
         "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
         "supervisor": [{"name": "店长 Manager", "badge": badge_hash(BADGE), "pin": pin_hash(PIN, secrets.token_hex(8))}],
     }
-    write(folder / "box.toml", toml(table).encode())
+    write(folder / "box.toml", toml(sealed(folder, table) if table["merchant_keys_on_box"] else table).encode())
 
 
 def write_rules(folder: Path, scale: int) -> None:
