@@ -79,6 +79,16 @@ def text(shop) -> str:
     return shop.rules.trade_bill("2026-11-18")[1].decode()
 
 
+@pytest.mark.parametrize(("ends", "told"), [("SUCCESS", 5), ("PROCESSING", 5), ("ABNORMAL", 4), ("CLOSED", 4)])
+def test_a_refund_that_failed_gave_nothing_back(shop, ends, told):
+    """It stands in the bill and in its sums; whoever decides about the order must not take its money for returned."""
+    (refund,) = (r for order in shop.rules._orders.values() for r in order.refunds)
+    refund.status = ends
+    bill = asked(shop)
+    assert bill.ready and len(bill.rows) == told
+    assert ("refund", QR.order_no) not in [row[:2] for row in bill.rows] or ends in ("SUCCESS", "PROCESSING")
+
+
 @pytest.mark.parametrize(("change", "says"), [
     (lambda t: t.replace("`0.60%,`9.00", "`0.60%,`8.00", 1), "sums"),
     (lambda t: "\r\n".join(t.split("\r\n")[:1] + t.split("\r\n")[2:]), "sums"),

@@ -41,7 +41,7 @@ class Reply(msgspec.Struct, frozen=True):
 class BillRow(msgspec.Struct, frozen=True):
     """One line of a channel's bill.  `kind` is `paid` or `refund`; amounts in fen, the fee signed as the bill has it.
 
-    `at` is the channel's own time, RFC 3339 with offset; `refund_no` empty on a paid row.
+    `at` is the channel's own time, RFC 3339 with offset; `refund_no` empty on a paid row; `failed` a refund that gave nothing back.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class BillRow(msgspec.Struct, frozen=True):
     refund_no: str = ""
     fee_milli_fen: int = 0
     state: str = ""
+    failed: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -166,7 +166,7 @@ def told(effect: Effect, verdict: Verdict) -> Input:
     """The verdict as the core's input."""
     match effect:
         case FetchBill():
-            rows = tuple((r.kind, r.order_no, r.refund_no, r.amount_fen, r.channel_no) for r in verdict.rows)
+            rows = tuple((r.kind, r.order_no, r.refund_no, r.amount_fen, r.channel_no) for r in verdict.rows if not r.failed)
             ready = verdict.word in ("bill", "refused")           # a day without trade has an empty bill
             return BillSaid(effect.account, effect.day, ready, rows, verdict.detail)
         case RefundOrder(intent=refund) | QueryRefund(intent=refund):

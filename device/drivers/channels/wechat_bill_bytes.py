@@ -12,6 +12,7 @@ from device.drivers.channels.codec_bytes import BillRow
 
 ROWS_MAX = 200_000
 _NEEDED = ("交易时间", "微信订单号", "商户订单号", "交易状态", "订单金额", "商户退款单号", "申请退款金额", "手续费")
+FAILED = ("FAIL", "CHANGE")                              # 退款状态: nothing reached the payer, and the money is the shop's again
 _SUMS = ("总交易单数", "订单总金额", "申请退款总金额")
 _AT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
@@ -53,7 +54,7 @@ def _row(n: int, cell: dict[str, str]) -> BillRow:
         return BillRow("paid", cell["商户订单号"], _scaled(n, cell["订单金额"], 2), at, cell["微信订单号"], "", fee, state)
     if state in ("REFUND", "REVOKED"):
         return BillRow("refund", cell["商户订单号"], _scaled(n, cell["申请退款金额"], 2), at, cell["微信订单号"],
-                       cell["商户退款单号"], fee, state)
+                       cell["商户退款单号"], fee, state, cell.get("退款状态", "") in FAILED)
     raise ValueError(f"line {n} of the bill names a state we do not know")
 
 
