@@ -10,12 +10,13 @@ import zlib
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from device.drivers.channels import unionpay_bytes as wire
 from device.drivers.channels.codec_bytes import Reply
 from device.drivers.channels.https import HttpsChannel, told, unbuildable
-from device.drivers.channels.unionpay import UNIONPAY, UnionpayCodec
+from device.drivers.channels.unionpay import UNIONPAY, Signers, UnionpayCodec
 from device.drivers.channels.unionpay_bill_bytes import _moment as moment
 from device.txn.effects import (
     ChargeCode,
@@ -33,7 +34,7 @@ from device.types import Account
 from sim.channels.keys import key_pair
 from sim.channels.server import LOST
 from sim.channels.unionpay import UnionpayRules, clearing_day
-from sim.channels.unionpay_server import FAULTS, UnionpayServer, authority
+from sim.channels.unionpay_server import FAULTS, UnionpayServer, authority, certified
 
 START_S = int(datetime.datetime.fromisoformat("2026-11-18T10:26:40+08:00").timestamp())
 MERCHANT = "777290058110048"
@@ -310,6 +311,19 @@ def test_a_wrong_key_or_number_is_refused_in_one_sentence(keys):
     answer = shop.said(PlaceOrder(TEA))
     assert (answer.said, answer.detail) == (
         Said.REFUSED, "UnionPay does not accept our signature: check key and certificate number (11)")
+
+
+@pytest.mark.parametrize("old_first", [True, False])
+def test_a_middle_certificate_that_was_renewed_stands_beside_the_old_one(keys, old_first):
+    """The same key under new dates: a trust file holds both for a while, and the one that is over must not stand in the way."""
+    root_key, middle_key, leaf_key = (rsa.generate_private_key(65537, 2048) for _ in range(3))
+    root = certified(root_key, "Root", root_key, "Root")
+    old, new = (certified(middle_key, "CA", root_key, "Root", years=years) for years in (-6, 0))
+    leaf = certified(leaf_key, f"041@8310000000083040@{UNIONPAY}@00016495", middle_key, "CA", ca=False)
+    pems = [cert.public_bytes(Encoding.PEM) for cert in ((root, old, new) if old_first else (root, new, old))]
+    now_s = leaf.not_valid_before_utc.timestamp() + 86_400
+    key = Signers(b"".join(pems), UNIONPAY).key(leaf.public_bytes(Encoding.PEM).decode(), now_s)
+    assert key.public_numbers() == leaf_key.public_key().public_numbers()
 
 
 @pytest.mark.parametrize("trust", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])

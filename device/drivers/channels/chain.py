@@ -11,13 +11,15 @@ STEPS_MAX = 4
 def led(cert: Any, held: Sequence[Any], steps: int = STEPS_MAX) -> tuple[float, float] | None:
     """When the whole chain from `cert` to a root among `held` is valid, as Unix time; None when there is no chain.
 
-    `held` are roots (self-signed) and middle certificates, in any order; only what may sign certificates counts.
+    `held` are roots (self-signed) and middle certificates, in any order; only what may sign certificates counts.  Of several
+    chains the one that lasts longest: a renewed certificate has the key of the one that is over.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     days = cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp()
     if cert in held and cert.subject == cert.issuer:
         return days
+    chains = []
     for above in held if steps else ():
         if cert.issuer != above.subject or not may_sign(above):
             continue
@@ -26,8 +28,8 @@ def led(cert: Any, held: Sequence[Any], steps: int = STEPS_MAX) -> tuple[float, 
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
         if (more := led(above, held, steps - 1)) is not None:
-            return max(days[0], more[0]), min(days[1], more[1])
-    return None
+            chains.append((max(days[0], more[0]), min(days[1], more[1])))
+    return max(chains, key=lambda chain: chain[1], default=None)
 
 
 def may_sign(cert: Any) -> bool:
