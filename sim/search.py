@@ -32,13 +32,13 @@ QR = ("PAY", "CANCEL", "PARK", "ENTER", "CASH", "CLEAR")
 PAYERS_CODE = ("CODE", "CANCEL", "PARK", "ENTER", "CASH", "CLEAR")
 TABLES = {table.name: table for table in (
     Table("qr", ("wechat.qr",), QR),
-    Table("qr_no_close", ("unionpay.qr",), QR),
+    Table("qr_no_close", ("unionpay.qr",), QR, held=True),
     Table("qr_unborn", ("alipay.qr",), QR),
     Table("qr_refused", ("gateway.qr",), QR, refused=True),
     Table("qr_wrong", ("wechat.qr",), QR, attempts=1, customers=1, wrong=True),
     Table("code", ("wechat.code",), PAYERS_CODE, refused=True),
     Table("code_marks", ("gateway.code",), PAYERS_CODE),
-    Table("code_asks", ("unionpay.code",), PAYERS_CODE),
+    Table("code_asks", ("unionpay.code",), PAYERS_CODE, held=True),
     Table("code_night", ("alipay.code",), ("CODE", "CANCEL", "PARK", "ENTER"), customers=1, attempts=1, night=True, refused=True),
     Table("qr_night", ("unionpay.qr",), ("PAY", "CANCEL", "PARK", "ENTER"), customers=1, attempts=1, night=True),
     Table("card", ("card.card",), ("5 PAY", *PAYERS_CODE[1:]), refused=True),

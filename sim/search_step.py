@@ -61,7 +61,8 @@ class Table(msgspec.Struct, frozen=True):
     """One search: which keys the cashier has, at which kinds of channel, for how many customers and attempts.
 
     `refused`: the channel may refuse a request, an undo or a refund.  `wrong`: it may name another amount than was paid.
-    `night`: it is ten minutes to midnight, and payers pay before or after it.
+    `night`: it is ten minutes to midnight, and payers pay before or after it.  `held`: the channel may say that it took money
+    which it cannot place yet.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Table(msgspec.Struct, frozen=True):
     refused: bool = False
     wrong: bool = False
     night: bool = False
+    held: bool = False
 
 
 class Node(NamedTuple):
@@ -331,6 +333,9 @@ class Steps:
             found = [found[0], *(o for o in found[1:] if not o[0].startswith("is refused"))]
         if self.table.wrong:
             found += [(f"{how}, of another amount", after, msgspec.structs.replace(said, amount_fen=said.amount_fen + 1))
+                      for how, after, said in found if isinstance(said, ChannelSaid) and said.said is Said.PAID]
+        if self.table.held:
+            found += [(f"{how}, not placed yet", after, msgspec.structs.replace(said, said=Said.UNKNOWN))
                       for how, after, said in found if isinstance(said, ChannelSaid) and said.said is Said.PAID]
         return found
 
