@@ -29,12 +29,14 @@ from device.txn.effects import (
     RefundIntent,
     RefundOrder,
 )
-from device.txn.inputs import ChannelSaid, QrReady, RefundWord, Said
-from device.types import Account
+from device.txn.inputs import ChannelSaid, QrReady, Rang, RefundWord, Said, Scanned
+from device.types import Account, Rules, Terms
 from sim.channels.keys import key_pair
 from sim.channels.server import LOST
 from sim.channels.unionpay import UnionpayRules, clearing_day
 from sim.channels.unionpay_server import FAULTS, UnionpayServer, authority, certified
+from tests.counter import TEA as TEA_BOTTLE
+from tests.counter import Counter
 
 START_S = int(datetime.datetime.fromisoformat("2026-11-18T10:26:40+08:00").timestamp())
 MERCHANT = "777290058110048"
@@ -436,6 +438,35 @@ def test_the_settlement_day_ends_at_eleven(shop):
     shop.now_s += 24 * 3600
     (row,) = shop.said(FetchBill(SHOP, "2026-11-19")).rows
     assert row[1] == CODE.order_no
+
+
+@pytest.mark.parametrize("policy", ["ENTER", "CANCEL"])
+def test_what_was_paid_after_eleven_at_night_is_found_by_the_real_core(shop, policy):
+    """It stands in the next day's file: booked where the goods were given, given back where they were kept."""
+    rules = Rules(give_up_ms=63_000, dead_after_ms=86_400_000)             # as the rule table has them: the undo only asks
+    counter = Counter(Terms(accounts=(SHOP,), route=("unionpay",), rules=(("unionpay.code", rules),)))
+    counter.wall = "2026-11-18T23:30:00+08:00"
+    shop.now_s = int(datetime.datetime.fromisoformat(counter.wall).timestamp())
+    counter.scan(TEA_BOTTLE)
+    counter.press("CODE")
+    counter.tell(Scanned(shop.server.code()))
+    no = counter.order_no
+    (charge,) = (e for e in counter.once if isinstance(e, ChargeCode))
+    assert shop.said(charge).said is Said.OPEN                              # and the answer never comes home
+    counter.press(f"PARK {policy}")
+    counter.mono_ms += 63_000
+    counter.tell(Rang(("order", no)))
+    counter.mono_ms += 90_000_000
+    counter.tell(Rang(("overdue", no)))
+    shop.now_s += 35 * 3600
+    while bills := [e for e in counter.running if isinstance(e, FetchBill)]:
+        counter.tell(*map(shop.said, bills))
+        assert {e.day for e in bills} == {"2026-11-18", "2026-11-19", "2026-11-20"}
+    if policy == "ENTER":
+        assert [t.channel_no for t in counter.box.books.sales[no].tenders] == [shop.said(QueryOrder(charge.intent)).channel_no]
+    else:
+        (refund,) = counter.box.books.refunds.values()
+        assert shop.said(RefundOrder(refund.intent)).word is RefundWord.PROCESSING
 
 
 def test_a_refund_of_an_earlier_day_names_its_sale(shop):
