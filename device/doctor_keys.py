@@ -75,6 +75,10 @@ def sealed(look: Look) -> Iterator[Finding]:
         yield Finding("sealed_unseen", "keys", "Sealed keys were not looked into: the service has the sealing key, and this "
                       "command has not; docs/keys.md says how to give it one.", "")
         return
+    mine = {whose(account_of(c)) for c in look.config.channels}
+    for account in sorted({name.whose for name in look.store.names() if name.kind != ACCOUNT} - mine):
+        yield Finding("keys_left", f"channel.{account.partition('/')[0]}", f"Keys of {account}, which box.toml does not name, are "
+                      "kept for its orders and refunds; tillbox keys drop takes them once none can come any more.", "")
     today = datetime.date.today().isoformat()                              # noqa: DTZ011  a shop's day
     before: dict[tuple[str, str], Name] = {}
     for name in look.store.names():                      # in order: the versions of a key rise

@@ -80,7 +80,8 @@ async def _asked(part: str, c: ChannelConfig, driver: Any, box_no: str) -> list[
     if getattr(driver, "why", ""):
         await driver.close()
         return []                                        # said by the check of each channel
-    then = (datetime.datetime.now().astimezone() - datetime.timedelta(hours=1)).isoformat(timespec="seconds")
+    # So old that no channel takes it for one still on its way, or for a QR that nobody has scanned yet.
+    then = (datetime.datetime.now().astimezone() - datetime.timedelta(days=2)).isoformat(timespec="seconds")
     never = Intent(order_number(box_no, "0000", 0), c.name, account_of(c), 1, "", then, then)     # a box begins with the first
     try:
         said = await driver.do(QueryOrder(never))

@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
     try:
         store = KeyStore(Path(config.state_dir) / "keys", sealing_keys(config.seal_key_file))
         WORDS[asked.word](store, config, asked)
-    except (Outside, ValueError, OSError) as why:
-        return _said(str(why), 1)
     except BrokenPipeError:
         return 1
+    except (Outside, ValueError, OSError) as why:
+        return _said(str(why), 1)
     return 0
 
 
