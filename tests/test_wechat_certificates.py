@@ -12,7 +12,7 @@ from device.drivers.channels.https import HttpsChannel
 from device.drivers.channels.wechat import WechatCodec
 from device.drivers.channels.wechat_certificates import certificate_signer
 from device.drivers.private_file import PlainFile
-from device.txn.effects import FetchBill, PlaceOrder, QueryOrder
+from device.txn.effects import ChargeCode, CloseOrder, FetchBill, PlaceOrder, QueryOrder
 from device.txn.inputs import QrReady, Said
 from sim.channels.keys import key_pair, platform
 from tests.test_wechat_codes import SHOP, TEA, Shop
@@ -215,6 +215,13 @@ def test_a_bill_behind_a_rotation_is_read_in_one_question(shop):
     calls(shop)
     assert [row[1] for row in shop.said(FetchBill(SHOP, "2026-11-18")).rows] == [QR.order_no]
     assert calls(shop) == ["bill", "certificates", "bill_file"]
+
+
+def test_a_reversal_is_asked_after_and_proven_behind_a_rotation(shop):
+    """Four calls of one undo: the reversal by v2, the question whether it moved money, the list that proves its answer."""
+    assert shop.said(ChargeCode(TEA, shop.server.code())).said is Said.PAID
+    assert shop.said(CloseOrder(TEA)).said is Said.GIVEN_BACK
+    assert calls(shop) == ["micropay", "reverse", "query", "certificates"]
 
 
 def test_a_certificate_may_also_be_brought_as_a_file(keys):
