@@ -164,8 +164,11 @@ class CardTerminal:
         try:
             line.write(frame.framed(frame.written(call, question.id, parts, self._secret)))
             question.left = True
-            await asyncio.wait_for(question.acked.wait(), self._ack_s)
-            await asyncio.wait_for(question.done.wait(), self._reply_s)
+            # Not wait_for: until 3.12 it swallows a cancel that meets the answer.
+            async with asyncio.timeout(self._ack_s):
+                await question.acked.wait()
+            async with asyncio.timeout(self._reply_s):
+                await question.done.wait()
         except (DriverGone, TimeoutError):
             pass                                       # `left` and `reply` say all that is known
         finally:
