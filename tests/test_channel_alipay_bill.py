@@ -54,7 +54,8 @@ def test_rows_by_header_name() -> None:
     (PAID + "\r\n", "", "sums"), (PAID, PAID + "\r\n" + PAID, "sums"), ("5.00,5.00", "5.00,4.00", "sums"), (SUMS, "", "sums"),
     ("5.00,5.00", "5,5.00", "no amount"), ("退款\t", "转账\t", "kind"), ("-2.00,-2.00", "2.00,-2.00", "sign"),
     ("服务费（元）", "费", "no column"), (SINCE, "", "another day"), ("2026年11月23日", "2026年11月22日", "another day"),
-    ("2026-11-23 11", "2026-11-24 11", "another day"), ("2026-11-23 10", "x", "no time"), ("奶茶\t", "奶,茶\t", "values")])
+    ("2026-11-23 11", "2026-11-24 11", "another day"), ("2026-11-23 10", "x", "no time"), ("奶茶\t", "奶,茶\t", "values"),
+    ("奶茶\t", "奶\r茶\t", "no CSV"), ("奶茶\t", "茶" * 131_073, "no CSV")])
 def test_an_altered_bill_is_not_believed(old: str, new: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         bill.rows_of(packed(TEXT.replace(old, new, 1)), day="2026-11-23")

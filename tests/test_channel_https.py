@@ -11,10 +11,10 @@ import threading
 
 import pytest
 
-from device.drivers.channels.codec_bytes import Request
+from device.drivers.channels.codec_bytes import Request, Verdict
 from device.drivers.channels.https import IDLE_S_MAX, REPLY_BYTES_MAX, HttpsChannel, Lines, NoAnswer
 from device.drivers.channels.wechat import WechatCodec
-from device.txn.effects import Intent, QueryOrder
+from device.txn.effects import FetchBill, Intent, QueryOrder
 from device.txn.inputs import Said
 from device.types import Account
 from sim.channels.keys import key_pair
@@ -74,6 +74,38 @@ def far(room, tmp_path):
 def test_a_client_certificate_is_shown_and_named(far):
     assert json.loads(far.asked().body) == {"client": ""}
     assert json.loads(far.asked(client_cert=far.client_cert).body) == {"client": "1900000001"}
+
+
+class Elsewhere:
+    """A codec whose bill lies at `url`, as the far end told it."""
+
+    channel = name = "wechat"
+    account, does = "main", frozenset({FetchBill})
+
+    def __init__(self, url):
+        self.url = url
+
+    def request(self, effect):
+        return Request("GET", "/")
+
+    def sealed(self, effect, follow):
+        return follow
+
+    def read(self, effect, reply):
+        return Verdict("follow", follow=Request("GET", self.url))
+
+
+@pytest.mark.parametrize("path", ["https://127.0.0.1:99999/file", "https://a..weixin.qq.com/file", "{far}/账单"])
+def test_an_address_that_the_far_end_made_up_is_a_sentence_and_no_crash(far, path):
+    async def asked():
+        channel = HttpsChannel(Elsewhere(path.format(far=far.server.url)), base_url=far.server.url, connect_s=2, read_s=2,
+                               ca_file=far.ca_file)
+        try:
+            return await channel.ask(FetchBill(Account("wechat", "main"), "2026-11-23"))
+        finally:
+            await channel.close()
+    verdict = asyncio.run(asked())
+    assert (verdict.word, verdict.health) == ("unknown", "lying") and "address" in verdict.detail
 
 
 def test_a_certificate_by_another_authority_is_no_channel(far, tmp_path_factory):

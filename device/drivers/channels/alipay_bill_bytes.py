@@ -95,7 +95,7 @@ def _rows(text: str) -> list[BillRow]:
             continue
         if not line.strip():
             continue
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        cells = _cells(line)
         if not head:
             head = cells
             if missing := [name for name in _NEEDED if name not in head]:
@@ -115,8 +115,7 @@ def _rows(text: str) -> list[BillRow]:
 
 def _agree(summary: str, rows: tuple[BillRow, ...]) -> None:
     """A summary that has a last line of sums must agree: the details' own sums leave out what was ordered."""
-    lines = [[cell.strip() for cell in next(csv.reader([line]))] for line in summary.split("\n")
-             if line.strip() and not line.startswith("#")]
+    lines = [_cells(line) for line in summary.split("\n") if line.strip() and not line.startswith("#")]
     whole = next((cells for cells in lines if cells[0] == "合计"), None)
     if whole is None:
         return
@@ -126,6 +125,14 @@ def _agree(summary: str, rows: tuple[BillRow, ...]) -> None:
     if ((told.get("交易订单总笔数"), told.get("退款订单总笔数")) != (str(len(paid)), str(len(back)))
             or _fen(0, told.get("订单金额（元）", "")) != ordered_fen):
         raise ValueError("the bill's summary does not agree with its rows")
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of one line.  ValueError for what is no CSV: a shop's own words stand in it, a lone carriage return too."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error:
+        raise ValueError("the bill holds a line that is no CSV") from None
 
 
 def _row(n: int, cell: dict[str, str]) -> BillRow:

@@ -183,7 +183,7 @@ def opened(reply: Reply, method: str) -> Envelope:
 
 _MEMBER = re.compile(rb'\s*"([A-Za-z0-9_]{1,100})"\s*:\s*')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}"]', re.DOTALL)      # a quote that nothing ends, too: no use in looking behind it
 _END = re.compile(rb"\s*([,}])")
 
 
@@ -215,6 +215,8 @@ def _value_end(body: bytes, start: int) -> int:
     depth = 0
     if body[start:start + 1] == b"{":
         for mark in _MARK.finditer(body, start):
+            if mark[0] == b'"':
+                break
             depth += {b"{": 1, b"}": -1}.get(mark[0], 0)
             if not depth:
                 return mark.end()

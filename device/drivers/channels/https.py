@@ -149,7 +149,10 @@ class HttpsChannel:
             return await self._lines.ask(request, BILL_BYTES_MAX)
         parts = urlsplit(request.path)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        lines = self._opened(f"{parts.scheme}://{parts.netloc}")
+        try:
+            lines = self._opened(f"{parts.scheme}://{parts.netloc}")
+        except ValueError:
+            raise NoAnswer("lying", "the bill lies at an address that is none") from None
         try:
             return await lines.ask(Request(request.method, path, request.body, request.headers), BILL_BYTES_MAX)
         finally:
@@ -315,6 +318,8 @@ class Lines:
             dropped = isinstance(fault, http.client.RemoteDisconnected)
             why = "the line was closed before an answer came" if dropped else "the answer is not HTTP"
             raise NoAnswer("gone" if dropped else "lying", why) from None
+        except UnicodeError:               # a path that the far end named
+            raise NoAnswer("lying", "the address is none that HTTP could ask for") from None
         except OSError as fault:
             raise NoAnswer("gone", f"the line broke before an answer came ({type(fault).__name__})") from None
         finally:
@@ -363,6 +368,8 @@ class Lines:
             raise NoAnswer("lying", f"the far end's certificate is not {self._name}'s") from None
         except ssl.SSLError:
             raise NoAnswer("gone", f"no encrypted line to {self._name}") from None
+        except UnicodeError:               # a host that no name server could know, as a bill's address may name it
+            raise NoAnswer("lying", "the address names no host") from None
         except TimeoutError:
             raise NoAnswer("gone", f"no connection to {self._name} in time") from None
         except OSError as fault:
