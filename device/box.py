@@ -50,7 +50,7 @@ class Box:
         self.desk = Desk()
         self._wanted: dict[Key, set[Effect]] = {}
         self._seen: dict[Key, object] = {}            # what the wants of a key without a number stood upon
-        self.books, self._rows = _folded(journal)
+        self.books, self._rows, self.last_wall = _folded(journal)
 
     @staticmethod
     def folded(journal: Journal) -> Books:
@@ -133,8 +133,9 @@ class Box:
         return [e for no in orders for e in self._wanted.get(("order", no), ()) if type(e).__name__ == "QueryOrder"]
 
 
-def _folded(journal: Journal) -> tuple[Books, int]:
-    books, rows = Books(), 0
+def _folded(journal: Journal) -> tuple[Books, int, str]:
+    """The books, the rows they came of, and the wall of the last one, "" of none."""
+    books, rows, wall = Books(), 0, ""
     for n, row in journal.fold():
         try:
             entry = wire.decode(row)
@@ -145,8 +146,8 @@ def _folded(journal: Journal) -> tuple[Books, int]:
                 evolve(books, fact, entry.at)
         except (LookupError, AssertionError) as why:
             raise journal.unreadable(f"row {n} does not follow from the rows before it ({type(why).__name__})") from why
-        rows += 1
-    return books, rows
+        rows, wall = rows + 1, entry.at.wall
+    return books, rows, wall
 
 
 def keys_touched(facts: list[Fact]) -> set[Key]:

@@ -14,7 +14,6 @@ import signal
 import socket
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from device.key_store import store_of
 from device.mqtt import wire
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
+from device.real_clock import RealClock
 from device.runner import Runner
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
@@ -41,7 +41,7 @@ from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import LinkSaid, Started
 from device.txn.screen import Screen
-from device.types import Stamp, Terms
+from device.types import Terms
 
 log = logging.getLogger("tillbox")
 
@@ -50,20 +50,6 @@ IDLE_TICK_S = 1.0
 LINK_AFTER_S = 1.0
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
-
-
-class RealClock:
-    """Monotonic milliseconds since this process began, and the wall with what is known of its quality."""
-
-    def __init__(self, boot: str) -> None:
-        self._boot, self._born = boot, time.monotonic()
-
-    def now_ms(self) -> int:
-        return int((time.monotonic() - self._born) * 1000)
-
-    def stamp(self) -> Stamp:
-        wall = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-        return Stamp(self._boot, self.now_ms(), wall, clock_quality())
 
 
 def clock_quality() -> str:
@@ -81,10 +67,10 @@ class Daemon:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
         self.terms, self.rules_fault = _ruled(to_terms(config), config)
         self.boot = secrets.token_hex(8)
-        self.clock = RealClock(self.boot)
         self.journal = Journal(str(state / "journal.db"),
                                identity={"box": config.box, "mode": "training" if config.training else "real"})
         self.box = Box(self.journal)
+        self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
         try:
             self.signer = FileSigner(str(state / "training.key") if config.training else config.record_key_file,
                                      self.box.books.chain.kid)
@@ -95,7 +81,7 @@ class Daemon:
         self._ack_keys: dict = {}                     # read when the line is first wanted
         self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self._ack_keys, self._publish)
         keys = None if config.training else store_of(config)
-        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up, keys)}
+        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
         self.forwarder: Forwarder | None = None
         self.link = None
@@ -202,8 +188,8 @@ class Daemon:
         released = self.forwarder.on_ack(ack, self.clock.now_ms())
         if isinstance(released, Refused):
             log.debug("ack: %s", released)
-        else:
-            self.journal.ack(ack.jid, released.upto, released.head)
+        elif self.journal.ack(ack.jid, released.upto, released.head):
+            self.clock.acknowledged(ack.at)           # it released something that we sent: no replay of an older one
         self._forward()
 
     def _rows_durable(self) -> None:
@@ -234,8 +220,7 @@ class Daemon:
         wall = _at_of(oldest[0][1]) if oldest else (self.box.books.due[0].at.wall if self.box.books.due else "")
         if not wall:
             return 0
-        now = datetime.datetime.now().astimezone()
-        return max(0, int((now - datetime.datetime.fromisoformat(wall)).total_seconds()))
+        return max(0, int(self.clock.now_s() - datetime.datetime.fromisoformat(wall).timestamp()))
 
     # The local socket ------------------------------------------------------------------------------------------------
 
@@ -276,6 +261,8 @@ class Daemon:
             state["health"]["collector"] = self.forwarder.halted or "unreadable"
         if self.journal.room_bytes() <= 0:
             state["health"]["journal"] = "full"
+        if self.clock.doubts:
+            state["health"]["clock"] = "wrong"
         if self.prices_fault:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sim.counter import wiring
 from sim.counter.calls import Refusal
 from sim.counter.channels import CHANNELS, PROFILES, opened
 from sim.counter.counter import Counter
+from sim.counter.sums import payload_of
 
 TEA = "4891028705949"
 WITHIN_S = 20
@@ -159,6 +161,30 @@ def test_what_is_scanned_right_after_the_scanner_was_put_back_or_the_power_came_
 
 
 @needs_broker
+@pytest.mark.parametrize("jump_s", [30 * 3600, -20 * 365 * 86_400, 3 * 3600])
+def test_a_clock_that_somebody_sets_moves_no_sale_and_no_business_day(counter: Counter, jump_s: int):
+    keys(counter, "CLEAR CLEAR")
+    paid_by(counter, "wechat", qr_after(counter, "PAY"))                  # a channel has said the time in this boot
+    counter.fault("clock_jump", True, None, None, jump_s)
+    for text, wallet in (("PAY", "alipay"), ("1 PAY", "wechat"), ("3 PAY", "unionpay")):
+        paid_by(counter, wallet, qr_after(counter, text))
+    assert counter.state()["health"]["clock"] == "wrong"
+    if abs(jump_s) > 86_400:                          # nor does a boot under the wrong clock; less than a day may have gone by
+        counter.fault("power_cut", True, None, 0.2)
+        seen(lambda: counter.daemon.powered and answered(counter))
+        paid_by(counter, "wechat", qr_after(counter, "1 PAY"))
+    counter.fault("clock_jump", False, None, None)
+    counter.scan(TEA)
+    keys(counter, "CASH")
+    assert "clock" not in counter.state()["health"]
+    seen(lambda: counter.state()["unacked"] == 0)
+    told = [payload_of(token) for token in counter.cloud_records()["tokens"][-6:]]
+    assert all(abs(datetime.datetime.fromisoformat(one["at"]).timestamp() - time.time()) < 60 for one in told)
+    assert not [one for one in map(payload_of, counter.cloud_records()["tokens"]) if one["kind"] == "z_report"]
+    assert [one["clk"] for one in told[:3]] == ["anchored"] * 3
+
+
+@needs_broker
 def test_a_counter_goes_on_where_it_was_stopped_at_every_channel(tmp_path: Path):
     first = Counter(tmp_path, scale=20)
     first.start()
@@ -207,8 +233,8 @@ def test_a_box_of_the_gateway_alone_holds_no_merchants_key(tmp_path: Path):
     boxes = {}
     for profile, folder in folders.items():
         folder.mkdir()
+        wiring.Keys(folder)
         channels = opened(folder, profile)
-        (folder / "dev").mkdir()
         for channel in channels.values():
             channel.start()
         wiring.write_box(folder, run_dir=folder, broker_port=1883, printer_port=9100, channels=channels)

@@ -9,11 +9,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 
+from device.clock import WallClock
 from device.config import CARD, ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
@@ -54,13 +55,23 @@ class Keys(Protocol):
         ...
 
 
-def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dict[str, Driver]:
-    """Every driver that `config` asks for, by part; none of them is open yet.
+class SystemWall:
+    """The system's own clock, for a look at the channels without a box."""
+
+    def now_s(self) -> float:
+        return time.time()
+
+    def dated(self, at_s: float) -> None:
+        """Whoever only looks sets no clock."""
+
+
+def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None, wall: WallClock | None = None) -> dict[str, Driver]:
+    """Every driver that `config` asks for, by part; none of them is open yet.  `wall` is what channels sign by.
 
     A channel that `config` names no more has one, too, while a key of it is sealed: its orders and refunds have to end.
     """
     drivers: dict[str, Driver] = {}
-    state = Path(config.state_dir)
+    state, wall = Path(config.state_dir), wall or SystemWall()
     for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
                              ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
                              ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir)),
@@ -70,13 +81,13 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None) -> dic
     for channel in config.channels:
         part = f"channel:{channel.name}"
         try:
-            drivers[part] = _card(channel, keys) if channel.name == CARD else _accounts(part, channel, keys, state)
+            drivers[part] = _card(channel, keys) if channel.name == CARD else _accounts(part, channel, keys, state, wall)
         except (Outside, ValueError) as why:           # ValueError: a key file that holds no key
             drivers[part] = Absent(part, str(why))
     for name in keys.channels() if keys is not None else []:
         part = f"channel:{name}"
         if part not in drivers and name in CHANNELS:
-            drivers[part] = _accounts(part, None, keys, state)
+            drivers[part] = _accounts(part, None, keys, state, wall)
     return drivers
 
 
@@ -176,7 +187,7 @@ def _display_file(config: Config):
 
 # Channels that speak with an account's keys: sealed, or in the files that box.toml names.
 
-def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path) -> Driver:
+def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path, wall: WallClock) -> Driver:
     from device.drivers.channels.accounts import ChannelAccounts
 
     def opened(account: Account) -> list[HttpsChannel]:
@@ -184,12 +195,12 @@ def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path
         if kept is None:
             return []
         old, platform_key, ca = kept
-        return _made(old, keys, platform_key, private_file.in_memory(ca) if ca else "", state)
+        return _made(old, keys, platform_key, private_file.in_memory(ca) if ca else "", state, wall)
 
     if c is None:
         return ChannelAccounts(part, None, opened)
     platform_key = _key(c.platform_key_file) if c.platform_key_file else b""
-    channels = _made(c, keys, platform_key, c.ca_file, state)
+    channels = _made(c, keys, platform_key, c.ca_file, state, wall)
     if keys is not None:
         try:
             keys.remember(c, platform_key, _key(c.ca_file) if c.ca_file else b"")
@@ -198,16 +209,17 @@ def _accounts(part: str, c: ChannelConfig | None, keys: Keys | None, state: Path
     return ChannelAccounts(part, (account_of(c), channels), opened)
 
 
-def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str, state: Path) -> list[HttpsChannel]:
+def _made(c: ChannelConfig, keys: Keys | None, platform_key: bytes, ca_file: str, state: Path,
+          wall: WallClock) -> list[HttpsChannel]:
     """A channel for each key of the account, newest first; only the first must be good."""
     from device.drivers.channels.accounts import KeySet
 
     first, *others = (keys.sets(c, platform_key, ca_file) if keys is not None else []) or [
         KeySet(platform_key=platform_key, ca_file=ca_file, serial_no=c.serial_no)]
-    channels = [CHANNELS[c.name](c, _with_files(c, first, state))]
+    channels = [CHANNELS[c.name](c, _with_files(c, first, state), wall)]
     for other in others:
         try:
-            channels.append(CHANNELS[c.name](c, _with_files(c, other, state)))
+            channels.append(CHANNELS[c.name](c, _with_files(c, other, state), wall))
         except (Outside, ValueError) as why:
             log.warning("channel:%s: the key before this one cannot be used: %s", c.name, why)
     return channels
@@ -227,7 +239,7 @@ def _with_files(c: ChannelConfig, sealed: KeySet, state: Path) -> KeySet:
         terminal=sealed.terminal or (private_file.PlainFile(c.private_key_file) if plain and c.private_key_file else None))
 
 
-def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
+def _wechat(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.https import HttpsChannel
     from device.drivers.channels.wechat import WechatCodec
     from device.drivers.channels.wechat_bytes import merchants
@@ -237,28 +249,28 @@ def _wechat(c: ChannelConfig, k: KeySet) -> HttpsChannel:
         raise DriverGone("nothing of WeChat's is here to prove its replies by", which="channel.wechat", again=False,
                          hint="name platform_key_id and platform_key_file in box.toml, or give it the api_v3_key")
     return HttpsChannel(WechatCodec(
-        account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys=held, now_s=time.time,
+        account=c.account, private_key_pem=k.private_key, serial_no=k.serial_no, platform_keys=held, now_s=wall.now_s,
         nonce=lambda: secrets.token_hex(16), api_v2_key=k.secret, api_v3_key=k.api_v3_key, certificates_file=k.certificates,
         code_api=c.code_api),
-        base_url=c.base_url, ca_file=k.ca_file, client_cert=k.client_cert)
+        base_url=c.base_url, ca_file=k.ca_file, client_cert=k.client_cert, dated=wall.dated)
 
 
-def _gateway(c: ChannelConfig, k: KeySet) -> HttpsChannel:
+def _gateway(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.gateway import GatewayCodec
     from device.drivers.channels.gateway_rotation import GatewayChannel
     from device.drivers.channels.https import HttpsChannel
-    line = {"base_url": c.base_url, "ca_file": k.ca_file, "client_cert": k.client_cert}
+    line: dict[str, Any] = {"base_url": c.base_url, "ca_file": k.ca_file, "client_cert": k.client_cert, "dated": wall.dated}
     held = terminal_of(c, k)
     if c.dialect == "shouqianba":
-        return _shouqianba(c, k, held, line)
-    codec = GatewayCodec(account=c.account, secret=held.newest, older=held.older, now_s=time.time,
+        return _shouqianba(c, k, held, line, wall)
+    codec = GatewayCodec(account=c.account, secret=held.newest, older=held.older, now_s=wall.now_s,
                          nonce=lambda: secrets.token_hex(16))
     if k.secret or k.terminal is None:   # the configuration is not ours to write: such a key stays
         return HttpsChannel(codec, **line)
     return GatewayChannel(codec, terminal_id=c.terminal_id, key_file=k.terminal, held=held, **line)
 
 
-def _shouqianba(c: ChannelConfig, k: KeySet, held: Held, line: dict[str, str]) -> HttpsChannel:
+def _shouqianba(c: ChannelConfig, k: KeySet, held: Held, line: dict[str, Any], wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.shouqianba import ShouqianbaCodec
     from device.drivers.channels.shouqianba_checkin import ShouqianbaChannel
     if k.secret or k.terminal is None:
@@ -267,7 +279,7 @@ def _shouqianba(c: ChannelConfig, k: KeySet, held: Held, line: dict[str, str]) -
     if not c.base_url.startswith("https://") and not LOOPBACK.match(c.base_url):
         raise ValueError("Shouqianba is spoken to by https only")
     return ShouqianbaChannel(ShouqianbaCodec(account=c.account, key=held.newest), terminal_id=c.terminal_id,
-                             key_file=k.terminal, held=held, now_s=time.time, **line)
+                             key_file=k.terminal, held=held, now_s=wall.now_s, **line)
 
 
 def terminal_of(c: ChannelConfig, k: KeySet) -> Held:
@@ -290,20 +302,20 @@ def terminal_of(c: ChannelConfig, k: KeySet) -> Held:
     return held
 
 
-def _unionpay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
+def _unionpay(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.https import HttpsChannel
     from device.drivers.channels.unionpay import UnionpayCodec
     return HttpsChannel(UnionpayCodec(
         account=c.account, private_key_pem=k.private_key, cert_id=k.serial_no, trust_pem=k.platform_key,
-        signer=c.platform_key_id, now_s=time.time), base_url=c.base_url, ca_file=k.ca_file)
+        signer=c.platform_key_id, now_s=wall.now_s), base_url=c.base_url, ca_file=k.ca_file, dated=wall.dated)
 
 
-def _alipay(c: ChannelConfig, k: KeySet) -> HttpsChannel:
+def _alipay(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.alipay import AlipayCodec
     from device.drivers.channels.alipay_cert import AlipayKeys
     from device.drivers.channels.https import HttpsChannel
-    return HttpsChannel(AlipayCodec(account=c.account, keys=AlipayKeys(k.private_key, k.platform_key), now_s=time.time,
-                                    app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file)
+    return HttpsChannel(AlipayCodec(account=c.account, keys=AlipayKeys(k.private_key, k.platform_key), now_s=wall.now_s,
+                                    app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file, dated=wall.dated)
 
 
 def _card(c: ChannelConfig, keys: Keys | None) -> Driver:

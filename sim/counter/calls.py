@@ -31,6 +31,7 @@ CHANNELS = ("wechat", "alipay", "unionpay", "gateway", "card")
 BODY_BYTES_MAX = 65_536
 CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should
 FAULT_S_MAX = 86_400
+JUMP_S_MAX = 20 * 366 * 86_400
 
 PAGE_DIR = Path(__file__).parent
 PRODUCTS_CSV = PAGE_DIR.parent / "data" / "products.csv"
@@ -59,7 +60,7 @@ class Counter(Protocol):
     def phone_code(self, wallet: str, outcome: str) -> str: ...
     def card_tap(self, outcome: str) -> dict[str, Any]: ...
     def sound(self) -> bytes: ...
-    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]: ...
+    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None, jump_s: float = ...) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
     def channel_orders(self) -> list[dict[str, Any]]: ...
@@ -107,6 +108,7 @@ class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
     on: bool
     channel: str | None = None
     seconds: float | None = None
+    jump_s: float | None = None    # of clock_jump: how far ahead of the truth, or behind it
 
 
 def answer(counter: Counter, method: str, path: str, raw: bytes = b"") -> Answer:
@@ -220,7 +222,11 @@ def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:
             raise Refusal(f"channel goes with channel_slow, channel_lying and channel_down, not with {body.kind}.")
     if body.seconds is not None and not 0 < body.seconds <= FAULT_S_MAX:
         raise Refusal(f"seconds must be above 0 and at most {FAULT_S_MAX}.")
-    return counter.fault(body.kind, body.on, body.channel, body.seconds)
+    if body.jump_s is None:
+        return counter.fault(body.kind, body.on, body.channel, body.seconds)
+    if body.kind != "clock_jump" or not abs(body.jump_s) <= JUMP_S_MAX:
+        raise Refusal(f"jump_s goes with clock_jump, and is at most {JUMP_S_MAX} either way.")
+    return counter.fault(body.kind, body.on, body.channel, body.seconds, body.jump_s)
 
 
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {

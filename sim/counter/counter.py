@@ -31,6 +31,7 @@ from sim.counter.faults import Faults
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
+from sim.devices.clock import ClockModel
 from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
 from sim.devices.printer import PrinterModel
@@ -42,6 +43,7 @@ READY_S_MAX = 20.0
 SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a second is busy or gone; the call returns
 SLOW_WALLET_S = 8.0
 POWER_CUT_S = 3.0
+JUMP_S = 30 * 3600.0           # more than a day: what the box must not follow by itself
 KEEP_EVERY_S = 1.0             # a counter that is killed forgets no more of the outside than this
 BILL_DAYS_MAX = 80
 LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all
@@ -112,8 +114,10 @@ class Counter:
         self._ends.append(self.collector.close)
         self.store = Store(self.folder / "cloud.db", self.keys.record_keys())
         self._ends.append(self.store.close)
-        self.daemon = Kept([sys.executable, "-m", "device", "run", "--config", str(self.folder / "box.toml")],
-                           self.folder / "daemon.log")
+        self.clock = ClockModel(devices / "clock")
+        self._ends.append(self.clock.close)
+        self.daemon = Kept([sys.executable, "-m", "sim.devices.clock", str(devices / "clock"), "device", "run", "--config",
+                            str(self.folder / "box.toml")], self.folder / "daemon.log")
         self.daemon.start()
         self._ends.append(self.daemon.close)
         keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -344,10 +348,11 @@ class Counter:
 
     # Faults
 
-    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None) -> dict[str, Any]:
+    def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None, jump_s: float = JUMP_S) -> dict[str, Any]:
         """Switch a fault; with `seconds` it ends by itself.  A power cut always does."""
         if kind == "power_cut" and on:
             seconds = seconds if seconds is not None else POWER_CUT_S
+        self._jump_s = jump_s
         self.faults.switch(kind, on, channel, seconds)
         return {}
 
@@ -361,7 +366,7 @@ class Counter:
             "printer_paper": lambda on, _: self.printer.paper(out=on),
             "printer_off": lambda on, _: self.printer.power(not on),
             "printer_dies": lambda on, _: self._printer_dies(on),
-            "clock_jump": lambda on, _: self._clock_jump(on),
+            "clock_jump": lambda on, _: self.clock.set(self._jump_s if on else 0.0),
         }
         return Faults(switches, {name: channel.fault for name, channel in self.channels.items()})
 
@@ -373,9 +378,6 @@ class Counter:
         self.printer.die_after(wiring.DIES_AFTER_BYTES if on else None)
         if not on:
             self.printer.power(True)
-
-    def _clock_jump(self, on: bool) -> None:
-        raise Refusal("The clock cannot be moved on this counter yet: it comes with a later release.", 409)
 
     # The end of a day
 

@@ -81,16 +81,17 @@ class HttpsChannel:
     a PEM of roots in place of the system's; `client_cert` a PEM of certificate and key where the channel wants mutual
     TLS.  `connect_s` and `read_s` bound each wait, their sum plus `read_s` the whole call.  No failure outside raises: it
     becomes UNKNOWN with a sentence, and the channel's health changes on `inputs()`.
+    `dated` is told the time that a reply's Date names, when it came over TLS.
     """
 
     at_once = 4
 
     def __init__(self, codec: Codec, *, base_url: str, connect_s: float = 5, read_s: float = 15, ca_file: str = "",
-                 client_cert: str = "") -> None:
+                 client_cert: str = "", dated: Callable[[float], None] | None = None) -> None:
         self.does, self._codec = codec.does, codec
         self.health = Health(f"channel:{codec.channel}")
         self._opened = lambda url: Lines(url, codec.name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
-                                         ca_file=ca_file, client_cert=client_cert)
+                                         ca_file=ca_file, client_cert=client_cert, dated=dated)
         self._lines = self._opened(base_url)
 
     @property
@@ -254,12 +255,13 @@ class Lines:
     """
 
     def __init__(self, base_url: str, name: str, *, connect_s: float, read_s: float, at_once: int, ca_file: str = "",
-                 client_cert: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
+                 client_cert: str = "", now_s: Callable[[], float] = time.monotonic,
+                 dated: Callable[[float], None] | None = None) -> None:
         parts = urlsplit(base_url)
         assert parts.scheme in ("http", "https") and parts.hostname, base_url
         self.handshakes = self.resumed = 0
         self._tls, self._host, self._port, self._name = parts.scheme == "https", parts.hostname, parts.port, name
-        self._ca_file, self._client_cert = ca_file, client_cert
+        self._ca_file, self._client_cert, self._dated = ca_file, client_cert, dated
         self._context: ssl.SSLContext | None = None
         self._ticket: ssl.SSLSession | None = None
         self._connect_s, self._read_s, self._now_s = connect_s, read_s, now_s
@@ -280,7 +282,10 @@ class Lines:
             done, _ = await asyncio.wait({work}, timeout=self._connect_s + 2 * self._read_s)
             if not done:
                 raise NoAnswer("slow", f"{self._name} did not finish its answer in time")
-            return work.result()
+            reply = work.result()
+            if self._tls and self._dated is not None and (at_s := _date_of(reply)):
+                self._dated(at_s)
+            return reply
         finally:
             self._calls.discard(call)
             if not work.done():
@@ -406,6 +411,16 @@ class Lines:
             if self._client_cert:
                 self._context.load_cert_chain(self._client_cert)
         return self._context
+
+
+def _date_of(reply: Reply) -> float:
+    """The Unix time of its Date, 0.0 for none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(reply.headers["date"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return 0.0
 
 
 def _readable(sock: socket.socket | None) -> bool:

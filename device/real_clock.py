@@ -1,0 +1,77 @@
+"""The box's real clock: the monotonic one for every interval, and the wall as `wall.py` makes it out of what is claimed and proven.
+
+One thread's: the loop's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable
+
+from device.types import Stamp
+from device.wall import Wall
+
+log = logging.getLogger("tillbox")
+
+
+class RealClock:
+    """Monotonic milliseconds since this process began, and the wall with what is known of its quality.
+
+    `last_wall` is the newest that the journal remembers, RFC 3339, "" of a fresh one; `quality` says `ntp` or `unset` of the
+    system's clock.  As device.clock.Clock and WallClock.
+    """
+
+    def __init__(self, boot: str, last_wall: str = "", *, quality: Callable[[], str] = lambda: "unset",
+                 system_s: Callable[[], float] = time.time, mono_s: Callable[[], float] = time.monotonic) -> None:
+        self._boot, self._quality, self._system_s, self._mono_s, self._born = boot, quality, system_s, mono_s, mono_s()
+        last = datetime.datetime.fromisoformat(last_wall).timestamp() if last_wall else None
+        self._wall = Wall(0, self._system_ms(), None if last is None else int(last * 1000))
+        self._doubted = False
+
+    def now_ms(self) -> int:
+        return int((self._mono_s() - self._born) * 1000)
+
+    def now_s(self) -> float:
+        return self._told_ms(self.now_ms()) / 1000
+
+    def stamp(self) -> Stamp:
+        now_ms = self.now_ms()
+        told = datetime.datetime.fromtimestamp(self._told_ms(now_ms) / 1000).astimezone()
+        return Stamp(self._boot, now_ms, told.isoformat(timespec="milliseconds"), self._word())
+
+    def dated(self, at_s: float) -> None:
+        """A channel's reply over TLS carries this Date."""
+        self._wall.date(int(at_s * 1000), self.now_ms(), self._system_ms())
+
+    def acknowledged(self, at: str) -> None:
+        """The cloud signed this time, RFC 3339, when it had something new of ours.  A text that is no time is none."""
+        try:
+            at_s = datetime.datetime.fromisoformat(at).timestamp()
+        except ValueError:
+            return
+        self._wall.acknowledged(int(at_s * 1000), self.now_ms(), self._system_ms())
+
+    @property
+    def doubts(self) -> bool:
+        """The system's clock says something else than is told: a person must look."""
+        return self._wall.doubts
+
+    def _told_ms(self, now_ms: int) -> int:
+        system_ms = self._system_ms()
+        told = self._wall.now_ms(now_ms, system_ms)
+        if self._wall.doubts != self._doubted:
+            self._doubted = self._wall.doubts
+            off_s = (system_ms - told) // 1000
+            log.warning("the system's clock is %d s %s what is known: %s", abs(off_s), "ahead of" if off_s > 0 else "behind",
+                        "not followed" if self._doubted else "followed again")
+        return told
+
+    def _word(self) -> str:
+        if self._wall.proven:
+            return "anchored"
+        return "restored" if self._wall.doubts else self._quality()
+
+    def _system_ms(self) -> int:
+        return int(self._system_s() * 1000)
