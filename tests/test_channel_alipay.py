@@ -13,7 +13,7 @@ import pytest
 from device.drivers.channels import alipay_bytes as wire
 from device.drivers.channels.alipay import AlipayCodec
 from device.drivers.channels.alipay_cert import AlipayKeys
-from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply
 from device.drivers.channels.https import FOLLOWS_MAX, HttpsChannel, told, unbuildable
 from device.txn.effects import (
     ChargeCode,
@@ -500,6 +500,14 @@ def test_a_certificate_may_change_in_the_middle_of_a_day(certified):
     assert certified.paid().said is Said.PAID and certified.calls().count("certificate") == 1
     certified.server.clear()
     assert certified.said(QueryOrder(TEA)).said is Said.PAID                          # the old one still counts
+
+
+def test_questions_that_are_never_answered_do_not_pile_up_and_show_no_payer(shop):
+    shop.server.fault("lost_answer", call="refund_query", count=None)
+    for n in range(FOLLOWED_MAX + 3):
+        assert shop.said(RefundOrder(back(no=f"0000012345{n:010d}"))) is None
+    assert len(shop.codec._steps) == FOLLOWED_MAX
+    assert "out_trade_no" not in repr(shop.codec._steps) and "sub_code" not in repr(shop.codec._steps)
 
 
 def test_a_new_certificate_and_a_long_question_fit_one_effect(certified):

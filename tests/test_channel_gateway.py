@@ -177,6 +177,17 @@ def test_a_reply_counts_once_and_for_its_own_question_only(shop):
     assert len(shop.codec._asked) == ASKED_MAX
 
 
+def test_a_payers_code_stands_in_no_word_and_the_key_in_no_repr(shop):
+    code = shop.server.code()
+    charge = ChargeCode(SHOWN, code)
+    shop.rules._said = lambda order, word="", **more: {"order_no": order.order_no, "amount_fen": order.amount_fen,
+                                                       "result": "refused", "detail": "x" * 70 + code}
+    verdict = shop.verdict(charge)
+    assert verdict.word == "refused" and code[:4] not in verdict.detail
+    shop.codec.request(charge)
+    assert SECRET.decode() not in repr(shop.codec._asked)
+
+
 def test_keys_of_the_two_directions_differ_and_a_clock_too_far_off_is_said(shop):
     assert keys.derived(SECRET, "T10001", "request") != keys.derived(SECRET, "T10001", "reply")
     shop.codec._now_s = lambda: shop.now_s + 301

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from device.drivers.channels import shouqianba_bytes as wire
-from device.drivers.channels.codec_bytes import Reply
+from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply
 from device.drivers.channels.https import HttpsChannel, told
 from device.drivers.channels.shouqianba import ShouqianbaCodec
 from device.txn.effects import (
@@ -169,6 +169,9 @@ def test_a_code_too_old_or_none_is_refused_in_their_words_without_the_code(shop)
     body = json.dumps({"result_code": "200", "biz_response": {"result_code": "PAY_FAIL", "error_message": f"条码 {none} 错误"}})
     shop.codec.request(charge := ChargeCode(SHOWN, none))
     assert shop.codec.read(charge, Reply(200, {}, body.encode())).detail == "条码 … 错误"
+    long = body.replace(none, "x" * 70 + none)                 # their sentence is cut to 80 characters, through the code
+    shop.codec.request(charge)
+    assert "1" not in shop.codec.read(charge, Reply(200, {}, long.encode())).detail
 
 
 def test_a_number_is_never_bought_twice(shop):
@@ -194,6 +197,20 @@ def test_an_undo_that_finds_no_order_says_so_and_one_after_its_day_never_works(s
     assert refused.said is Said.REFUSED and "after its day" in refused.detail
     assert shop.said(RefundOrder(ALL)).word is RefundWord.DONE             # which is how its money goes back
     assert shop.server.orders()[0]["state"] == "refunded"
+
+
+def test_an_order_given_back_by_other_hands_is_no_sale(shop):
+    """A shopkeeper refunds on Shouqianba's own page while the box is off: what it finds when it comes back is not money."""
+    shop.paid()
+    shop.said(RefundOrder(ALL))
+    assert shop.said(QueryOrder(TEA)).said is Said.GIVEN_BACK
+    assert shop.said(CloseOrder(TEA)).said is Said.GIVEN_BACK          # nor is anything left to refund beside it
+
+
+def test_a_part_given_back_is_still_a_payment(shop):
+    shop.paid()
+    shop.said(RefundOrder(BACK))
+    assert shop.said(QueryOrder(TEA)).said is Said.PAID
 
 
 def test_an_order_dies_after_four_minutes(shop):
@@ -243,6 +260,34 @@ def test_a_refund_that_cannot_be_made_is_looked_up_before_it_is_denied(shop):
     part = shop.verdict(RefundOrder(msgspec.structs.replace(BACK, refund_no="R8")))
     assert part.word == "unknown" and "own page" in part.detail            # whether these 300 are in it, nobody here can tell
     assert shop.server.orders()[0]["refunded_fen"] == 900
+
+
+def test_a_refund_is_done_only_when_no_more_is_left_than_it_leaves(shop):
+    right = {"order_status": "PARTIAL_REFUNDED"}
+    for left, word in (("600", "done"), ("0", "done"), (600, "done"), ("", "done"), ("601", "unknown"), ("900", "unknown"),
+                       ("-1", "unknown"), ("many", "unknown")):
+        assert answer_to(shop, RefundOrder(BACK), "REFUND_SUCCESS", **right, net_amount=left).word == word, left
+
+
+@pytest.mark.parametrize("result", ["CANCEL_SUCCESS", "CANCEL_ABORT_SUCCESS"])
+def test_a_cancel_that_names_no_order_cancels_none(shop, result):
+    for about in ({}, {"order_status": "CANCELED", "total_amount": ""}):
+        verdict = answer_to(shop, CloseOrder(TEA), result, **about)
+        assert (verdict.word, verdict.health) == ("unknown", "lying")
+
+
+def test_looks_that_are_never_answered_do_not_pile_up(shop):
+    for n in range(3 * FOLLOWED_MAX):
+        number = msgspec.structs.replace(ALL, refund_no=f"R{n}")
+        assert answer_to(shop, RefundOrder(number), "FAIL", "UPAY_REFUND_INVALID_ORDER_STATE").word == "follow"
+    assert len(shop.codec._looking) == FOLLOWED_MAX
+
+
+def test_a_refused_check_in_is_one_short_sentence_and_no_key_shows():
+    body = json.dumps({"result_code": "400", "error_code": "X\n" * 9_000}).encode()
+    told_ = wire.key_in(Reply(200, {}, body), SN)
+    assert isinstance(told_, str) and told_.isprintable() and len(told_) < 150
+    assert "k" * 32 not in repr(wire.Said(terminal_key="k" * 32))
 
 
 def test_a_look_that_was_cut_off_does_not_read_the_next_answer(shop):
@@ -339,7 +384,9 @@ REFUNDED = {"UPAY_REFUND_ORDER_NOOP": "done", "UPAY_REFUND_INVALID_ORDER_STATE":
 @pytest.mark.parametrize(("effect", "result", "errors"), [
     (CloseOrder(TEA), "FAIL", CANCELLED), (CloseOrder(TEA), "CANCEL_ERROR", CANCELLED), (RefundOrder(BACK), "FAIL", REFUNDED),
     (ChargeCode(SHOWN, "131111111111111111"), "FAIL", {"CLIENT_SN_CONFLICT": "unknown", "TRADE_HAS_SUCCESS": "unknown",
-                                                       "UPAY_STORE_OVER_DAILY_LIMIT": "refused"}),
+                                                       "UPAY_STORE_OVER_DAILY_LIMIT": "refused", "EXPIRED_BARCODE": "refused",
+                                                       "UNEXPECTED_PROVIDER_ERROR": "unknown", "TRADE_TIMEOUT": "unknown",
+                                                       "": "unknown"}),
     (ChargeCode(SHOWN, "131111111111111111"), "PAY_FAIL", {"CLIENT_SN_CONFLICT": "unknown", "BUYER_OVER_DAILY_LIMIT": "refused"}),
     (PlaceOrder(TEA), "PRECREATE_FAIL", {"CLIENT_SN_CONFLICT": "refused", "TRADE_HAS_SUCCESS": "unknown"}),
     (QueryOrder(TEA), "FAIL", {"UPAY_ORDER_NOT_EXISTS": "absent", "TRADE_NOT_EXIST": "unknown"})])

@@ -21,7 +21,7 @@ from device.drivers.channels import alipay_bytes as wire
 from device.drivers.channels import alipay_words_bytes as words
 from device.drivers.channels.alipay_bill_bytes import rows_of
 from device.drivers.channels.alipay_cert import AlipayKeys
-from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply, Request, Verdict, lie
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -46,6 +46,9 @@ class _Step(msgspec.Struct, frozen=True):
     method: str
     trail: words.Trail = ()
     held: Reply | None = None
+
+    def __repr__(self) -> str:           # an answer names its payer
+        return f"_Step({self.method!r}, {len(self.trail)} answers)"
 
 
 class AlipayCodec:
@@ -128,7 +131,7 @@ class AlipayCodec:
             if not envelope.cert_sn:
                 raise ValueError("the reply names no certificate")
             at = datetime.datetime.fromtimestamp(self._now_s(), wire.BEIJING).isoformat()
-            self._steps[effect] = msgspec.structs.replace(step, held=reply)
+            self._remember(effect, msgspec.structs.replace(step, held=reply))
             return Verdict("unknown", follow=wire.certificate_request(_fields(effect), envelope.cert_sn, at))
         _verify(key, envelope)
         return self._told(effect, trail)
@@ -136,8 +139,13 @@ class AlipayCodec:
     def _told(self, effect: Any, trail: words.Trail) -> Verdict:
         verdict = self._word(effect, trail)
         if verdict.follow is not None:
-            self._steps[effect] = _Step(wire.form_fields(verdict.follow.body).get("method", ""), trail)
+            self._remember(effect, _Step(wire.form_fields(verdict.follow.body).get("method", ""), trail))
         return verdict
+
+    def _remember(self, effect: Any, step: _Step) -> None:
+        self._steps[effect] = step
+        if len(self._steps) > FOLLOWED_MAX:
+            del self._steps[next(iter(self._steps))]
 
     def _word(self, effect: Any, trail: words.Trail) -> Verdict:
         if isinstance(effect, FetchBill):

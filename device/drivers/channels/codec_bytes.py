@@ -11,6 +11,8 @@ import msgspec
 
 from device.types import Account
 
+FOLLOWED_MAX = 64              # effects whose further question is out: one whose answer is lost is never read, and must not stay
+
 
 class Request(msgspec.Struct, frozen=True):
     """One call: `path` with its query exactly as sent and signed; `body` empty for a GET.
@@ -131,6 +133,11 @@ def cut_bytes(text: str, bytes_max: int) -> str:
 def plain(text: str) -> str:
     """A channel's own words as far as a person may see them: printable, and short."""
     return "".join(c for c in text[:80] if c.isprintable())
+
+
+def without_code(body: bytes, code: str) -> bytes:
+    """`body` without the payer's `code`, before any sentence is cut out of it: half a code is still one."""
+    return body.replace(code.encode(), "…".encode()) if code else body
 
 
 def lie(detail: str) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from device.drivers.channels import gateway_bytes as wire
 from device.drivers.channels import gateway_key_bytes as keys
-from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
+from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie, without_code
 from device.drivers.channels.gateway_agreement import Agreement
 from device.drivers.channels.terminal_bytes import terminal_ok
 from device.txn.effects import (
@@ -36,6 +36,9 @@ class Asked(NamedTuple):
     call: str = ""
     number: str = ""
     secret: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Asked({self.terminal!r}, {self.call!r}, {self.number!r}, secret=...)"
 
 
 class GatewayCodec:
@@ -99,7 +102,8 @@ class GatewayCodec:
             return wire.bill_word(asked.call, effect.day, reply.body)
         if isinstance(effect, (RefundOrder, QueryRefund)):
             return wire.refund_word(asked.call, effect.intent, reply.body)
-        return wire.order_word(asked.call, effect.intent, reply.body)
+        body = without_code(reply.body, effect.code) if isinstance(effect, ChargeCode) else reply.body
+        return wire.order_word(asked.call, effect.intent, body)
 
     def rotate_request(self, terminal: str, agreement: Agreement) -> Request:
         """Ask for the next key; `agreement` is fresh."""

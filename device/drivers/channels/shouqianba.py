@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from device.drivers.channels import shouqianba_bytes as wire
-from device.drivers.channels.codec_bytes import Reply, Request, Verdict
+from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply, Request, Verdict, without_code
 from device.txn.effects import ChargeCode, CloseOrder, Effect, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
 
 DIALECT = "shouqianba"
@@ -31,7 +31,7 @@ class ShouqianbaCodec:
 
     def __init__(self, *, account: str, key: bytes) -> None:
         self.account, self.key, self.doubted = account, key, False
-        self._looking: set[Effect] = set()                    # whose order is being looked up
+        self._looking: dict[Effect, None] = {}                # whose order is being looked up, oldest first
 
     def use(self, key: bytes) -> None:
         """Sign with `key` from the next call on."""
@@ -39,7 +39,7 @@ class ShouqianbaCodec:
 
     def request(self, effect: Any) -> Request:
         """As Codec.request."""
-        self._looking.discard(effect)
+        self._looking.pop(effect, None)
         if dict(effect.intent.account.fields).get("dialect") != DIALECT:
             raise ValueError("the order was made at another gateway under this account's name")
         if isinstance(effect, (RefundOrder, QueryRefund)):
@@ -55,22 +55,24 @@ class ShouqianbaCodec:
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
+        if isinstance(effect, ChargeCode):                    # their sentences are free text, and a code is a bearer token
+            reply = msgspec.structs.replace(reply, body=without_code(reply.body, effect.code))
         verdict = self._read(effect, reply)
         self.doubted = self.doubted or verdict.detail == wire.KEY_REFUSED
-        if isinstance(effect, ChargeCode):                    # their sentences are free text, and a code is a bearer token
-            verdict = msgspec.structs.replace(verdict, detail=verdict.detail.replace(effect.code, "…"))
         return verdict
 
     def _read(self, effect: Any, reply: Reply) -> Verdict:
         refund = isinstance(effect, (RefundOrder, QueryRefund))
         if effect in self._looking:
-            self._looking.discard(effect)
+            del self._looking[effect]
             return wire.looked(effect.intent, reply) if refund else wire.undone(effect.intent, reply)
         verdict = (wire.refund_word(effect.intent, reply) if refund
                    else wire.order_word(CALLS[type(effect)], effect.intent, reply))
         if verdict.word != "look":
             return verdict
-        self._looking.add(effect)
+        self._looking[effect] = None
+        if len(self._looking) > FOLLOWED_MAX:
+            del self._looking[next(iter(self._looking))]
         return Verdict("follow", follow=self._sealed(effect, *wire.order_call("query", effect.intent)))
 
     def _sealed(self, effect: Any, path: str, body: dict[str, str]) -> Request:

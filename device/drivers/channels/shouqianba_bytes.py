@@ -32,7 +32,7 @@ CODE_CHARS_MAX, REFUND_NO_CHARS_MAX, SUBJECT_BYTES_MAX, QR_CHARS_MAX = 32, 20, 6
 
 # What biz_response.result_code means to the box, call by call; "" where error_code has to say it.
 RESULTS: dict[str, dict[str, str]] = {
-    "pay": {"PAY_SUCCESS": "paid", "PAY_IN_PROGRESS": "open", "PAY_FAIL": "refused", "FAIL": "refused",
+    "pay": {"PAY_SUCCESS": "paid", "PAY_IN_PROGRESS": "open", "PAY_FAIL": "refused", "FAIL": "",
             "PAY_FAIL_ERROR": "unknown", "PAY_FAIL_IN_PROGRESS": "unknown"},
     "precreate": {"PRECREATE_SUCCESS": "qr", "PRECREATE_FAIL": "refused", "FAIL": "refused",
                   "PRECREATE_FAIL_ERROR": "unknown", "PRECREATE_FAIL_IN_PROGRESS": "unknown"},
@@ -42,8 +42,9 @@ RESULTS: dict[str, dict[str, str]] = {
                "REFUND_ERROR": "unknown"},
     "query": {"SUCCESS": "", "FAIL": ""},
 }
-# What data.order_status means.  A reversal says that the order is dead, not whether money had moved before.
-STATES = {"CREATED": "open", "PAID": "paid", "PAY_CANCELED": "closed", "PAY_ERROR": "unknown", "REFUNDED": "paid",
+# What data.order_status means.  A reversal says that the order is dead, not whether money had moved before.  Whoever asks after an
+# order has booked and refunded nothing of it: one wholly refunded was given back by other hands, and is no sale.
+STATES = {"CREATED": "open", "PAID": "paid", "PAY_CANCELED": "closed", "PAY_ERROR": "unknown", "REFUNDED": "given_back",
           "PARTIAL_REFUNDED": "paid", "REFUND_ERROR": "paid", "CANCELED": "closed", "CANCEL_ERROR": "unknown",
           "CANCEL_INPROGRESS": "unknown", "INVALID_STATUS_CODE": "unknown"}
 # Which states go with which word; anything else contradicts itself.
@@ -53,6 +54,10 @@ AGREE: dict[tuple[str, str], tuple[str, ...]] = {
     ("cancel", "closed"): ("CANCELED", "PAY_CANCELED"), ("refund", "done"): ("REFUNDED", "PARTIAL_REFUNDED")}
 NO_ORDER = ("UPAY_ORDER_NOT_EXISTS", "UPAY_ORDER_NOT_EXIST")           # their own documents spell it both ways
 TAKEN = ("CLIENT_SN_CONFLICT", "TRADE_HAS_SUCCESS")                    # an earlier request of this number may be paid
+# PAY_FAIL says by itself that it failed and was undone; FAIL only with one of these.
+CHARGE_ERRORS = dict.fromkeys(("INVALID_BARCODE", "EXPIRED_BARCODE", "INSUFFICIENT_FUND", "BUYER_OVER_DAILY_LIMIT",
+                               "BUYER_OVER_TRANSACTION_LIMIT", "SELLER_OVER_DAILY_LIMIT", "UPAY_STORE_OVER_DAILY_LIMIT",
+                               "UPAY_TERMINAL_NOT_EXISTS", "UPAY_TERMINAL_STATUS_ABNORMAL"), "refused")
 CANCEL_ERRORS = {**dict.fromkeys(NO_ORDER, "absent"), "UPAY_CANCEL_ORDER_NOOP": "closed",
                  "UPAY_CANCEL_INVALID_ORDER_STATE": "look", "UPAY_TCP_ORDER_NOT_REFUNDABLE": "refused"}
 REFUND_ERRORS = {**dict.fromkeys(NO_ORDER, "refused"), "UPAY_REFUND_ORDER_NOOP": "done",
@@ -83,6 +88,9 @@ class Said(msgspec.Struct):
     terminal_sn: str = ""
     terminal_key: str = ""
     data: Data | None = None
+
+    def __repr__(self) -> str:
+        return f"Said({plain(self.result_code)!r}, {plain(self.error_code)!r}, ...)"
 
 
 class _Whole(msgspec.Struct):
@@ -186,13 +194,14 @@ def order_word(call: str, intent: OrderFields, reply: Reply) -> Verdict:
         detail = f"Shouqianba says {plain(said.data.order_status)}" if word == "unknown" else ""
     elif (odd := _contradicts(call, word, said)) is not None:
         return odd
-    if word in ("paid", "open", "qr") and (said.data is None or not said.data.total_amount):
+    unnamed = said.data is None or not said.data.total_amount
+    if unnamed and (word in ("paid", "open", "qr") or said.result_code in ("CANCEL_SUCCESS", "CANCEL_ABORT_SUCCESS")):
         return lie("Shouqianba names no order and no amount")
     if word == "qr":
         return _qr(said.data.qr_code if said.data else "")
     data = said.data or Data()
-    if word == "paid":
-        return Verdict("paid", amount_fen=intent.amount_fen, channel_no=plain(data.sn), wallet=WALLETS.get(str(data.payway), ""))
+    if word in ("paid", "given_back"):
+        return Verdict(word, amount_fen=intent.amount_fen, channel_no=plain(data.sn), wallet=WALLETS.get(str(data.payway), ""))
     return Verdict(word, channel_no=plain(data.sn), detail=_why(word, detail))
 
 
@@ -210,8 +219,11 @@ def refund_word(intent: RefundFields, reply: Reply) -> Verdict:
     word = RESULTS["refund"][said.result_code] or _by_error("refund", said)
     if (odd := _contradicts("refund", word, said)) is not None:
         return odd
-    if word == "done" and said.result_code == "REFUND_SUCCESS" and said.data is None:
-        return lie("Shouqianba names no order and no amount")
+    if word == "done" and said.result_code == "REFUND_SUCCESS":
+        if said.data is None:
+            return lie("Shouqianba names no order and no amount")
+        if (left := str(said.data.net_amount)) and not (left.isdecimal() and int(left) <= intent.paid_fen - intent.amount_fen):
+            return lie(f"Shouqianba has more left of the order than a refund of {intent.amount_fen} fen leaves")
     return Verdict(word, amount_fen=intent.amount_fen, channel_no=plain((said.data or Data()).sn),
                    detail=_why(word, _sentence(said)))
 
@@ -242,7 +254,7 @@ def undone(intent: OrderFields, reply: Reply) -> Verdict:
     verdict = order_word("query", intent, reply)
     if verdict.word == "paid":             # a cancel is for the day of the payment, and never after a refund
         return Verdict("refused", detail="Shouqianba cancels no order after its day or after a refund")
-    if verdict.word == "closed":
+    if verdict.word in ("closed", "given_back"):
         return verdict
     return Verdict("unknown", detail=verdict.detail or "Shouqianba has not cancelled it yet")
 
@@ -253,7 +265,7 @@ def key_in(reply: Reply, terminal_sn: str) -> tuple[str, bytes] | str:
     if odd is not None:
         return odd.detail
     if refusal:
-        return f"Shouqianba refuses it: {refusal}" + (f" ({plain(said.error_message)})" if said.error_message else "")
+        return f"Shouqianba refuses it: {plain(refusal)}" + (f" ({plain(said.error_message)})" if said.error_message else "")
     key = said.terminal_key.encode()
     if not terminal_ok(said.terminal_sn) or terminal_sn not in ("", said.terminal_sn) or not KEY.fullmatch(key):
         return "the reply is not what Shouqianba documents"
@@ -278,7 +290,7 @@ def _taken(call: str, error: str) -> Verdict:
 def _by_error(call: str, said: Said) -> str:
     if call == "query":
         return "absent" if said.error_code in NO_ORDER else "unknown"
-    return (CANCEL_ERRORS if call == "cancel" else REFUND_ERRORS).get(said.error_code, "unknown")
+    return {"pay": CHARGE_ERRORS, "cancel": CANCEL_ERRORS, "refund": REFUND_ERRORS}[call].get(said.error_code, "unknown")
 
 
 def _foreign(data: Data, order_no: str, account: Any, amount_fen: int) -> str:
