@@ -102,7 +102,7 @@ class Box:
 
     def _full_for(self, facts: list[Fact]) -> bool:
         """True when `facts` begin something that the card has no room to carry to its end."""
-        return not {type(f) for f in facts}.isdisjoint(wire.BEGINS) and self.journal.room_bytes() <= 0
+        return any(map(wire.begins, facts)) and self.journal.room_bytes() <= 0
 
     def _moved(self) -> set[Key]:
         """Keys without a number whose ground moved since they were last looked at.

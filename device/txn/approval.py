@@ -13,7 +13,7 @@ from device.txn import record
 from device.txn.books import Books
 from device.txn.desk import Desk, Verdict, refuse
 from device.txn.words import say
-from device.types import Stamp, Terms
+from device.types import Stamp, Supervisor, Terms
 
 PIN_ROUNDS = 20_000          # about 10 ms: a PIN has few digits, and the hash only keeps it out of sight
 TRIES_MAX = 3
@@ -34,8 +34,13 @@ def pin_hash(pin: str, salt: str) -> str:
     return f"{salt}${hashlib.pbkdf2_hmac('sha256', pin.encode(), salt.encode(), PIN_ROUNDS).hex()}"
 
 
+def supervisor_of(terms: Terms, symbol: str) -> Supervisor | None:
+    """Whose badge `symbol` is, None for what is no badge of this shop."""
+    return next((s for s in terms.supervisors if hmac.compare_digest(s.badge, badge_hash(symbol))), None)
+
+
 def badge_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
-    known = next((s for s in d.terms.supervisors if hmac.compare_digest(s.badge, badge_hash(symbol))), None)
+    known = supervisor_of(d.terms, symbol)
     if known is None:
         return refuse("badge_unknown")
     return Verdict(words=say("pin_type", name=known.name), tone="wait", desk={"mode": "pin", "supervisor": known.name, "typed": ""})

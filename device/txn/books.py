@@ -147,6 +147,10 @@ class Sale(msgspec.Struct):
     parts: int = 0
     returned: dict[str, int] = {}  # per tender, by its order number or method
 
+    def named(self, no: str) -> bool:
+        """True for its own number and for those of the orders that paid it."""
+        return no == self.order_no or any(t.order_no == no for t in self.tenders)
+
 
 class Refund(msgspec.Struct):
     intent: RefundIntent
@@ -278,6 +282,10 @@ class Books(msgspec.Struct):
     shown: Shown | None = None
     day: Totals = msgspec.field(default_factory=Totals)
     wallet_fen: int = 0            # taken less given back by wallets, over the journal's life
+
+    def sale_of(self, no: str) -> Sale | None:
+        """The sale at hand that `no` names, its own or one of its orders'."""
+        return self.sales.get(no) or next((sale for sale in self.sales.values() if sale.named(no)), None)
 
 
 def evolve(books: Books, fact: msgspec.Struct, at: Stamp) -> None:
@@ -513,7 +521,14 @@ def _refund_intended(b: Books, f, at: Stamp) -> None:
         sale.refunded_fen += f.intent.amount_fen
         sale.parts += 1
         sale.returned[f.intent.order_no] = sale.returned.get(f.intent.order_no, 0) + f.intent.amount_fen
-        b.shown = Shown("refunding", sale.order_no, f.intent.amount_fen, 0, at.mono_ms + SHOWN_MS)
+        _show_refund(b, sale.order_no, f.intent.amount_fen, at)
+
+
+def _show_refund(b: Books, sale_no: str, more_fen: int, at: Stamp) -> None:
+    """All that goes back of a sale at once is one sum, and done when its last part is."""
+    before = b.shown.amount_fen if b.shown is not None and (b.shown.what, b.shown.order_no) == ("refunding", sale_no) else 0
+    what = "refunding" if any(refund.sale_no == sale_no for refund in b.refunds.values()) else "refunded"
+    b.shown = Shown(what, sale_no, before + more_fen, 0, at.mono_ms + SHOWN_MS)
 
 
 def _lease_taken(b: Books, f, at: Stamp) -> None:
@@ -539,8 +554,8 @@ def _refund_confirmed(b: Books, f, at: Stamp) -> None:
     b.orders.pop(refund.intent.order_no, None)
     if refund.cause == "customer":
         _count_refund(b, refund.intent.channel, amount)
-        if b.shown is not None and b.shown.what == "refunding":
-            b.shown = Shown("refunded", b.shown.order_no, amount, 0, at.mono_ms + SHOWN_MS)
+        if b.shown is not None and (b.shown.what, b.shown.order_no) == ("refunding", refund.sale_no):
+            _show_refund(b, refund.sale_no, 0, at)
 
 
 def _refund_failed(b: Books, f, at: Stamp) -> None:
@@ -558,7 +573,7 @@ def _cash_returned(b: Books, f, at: Stamp) -> None:
     sale.refunded_fen += f.amount_fen
     sale.parts += 1
     sale.returned["cash"] = sale.returned.get("cash", 0) + f.amount_fen
-    b.shown = Shown("refunded", f.sale_no, f.amount_fen, 0, at.mono_ms + SHOWN_MS)
+    _show_refund(b, f.sale_no, f.amount_fen, at)
     _count_refund(b, "cash", f.amount_fen)
 
 

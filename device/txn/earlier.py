@@ -45,10 +45,10 @@ def receipt_scanned(b: Books, d: Desk, symbol: str, at: Stamp) -> Verdict:
         return find_paper(b, no)
     if leasing.foreign(b, no):
         return leasing.ask(b, d, no, at)
-    sale = _sale_of(b, no)
+    sale = b.sale_of(no)
     if sale is None:
         return Verdict(words=say("refund_looking", no=no), desk={"looking": no})
-    return _pick(b, sale)
+    return pick(b, sale)
 
 
 def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
@@ -80,7 +80,7 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     if sale is None or paper is None:
         words = say("reprint_none") if report else say("asked_unknown", no=e.order_no)
         return Verdict(words=words, tone="bad", refused=True, desk={"mode": "", "looking": ""})
-    verdict = _pick(b, sale)
+    verdict = pick(b, sale)
     if not verdict.refused:
         verdict.facts.append(SaleRecalled(sale))
     return verdict
@@ -92,7 +92,8 @@ def _returned(sale: Sale, tender: str, amount_fen: int) -> None:
     sale.returned[tender] = sale.returned.get(tender, 0) + amount_fen
 
 
-def _pick(b: Books, sale: Sale) -> Verdict:
+def pick(b: Books, sale: Sale) -> Verdict:
+    """How much of `sale` goes back is asked next."""
     left = sale.amount_fen - _rounded(sale) - sale.refunded_fen
     if left <= 0:
         return Verdict(words=say("refund_none"), tone="bad", refused=True, desk={"mode": "", "looking": ""})
@@ -108,7 +109,7 @@ def ask_refund(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 def ask_approval(b: Books, d: Desk, at: Stamp) -> Verdict:
     """Above the shop's limit a supervisor's badge and PIN come first."""
-    sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
+    sale = b.sale_of(d.pick.order_no) if d.pick is not None else None
     if sale is None:
         return refuse("refund_scan")
     if (fault := leasing.fault(b, d, sale, at)) is not None:
@@ -117,13 +118,13 @@ def ask_approval(b: Books, d: Desk, at: Stamp) -> Verdict:
     amount = int(d.typed) if d.typed else left
     if not 0 < amount <= left:
         return refuse("refund_over", left=yuan(left))
-    if not needs_approval(d.terms, amount):
+    if not needs_approval(d.terms, amount + _back(b, sale)):
         return refund(b, d, amount, "", at)
     return Verdict(words=say("badge_scan"), tone="wait", desk={"mode": "badge", "back_fen": amount, "typed": ""})
 
 
 def refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verdict:
-    sale = _sale_of(b, d.pick.order_no) if d.pick is not None else None
+    sale = b.sale_of(d.pick.order_no) if d.pick is not None else None
     if sale is None or amount > sale.amount_fen - _rounded(sale) - sale.refunded_fen:
         return refuse("refund_scan")
     if (fault := leasing.fault(b, d, sale, at)) is not None:
@@ -161,8 +162,11 @@ def refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verdi
     return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": "", "back_fen": 0, "supervisor": ""})
 
 
-def _sale_of(b: Books, no: str) -> Sale | None:
-    return b.sales.get(no) or next((s for s in b.sales.values() if any(t.order_no == no for t in s.tenders)), None)
+def _back(b: Books, sale: Sale) -> int:
+    """What went back of it before.  What another box's lease does not cover counts there as gone, and is not."""
+    if not leasing.foreign(b, sale.order_no):
+        return sale.refunded_fen
+    return sum(sale.returned.get(t.order_no, 0) for t in sale.tenders if t.order_no and t.method != "card")
 
 
 def _rounded(sale: Sale) -> int:
@@ -196,4 +200,4 @@ def find_paper(b: Books, no: str) -> Verdict:
 
 def _reprint(b: Books, paper: Paper | ReceiptDue, n: int) -> Verdict:
     job = ReceiptDue(b.jobs_made + 1, paper.kind, paper.ref, copy_of(paper.paper, n), n, paper.job)
-    return Verdict([job], say("reprint", n=n), desk={"mode": "", "looking": ""})
+    return Verdict([job], say("reprint", n=n), desk={"mode": "", "looking": "", "typed": ""})

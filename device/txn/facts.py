@@ -340,6 +340,17 @@ SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, Cas
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)
 
+
+def begins(fact: Fact) -> bool:
+    """True unless `fact` ends something; money that came in books, or goes back, on a full card as well."""
+    match fact:
+        case TenderTaken(tender=tender):
+            return not tender.order_no
+        case RefundIntended(cause=cause):
+            return cause == "customer"
+    return isinstance(fact, BEGINS)
+
+
 # The numbers that the journal's index finds a fact's row by.
 REFS: dict[type[Fact], Callable[[Any], tuple[str, ...]]] = {
     OrderClosed: lambda f: (f.order_no,),

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import record
-from device.txn.approval import badge_scanned, pin_entered
+from device.txn.approval import badge_scanned, pin_entered, supervisor_of
 from device.txn.books import UNDECIDED, Books, Line, Order, Phase, Sale, Tender
 from device.txn.day import report
 from device.txn.desk import Desk, Verdict, refuse
-from device.txn.earlier import ask_approval, ask_refund, ask_reprint, find_paper, receipt_scanned, refund
+from device.txn.earlier import ask_approval, ask_refund, ask_reprint, find_paper, pick, receipt_scanned, refund
 from device.txn.facts import (
     BasketCleared,
     BasketHeld,
@@ -57,13 +57,16 @@ def live_order(b: Books) -> Order | None:
 # Scans.
 
 def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
-    if order_number_ok(no := e.symbol.strip().upper()) and d.mode not in ("code", "refund", "reprint", "badge"):
+    no = e.symbol.strip().upper()
+    if d.mode == "pick" and d.pick is not None and d.pick.named(no):
+        return pick(b, d.pick)                        # the same receipt once more
+    if order_number_ok(no) and d.mode not in ("code", "refund", "reprint", "badge", "pin"):
         return asked_about(b, d, no)
     if live_order(b) is not None:
         return refuse("busy_paying")
     if d.mode == "code":
         return code_scanned(b, d, e.symbol, at)
-    if d.mode == "badge":
+    if d.mode in ("badge", "pin"):
         return badge_scanned(b, d, e.symbol)
     if d.mode in ("refund", "reprint"):
         return receipt_scanned(b, d, e.symbol, at)
@@ -75,6 +78,8 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
     if e.found is None:
         if wallet_of(e.symbol, d.terms.codes):
             return refuse("payment_code_idle")        # a bearer token: not repeated, not kept
+        if supervisor_of(d.terms, e.symbol) is not None:
+            return refuse("badge_idle")               # whoever reads a badge's code can print it
         return refuse("unknown_code", code=e.symbol[:32])
     return _add(b, d, e.found)
 
@@ -146,9 +151,11 @@ def _enter(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _clear(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    if n is not None or d.qty or d.mode or live_order(b) is not None or b.shown is not None or not b.basket.lines:
+    if n is not None and d.mode:                      # a wrong digit: the question stands
+        return Verdict(desk={"typed": "", "mode": d.mode})
+    if n is not None or d.qty or d.mode or d.extras or live_order(b) is not None or b.shown is not None or not b.basket.lines:
         return Verdict([ScreenCleared()] if b.shown else [], ("", ""), desk={"typed": "", "qty": 0, "mode": "", "pick": None,
-                                                                                   "looking": ""})
+                                                                                   "looking": "", "extras": ()})
     return _drop_basket(b, d, "clear", at)
 
 
@@ -157,7 +164,7 @@ def _drop_basket(b: Books, d: Desk, reason: str, at: Stamp) -> Verdict:
     facts: list[Fact] = [record.due("void", reason=reason, lines=len(b.basket.lines), amount_fen=b.basket.total_fen,
                                     cash_back_fen=cash), *parts_back(b, b.basket, "dropped", at), BasketCleared(reason)]
     facts += kick(b, d, "cash back") if cash else []
-    return Verdict(facts, say("cash_back", cash=yuan(cash)) if cash else say("cleared"), desk={"qty": 0})
+    return Verdict(facts, say("cash_back", cash=yuan(cash)) if cash else say("cleared"), desk={"qty": 0, "extras": ()})
 
 
 def _qty(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -206,7 +213,7 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     facts += [SaleClosed(sale, business_day(at, d.terms.cutoff_hour), minted=True), *kick(b, d, "cash sale"),
               paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at, note)), record.sale_due(sale)]
     words = say("cash_replaces", change=yuan(sale.change_fen)) if order is not None else say("change", change=yuan(sale.change_fen))
-    return Verdict(facts, words, "good", desk={"qty": 0, "mode": ""})
+    return Verdict(facts, words, "good", desk={"qty": 0, "mode": "", "extras": ()})
 
 
 def _check(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -227,7 +234,7 @@ def _hold(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     slot = next(i for i in range(1, len(b.held) + 2) if i not in b.held)
     hold = b.holds_made + 1
     slip = paper_due(b, "hold", "", hold_paper(d.terms, b.basket, slot, hold_code(b, hold), at))
-    return Verdict([BasketHeld(slot, hold), slip], say("held", slot=slot), desk={"qty": 0})
+    return Verdict([BasketHeld(slot, hold), slip], say("held", slot=slot), desk={"qty": 0, "extras": ()})
 
 
 def _recall_held(b: Books, slot: int) -> Verdict:
@@ -235,7 +242,7 @@ def _recall_held(b: Books, slot: int) -> Verdict:
         return refuse("basket_busy")
     if slot not in b.held:
         return refuse("held_unknown", slot=slot)
-    return Verdict([BasketRecalled(slot)], say("recalled", slot=slot))
+    return Verdict([BasketRecalled(slot)], say("recalled", slot=slot), desk={"typed": ""})
 
 
 def _ask_park(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
@@ -267,7 +274,8 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     order = live_order(b)
     if order is not None:
         if order.phase in (Phase.CANCELLING, Phase.UNDECIDED):
-            return Verdict(words=say("cancelling"), tone="wait", again=(order.intent.order_no,))
+            wish = [CancelWished(order.intent.order_no, "cashier", SLOW_MS)] if order.cause == "reroute" else []
+            return Verdict(wish, say("cancelling"), "wait", again=(order.intent.order_no,))
         return Verdict([CancelWished(order.intent.order_no, "cashier", SLOW_MS)], say("cancelling"), "wait")
     if d.mode:
         return Verdict(words=("", ""), desk={"mode": "", "pick": None, "looking": ""})

@@ -58,6 +58,8 @@ def ask(b: Books, d: Desk, no: str, at: Stamp) -> Verdict:
     """The receipt of another box was scanned for a refund."""
     if not (d.up and d.collector):
         return refuse("lease_offline")
+    if d.asking[1] == no:                             # scanned once more: a second question would find the first one's lease
+        return Verdict(words=say("lease_asking", no=no), tone="wait", desk={"typed": ""})
     return Verdict(words=say("lease_asking", no=no), tone="wait",
                    desk={"asking": (f"{b.boot}-{at.mono_ms}", no, at.mono_ms), "typed": ""})
 

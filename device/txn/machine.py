@@ -83,16 +83,31 @@ from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.words import disputed_words, say, yuan
 from device.types import Stamp
 
+ANSWERED = ("park", "pick", "badge", "pin")   # questions whose answer is ENTER or CANCEL
+BY_HAND = (Pressed, Scanned, ScanSpoiled, Started)
+ENDS_PARK = (OrderClosed, PaymentConfirmed, PaidWhileCancelling, LatePaymentFound)
 ASK_MS = 30_000           # how long the cashier may think about money that came while cancelling
 
 
 def decide(books: Books, desk: Desk, event: Input, at: Stamp) -> Verdict:
     """What follows from one input.  KeyError for an input nobody wrote a rule for: that is our bug."""
     verdict = DECIDERS[type(event)](books, desk, event, at)
+    if desk.mode in ANSWERED and not isinstance(event, BY_HAND):
+        stand(books, desk, verdict)
     verdict.facts = leasing.ended(books, desk, verdict)
     verdict.facts = shelve(books, in_its_day(books, desk, verdict.facts, at))
     verdict.sound = sounds.heard(books, verdict.facts)
     return verdict
+
+
+def stand(b: Books, d: Desk, verdict: Verdict) -> None:
+    """What ENTER or CANCEL answers stays on the screen until a person answers it, or until nothing is left to ask about."""
+    if d.mode == "park" and any(isinstance(f, ENDS_PARK) and f.order_no == b.basket.order_no for f in verdict.facts):
+        verdict.desk["mode"] = ""
+        if verdict.words is None and d.words == say("park_ask"):
+            verdict.words = ("", "")
+    elif "mode" not in verdict.desk and verdict.tone != "bad":
+        verdict.words = None
 
 
 def shelve(b: Books, facts: list[Fact]) -> list[Fact]:
@@ -231,9 +246,12 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, "付款已退回 / Payment was given back", order.intent.order_no, order.intent.amount_fen, at))]
     if order.park == "book":
-        cash_fen = sum(t.amount_fen for t in order.basket.tenders)    # lies in the drawer, and no sale will name it
+        # No sale will name what was paid before: wallets' parts, and cash that lies in the drawer.
+        parts = [{"method": t.method, "order_no": t.order_no, "amount_fen": t.amount_fen}
+                 for t in order.basket.tenders if t.order_no]
         facts += [record.due("payment_alert", cause="goods_given_unpaid", order_no=order.intent.order_no,
-                             amount_fen=order.intent.amount_fen, channel=order.intent.channel, cash_fen=cash_fen),
+                             amount_fen=order.intent.amount_fen, channel=order.intent.channel,
+                             cash_fen=order.basket.cash_fen, parts=parts),
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, f"转挂未付 / Parked, never paid  {order.slip}", order.intent.order_no,
                       order.intent.amount_fen, at), ahead=int(moved))]

@@ -66,7 +66,7 @@ def code_scanned(b: Books, d: Desk, symbol: str, at: Stamp) -> Verdict:
     verdict = _begin_with(b, d, wallet, "code", d.part_fen, at)
     if verdict.refused:
         return verdict
-    verdict.desk |= {"mode": "", "part_fen": 0, "spent": (*d.spent[-SPENT_MAX + 1:], spent),
+    verdict.desk |= {"mode": "", "typed": "", "part_fen": 0, "spent": (*d.spent[-SPENT_MAX + 1:], spent),
                      "code": Code(verdict.facts[0].intent.order_no, code)}
     verdict.words, verdict.tone = say("charging"), "wait"
     return verdict

@@ -19,7 +19,7 @@ def asked_about(b: Books, d: Desk, no: str) -> Verdict:
         return _open(order)
     if not no.startswith(b.box_no):
         return _said("asked_other", "bad", no=no)
-    sale = b.sales.get(no) or next((s for s in b.sales.values() if any(t.order_no == no for t in s.tenders)), None)
+    sale = b.sale_of(no)
     if sale is not None:
         return _sold(sale)
     if any(t.order_no == no for t in b.basket.tenders):

@@ -10,6 +10,7 @@ from device.txn.screen import Line, Screen
 from device.txn.words import HEALTH, WALLETS, disputed_words, say, yuan
 
 LINES_SHOWN = 8
+REFUND_MODES = ("refund", "pick", "badge", "pin")
 PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING",
           Phase.UNDECIDED: "CANCELLING"}
 
@@ -21,7 +22,7 @@ def phase(books: Books, desk: Desk) -> str:
         return PHASES[order.phase]
     if books.basket.lines:
         return "BASKET"
-    if desk.mode in ("refund", "pick"):
+    if desk.mode in REFUND_MODES:
         return "REFUNDING"
     if books.shown is not None:
         return {"paid": "PAID", "refunding": "REFUNDING", "refunded": "IDLE"}[books.shown.what]
@@ -52,6 +53,8 @@ def render(books: Books, desk: Desk) -> Screen:
             screen |= {"title": disputed_words(order.intent.amount_fen, order.disputed_fen)[lang], "tone": "bad"}
         if order.phase is Phase.ASKING:
             screen["tone"] = "wait"
+    elif now == "REFUNDING" and desk.mode in REFUND_MODES:
+        screen["title"] = say("refund_scan" if desk.mode == "refund" else "refund_title")[lang]
     elif now in ("BASKET", "PAID") or books.shown is not None:
         if basket.lines:
             screen |= {"title": shop, "big": yuan(basket.due_fen)}
@@ -64,8 +67,8 @@ def render(books: Books, desk: Desk) -> Screen:
             if shown.change_fen and not notice:
                 screen["notice"] = say("change", change=yuan(shown.change_fen))[lang]
     else:
-        screen["title"] = shop if now == "IDLE" else say("refund_scan")[lang]
-        if now == "IDLE" and not notice:
+        screen["title"] = shop
+        if not notice:
             screen["notice"] = say("welcome")[lang]
             screen["tone"] = "plain"
     if screen["notice"] == screen["title"]:
@@ -74,8 +77,8 @@ def render(books: Books, desk: Desk) -> Screen:
 
 
 def typed(desk: Desk) -> str:
-    """The digits so far; those of a PIN are nobody's to read."""
-    digits = "*" * len(desk.typed) if desk.mode == "pin" else desk.typed
+    """The digits so far; those of a PIN, also of one typed before its badge was scanned, are nobody's to read."""
+    digits = "*" * len(desk.typed) if desk.mode in ("badge", "pin") else desk.typed
     return digits + (f" x{desk.qty}" if desk.qty else "")
 
 
