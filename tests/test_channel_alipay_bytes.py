@@ -100,7 +100,8 @@ def test_the_inner_bytes_are_cut_whole(inner: bytes, form: bytes) -> None:
     b'{"alipay_trade_query_response":{}', b'{"alipay_trade_query_response":{}}x', b'{"alipay_trade_query_response":"{}"}',
     b'{"alipay_trade_query_response":{},"alipay_trade_query_response":{}}', b'{"alipay_trade_query_response":{},"sign":"\\q"}',
     b'{"alipay_trade_query_response":{},"error_response":{}}', b'{"alipay_trade_query_response":{},"sign":{}}',
-    b'{"alipay_trade_query_response":{},"sign":1}', b'\x00\xff{['])
+    b'{"alipay_trade_query_response":{},"sign":1}', b'\x00\xff{[',
+    b'{"alipay_trade_query_response":{},"sign":' + b'{"a":' * 40_000 + b"1" + b"}" * 40_001])
 def test_another_answer_or_half_of_one_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):
         opened(body)

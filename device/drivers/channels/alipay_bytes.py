@@ -14,7 +14,6 @@ import datetime
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -224,7 +223,7 @@ def _value_end(body: bytes, start: int) -> int:
 
 
 def _string(members: Mapping[str, bytes], name: str) -> str:
-    raw: Any = msgspec.json.decode(members.get(name, b'""'))      # MsgspecError is a ValueError
-    if not isinstance(raw, str):
+    raw = members.get(name, b'""')
+    if not raw.startswith(b'"'):           # an object, as deep as somebody likes
         raise ValueError(f"the reply's {name} is no text")
-    return raw
+    return msgspec.json.decode(raw, type=str)                     # MsgspecError is a ValueError
