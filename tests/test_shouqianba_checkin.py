@@ -285,15 +285,15 @@ def test_a_channel_of_its_own_has_no_dialect():
 def test_a_driver_is_made_and_plain_http_is_refused_but_on_the_loopback(far):
     given = {"account": "main", "terminal_id": SN, "private_key_file": str(far.file), "dialect": "shouqianba",
              "base_url": "https://vsi-api.shouqianba.com"}
-    keys = KeySet(terminal=PlainFile(far.file))
-    driver = CHANNELS["gateway"](SimpleNamespace(**given), keys)
+    keys, wall = KeySet(terminal=PlainFile(far.file)), SystemWall()
+    driver = CHANNELS["gateway"](SimpleNamespace(**given), keys, wall)
     assert isinstance(driver, checkin.ShouqianbaChannel) and FetchBill not in driver.does
-    assert CHANNELS["gateway"](SimpleNamespace(**given | {"base_url": "http://127.0.0.1:1"}), keys)
+    assert CHANNELS["gateway"](SimpleNamespace(**given | {"base_url": "http://127.0.0.1:1"}), keys, wall)
     for odd in ("http://vsi-api.shouqianba.com", "http://127.0.0.1.example.com"):
         with pytest.raises(ValueError, match="https only"):
-            CHANNELS["gateway"](SimpleNamespace(**given | {"base_url": odd}), keys)
+            CHANNELS["gateway"](SimpleNamespace(**given | {"base_url": odd}), keys, wall)
     with pytest.raises(ValueError, match="changes every day"):
-        CHANNELS["gateway"](SimpleNamespace(**given), KeySet(secret=KEY.decode()))
+        CHANNELS["gateway"](SimpleNamespace(**given), KeySet(secret=KEY.decode()), wall)
 
 
 @pytest.fixture
