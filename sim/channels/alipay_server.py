@@ -31,7 +31,8 @@ from sim.channels import alipay_bill, server
 from sim.channels.alipay import BEIJING, AlipayRules, Biz, failed, fen, ok, yuan
 from sim.channels.alipay_keys import Authority, Signer
 from sim.channels.keys import KeyPair
-from sim.channels.server import Answer, Ask, ChannelServer, Say
+from sim.channels.payers import PayersServer
+from sim.channels.server import Answer, Ask, Say
 
 CALLS = {"alipay.trade.precreate": "create", "alipay.trade.pay": "pay", "alipay.trade.query": "query",
          "alipay.trade.cancel": "cancel", "alipay.trade.close": "close", "alipay.trade.refund": "refund",
@@ -63,7 +64,7 @@ FAULTS = server.FAULTS | {
 }
 
 
-class AlipayServer(ChannelServer):
+class AlipayServer(PayersServer):
     """As ChannelServer.  `app_public_pem` is what requests must be signed with.
 
     `platform` is Alipay's key in public-key mode; with an `authority` certificates count instead.  `app_auth_token`: a partner's
@@ -83,23 +84,6 @@ class AlipayServer(ChannelServer):
         self._signer = authority.alipay if authority is not None else Signer(
             load_pem_private_key(platform.private_pem, None, unsafe_skip_rsa_key_validation=True), b"", "")
         self._links: dict[str, tuple[bytes, float]] = {}
-
-    def scan(self, qr: str, outcome: str, *, wallet: str = "2088102000000001", slow_s: float = 30) -> dict[str, Any]:
-        """As `AlipayRules.scan`, beside calls that are being served."""
-        with self._lock:
-            return self.rules.scan(qr, outcome, wallet=wallet, slow_s=slow_s)
-
-    def code(self, wallet: str = "2088102000000001") -> str:
-        with self._lock:
-            return self.rules.code(wallet)
-
-    def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
-        with self._lock:
-            self.rules.code_outcome(code, outcome, slow_s)
-
-    def orders(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return self.rules.orders()
 
     # As ChannelServer wants them.  Between rules and proof a body is the inner object; `note` the member that it stands under.
 

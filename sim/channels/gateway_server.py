@@ -10,17 +10,17 @@ import re
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sim.channels.gateway import GatewayRules, dumped
 from sim.channels.gateway_terminals import Terminal, Terminals, mac
-from sim.channels.server import FAULTS, Answer, Ask, ChannelServer, Say
+from sim.channels.payers import PayersServer
+from sim.channels.server import FAULTS, Answer, Ask, Say
 
 WINDOW_S = 300
 CALLS = ("place", "charge", "query", "undo", "refund", "refund_query", "bill", "bill_file", "rotate", "activate")
 
 
-class GatewayServer(ChannelServer):
+class GatewayServer(PayersServer):
     """As ChannelServer; `secret` is the key of the first terminal, `rules.terminal_id`.  All terminals share the orders."""
 
     faults = FAULTS | {
@@ -35,22 +35,6 @@ class GatewayServer(ChannelServer):
         self.rules, self.first = rules, Terminal(rules.terminal_id, secret)
         self.terminals = Terminals(now_s, self.first)
         self._signs = secret, rules.terminal_id      # with what the answer under way is signed, and for whom
-
-    def scan(self, qr: str, outcome: str, *, wallet: str = "wechat", slow_s: float = 30) -> dict[str, Any]:
-        with self._lock:
-            return self.rules.scan(qr, outcome, wallet=wallet, slow_s=slow_s)
-
-    def code(self, wallet: str = "wechat") -> str:
-        with self._lock:
-            return self.rules.code(wallet)
-
-    def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
-        with self._lock:
-            self.rules.code_outcome(code, outcome, slow_s)
-
-    def orders(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return self.rules.orders()
 
     def call_of(self, method: str, path: str, body: bytes) -> str:
         name = path.removeprefix("/v1/")

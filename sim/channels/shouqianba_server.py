@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sim.channels.server import FAULTS, Answer, Ask, ChannelServer, Say
+from sim.channels.payers import PayersServer
+from sim.channels.server import FAULTS, Answer, Ask, Say
 from sim.channels.shouqianba import FORMS, Invalid, ShouqianbaRules
 from sim.channels.shouqianba_terminals import Terminal, Terminals, fields_of
 
@@ -21,7 +22,7 @@ VAGUE = {"pay": "PAY_FAIL_ERROR", "precreate": "PRECREATE_FAIL_ERROR", "cancel":
          "refund": "REFUND_ERROR", "query": "FAIL"}
 
 
-class ShouqianbaServer(ChannelServer):
+class ShouqianbaServer(PayersServer):
     """As ChannelServer; `key` is the first terminal's, of the day on which the server is made."""
 
     faults = {kind: said for kind, said in FAULTS.items() if kind != "unsigned"} | {
@@ -38,22 +39,6 @@ class ShouqianbaServer(ChannelServer):
         self.rules, self.first = rules, Terminal(rules.terminal_id, "corner-1", key, "")
         self.terminals = Terminals(now_s, self.first)
         self.first.day = self.terminals.today()
-
-    def scan(self, qr: str, outcome: str, *, wallet: str = "wechat", slow_s: float = 30) -> dict[str, Any]:
-        with self._lock:
-            return self.rules.scan(qr, outcome, wallet=wallet, slow_s=slow_s)
-
-    def code(self, wallet: str = "wechat") -> str:
-        with self._lock:
-            return self.rules.code(wallet)
-
-    def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
-        with self._lock:
-            self.rules.code_outcome(code, outcome, slow_s)
-
-    def orders(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return self.rules.orders()
 
     def activation_code(self, uses: int = 1) -> str:
         """A code for a fresh terminal, as Shouqianba's people hand it out."""

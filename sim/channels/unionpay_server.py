@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 from cryptography.x509.oid import NameOID
 
 from sim.channels import server
-from sim.channels.server import Answer, Ask, ChannelServer, Say
+from sim.channels.payers import PayersServer
+from sim.channels.server import Answer, Ask, Say
 from sim.channels.unionpay import UnionpayRules
 
 NAME = "中国银联股份有限公司"
@@ -91,7 +92,7 @@ def certified(key: Any, name: str, by: Any, issuer: str, *, ca: bool = True, yea
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True).sign(by, SHA256()))
 
 
-class UnionpayServer(ChannelServer):
+class UnionpayServer(PayersServer):
     """As ChannelServer.  `merchant_public_pem` and `cert_id` (decimal) are what requests must be signed with."""
 
     faults = FAULTS
@@ -103,23 +104,6 @@ class UnionpayServer(ChannelServer):
         self._merchant: Any = load_pem_public_key(merchant_public_pem)
         self._cert_id = cert_id
         self.refuses_repeats_with = ""           # in place of 12: where the state of the payment is looked at first
-
-    def scan(self, qr: str, outcome: str, *, wallet: str = "u-payer-1", slow_s: float = 30) -> dict[str, Any]:
-        """As `UnionpayRules.scan`, beside calls that are being served."""
-        with self._lock:
-            return self.rules.scan(qr, outcome, wallet=wallet, slow_s=slow_s)
-
-    def code(self, wallet: str = "u-payer-1") -> str:
-        with self._lock:
-            return self.rules.code(wallet)
-
-    def code_outcome(self, code: str, outcome: str, slow_s: float = 30) -> None:
-        with self._lock:
-            self.rules.code_outcome(code, outcome, slow_s)
-
-    def orders(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return self.rules.orders()
 
     # As ChannelServer wants them.  Between rules and proof a body is JSON, so that faults may touch it.
 
