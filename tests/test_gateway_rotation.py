@@ -17,7 +17,7 @@ from device.drivers.channels.gateway_agreement import Agreement
 from device.drivers.channels.https import HttpsChannel
 from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
-from device.drivers.registry import CHANNELS
+from device.drivers.registry import CHANNELS, SystemWall
 from device.errors import DriverGone
 from device.txn.effects import QueryOrder
 from device.txn.inputs import Said
@@ -202,17 +202,17 @@ def test_a_box_starts_from_its_key_file_and_leaves_a_configured_secret_alone(key
              "dialect": "tillbox"}
     key_file.write_bytes(b"f" * 64 + b"\n" + SECRET + b"\n")
     from_file = KeySet(terminal=PlainFile(key_file))
-    driver = CHANNELS["gateway"](SimpleNamespace(**given), from_file)
+    driver = CHANNELS["gateway"](SimpleNamespace(**given), from_file, SystemWall())
     assert isinstance(driver, rotation.GatewayChannel)
     assert (driver._codec.secret, driver._codec._other) == (b"f" * 64, SECRET)
-    assert type(CHANNELS["gateway"](SimpleNamespace(**given), KeySet(secret=SECRET.decode()))) is HttpsChannel
+    assert type(CHANNELS["gateway"](SimpleNamespace(**given), KeySet(secret=SECRET.decode()), SystemWall())) is HttpsChannel
     with pytest.raises(DriverGone, match="tillbox gateway activate"):
-        CHANNELS["gateway"](SimpleNamespace(**given), KeySet(terminal=PlainFile(str(key_file) + "?")))
+        CHANNELS["gateway"](SimpleNamespace(**given), KeySet(terminal=PlainFile(str(key_file) + "?")), SystemWall())
     with pytest.raises(ValueError, match="terminal_id is missing"):
-        CHANNELS["gateway"](SimpleNamespace(**given | {"terminal_id": ""}), from_file)
+        CHANNELS["gateway"](SimpleNamespace(**given | {"terminal_id": ""}), from_file, SystemWall())
     key_file.write_bytes(held_text(Held(SECRET, notes={"terminal": "T10002"})))
     with pytest.raises(DriverGone, match="box.toml names terminal T10001.*that of T10002"):
-        CHANNELS["gateway"](SimpleNamespace(**given), from_file)
+        CHANNELS["gateway"](SimpleNamespace(**given), from_file, SystemWall())
 
 
 @pytest.mark.parametrize("held", [b"a" * 31, b"a" * 40 + b" " + b"b" * 40, bytes(range(32)),

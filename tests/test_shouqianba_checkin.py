@@ -17,7 +17,7 @@ from device.drivers.channels.accounts import KeySet
 from device.drivers.channels.shouqianba import ShouqianbaCodec
 from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
-from device.drivers.registry import CHANNELS, drivers_of
+from device.drivers.registry import CHANNELS, SystemWall, drivers_of
 from device.gateway import with_terminal
 from device.txn.effects import ChargeCode, FetchBill, QueryOrder
 from device.txn.inputs import DeviceSaid, Said
