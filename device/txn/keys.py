@@ -183,7 +183,7 @@ def _void(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if b.basket.total_fen - line.amount_fen < sum(t.amount_fen for t in b.basket.tenders):
         return refuse("tenders_open")
     body = record.due("void", reason="line", gtin=line.gtin, qty_milli=line.qty_milli, amount_fen=line.amount_fen)
-    return Verdict([body, LineVoided(index, "line")], say("line_voided", name=line.name_zh))
+    return Verdict([body, LineVoided(index, "line")], say("line_voided", zh=line.name_zh, en=line.name_en or line.name_zh))
 
 
 def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from device.txn.whys import WHYS
+
 WORDS: dict[str, tuple[str, str]] = {
     "welcome": ("欢迎光临", "Welcome"),
     "scan_goods": ("请扫描商品", "Scan goods to begin"),
@@ -50,7 +52,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "amount_bad": ("金额须为 1 分到 {max}", "The amount must be 0.01 to {max}"),
     "lines_full": ("购物篮已满（200 行）", "The basket is full (200 lines)"),
     "line_unknown": ("没有第 {n} 行", "There is no line {n}"),
-    "line_voided": ("已删除：{name}", "Removed: {name}"),
+    "line_voided": ("已删除：{zh}", "Removed: {en}"),
     "cleared": ("已清空", "Basket cleared"),
     "empty": ("购物篮为空", "The basket is empty"),
     "nothing_due": ("没有应付金额", "Nothing is due"),
@@ -156,7 +158,8 @@ CAUSES = {"cashier": ("收银取消", "cancelled"), "timeout": ("超时", "time-
 def say(key: str, /, **values: object) -> tuple[str, str]:
     """The sentence `key` in Chinese and English.  KeyError for a sentence nobody wrote."""
     zh, en = WORDS[key]
-    return zh.format(**values), en.format(**values)
+    told = values | {"why": WHYS.get(str(values["why"]), values["why"])} if "why" in values else values
+    return zh.format(**told), en.format(**values)
 
 
 def disputed_words(due_fen: int, paid_fen: int) -> tuple[str, str]:
