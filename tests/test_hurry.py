@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from device.txn.books import Phase
-from device.txn.inputs import Rang, RefundSaid, RefundWord, Said, Scanned
+from device.txn.inputs import ChannelSaid, QrReady, Rang, RefundSaid, RefundWord, Said, Scanned
 from device.txn.show import phase, render
 from device.types import Terms
 from tests.counter import COLA, TEA, Counter, counter_paying, records
@@ -129,7 +129,6 @@ def test_the_question_of_a_park_stands_until_it_is_answered():
     counter = Counter(TERMS)
     counter.scan(TEA)
     counter.press("PAY PARK")
-    from device.txn.inputs import QrReady
     counter.tell(QrReady(counter.order_no, "weixin://1"))
     assert "Did the goods go?" in words(counter)
     counter.press("CANCEL")
@@ -228,6 +227,17 @@ def test_slices_of_one_sale_want_the_supervisor_together():
     counter.press("REFUND")
     counter.tell(Scanned(next(iter(counter.box.books.sales))))
     assert "supervisor" in counter.press("200 ENTER").words[1] and not counter.box.books.refunds
+
+
+def test_money_that_the_channel_holds_is_asked_for_no_second_time_also_after_a_boot():
+    counter, no = counter_paying()
+    counter.tell(ChannelSaid(no, Said.UNKNOWN, 500))
+    for wipe in (lambda: counter.press("CLEAR"), counter.cut_power):
+        wipe()
+        screen = render(counter.box.books, counter.box.desk)
+        assert not screen.qr and screen.deadline is None and "勿重复收款" in screen.title and screen.tone == "bad"
+    counter.say(no, Said.PAID, 500)
+    assert counter.phase == "PAID"
 
 
 # A full card

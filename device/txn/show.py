@@ -44,13 +44,15 @@ def render(books: Books, desk: Desk) -> Screen:
     if order is not None:
         name = wallet_meant(order.intent) or order.intent.channel
         wallet = WALLETS.get(name, (name,) * 2)
-        live = order.phase is Phase.AWAITING and not order.disputed_fen
+        live = order.phase is Phase.AWAITING and not order.disputed_fen and not order.held_fen
         title = _paying(order, wallet[lang])[lang]
         screen |= {"title": title, "big": yuan(order.intent.amount_fen), "order_no": order.intent.order_no,
                    "qr": order.qr if live else "", "wallets": (wallet[0], wallet[1]) if live else (),
                    "deadline": (books.boot, order.due_ms) if live or order.phase is Phase.ASKING else None}
         if order.disputed_fen and order.phase is not Phase.ASKING:
             screen |= {"title": disputed_words(order.intent.amount_fen, order.disputed_fen)[lang], "tone": "bad"}
+        elif order.held_fen and order.phase is not Phase.ASKING:
+            screen |= {"title": say("money_held")[lang], "tone": "bad"}
         if order.phase is Phase.ASKING:
             screen["tone"] = "wait"
     elif now == "REFUNDING" and desk.mode in REFUND_MODES:
