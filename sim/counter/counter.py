@@ -27,10 +27,11 @@ from sim.counter import wiring
 from sim.counter.calls import Refusal
 from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
+from sim.counter.cloud_view import CloudView
 from sim.counter.faults import Faults
 from sim.counter.kept import Kept
 from sim.counter.line import Line
-from sim.counter.sums import cloud_sums, is_copy, order_no_of, payload_of, summary, undecided
+from sim.counter.sums import first_day, is_copy, order_no_of, summary, undecided
 from sim.devices.clock import ClockModel
 from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
@@ -45,8 +46,6 @@ SLOW_WALLET_S = 8.0
 POWER_CUT_S = 3.0
 JUMP_S = 30 * 3600.0           # more than a day: what the box must not follow by itself
 KEEP_EVERY_S = 1.0             # a counter that is killed forgets no more of the outside than this
-BILL_DAYS_MAX = 80
-LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all
 POWER_GONE = Refusal("The box has no power just now.", 409)
 
 
@@ -63,7 +62,6 @@ class Counter:
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
-        self._cloud: tuple[tuple[int, str], dict[str, Any]] | None = None
         self._seen: tuple[float, dict[str, Any]] = (0.0, {})
         self._state: dict[str, Any] = {}
         self._screen: dict[str, Any] = {}
@@ -114,6 +112,7 @@ class Counter:
         self._ends.append(self.collector.close)
         self.store = Store(self.folder / "cloud.db", self.keys.record_keys())
         self._ends.append(self.store.close)
+        self.cloud = CloudView(self.store)
         self.clock = ClockModel(devices / "clock")
         self._ends.append(self.clock.close)
         self.daemon = Kept([sys.executable, "-m", "sim.devices.clock", str(devices / "clock"), "device", "run", "--config",
@@ -305,7 +304,7 @@ class Counter:
         with contextlib.suppress(DaemonAway):
             self._state, self._screen, up = self._ask("state")["state"], self._ask("screen")["screen"], True
         return {"state": self._state, "display": self._screen, "frame": self._frame_name(), "receipts": self.receipts(),
-                "orders": self.channel_orders(), "cloud": self._cloud_view(), "faults": self.faults.shown(),
+                "orders": self.channel_orders(), "cloud": self.cloud.told(), "faults": self.faults.shown(),
                 "sound": self._sound_name(), "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
 
     def _frame_name(self) -> str:
@@ -313,20 +312,6 @@ class Counter:
             return str(frame_no(str(self.folder / "dev" / "frame")) or "")
         except (ValueError, OSError):
             return ""                                # read while it was being replaced: the next look finds it
-
-    def _cloud_view(self) -> dict[str, Any]:
-        guards = self.store.guards()
-        mark = (sum(upto for _, _, upto, _ in guards), guards[-1][3] if guards else "")
-        if self._cloud is None or self._cloud[0] != mark:
-            tokens, found = records(self.store)["tokens"], defects(self.store)
-            last = [payload_of(token) for token in tokens[-LAST_SHOWN:]]
-            sums = cloud_sums(tokens)
-            self._cloud = (mark, {
-                "count": len(tokens), "verified": not found, "defect": found[0][4] if found else "",
-                "sales_fen": sums["sales_fen"], "refunds_fen": sums["refunds_fen"],
-                "last": [{"seq": p["seq"], "kind": p["kind"], "at": p["at"], "amount_fen": p["body"].get("amount_fen")}
-                         for p in reversed(last)]})
-        return self._cloud[1]
 
     def _jobs(self) -> list[dict[str, Any]]:
         """The daemon's jobs that put bytes on paper, in the order in which they did."""
@@ -393,17 +378,10 @@ class Counter:
     def summary(self) -> dict[str, Any]:
         """The tellings of the money, as `sim.counter.sums` defines them.  Refusal when the daemon is away."""
         papers, tokens = [paper.text for paper in self.printer.receipts()], records(self.store)["tokens"]
-        since = first_day(tokens)
+        since = first_day(tokens, datetime.datetime.now(BEIJING).date())
         bills = {name: channel.bills(since) for name, channel in self.channels.items()}
         return summary(self.state(), self._asked("sums")["sums"], tokens, not defects(self.store), self.channel_orders(), papers,
                        bills)
-
-
-def first_day(tokens: list[str]) -> datetime.date:
-    """The day of the oldest record, at most as long ago as channels file bills."""
-    today = datetime.datetime.now(BEIJING).date()
-    first = datetime.datetime.fromisoformat(payload_of(tokens[0])["at"]).date() if tokens else today
-    return max(min(first, today), today - datetime.timedelta(days=BILL_DAYS_MAX)) - datetime.timedelta(days=1)
 
 
 def _unread(device: ScannerModel | KeypadModel) -> int:

@@ -17,6 +17,7 @@ All amounts are fen over the whole life of a state folder.
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from typing import Any
 from device.drivers.channels.codec_bytes import BillRow
 
 UNDECIDED = frozenset({"placing", "awaiting", "cancelling", "asking", "returning"})
+BILL_DAYS_MAX = 80
 NOT_WALLETS = frozenset({"cash", "rounding"})
 
 
@@ -118,6 +120,12 @@ def back_of(tokens: Iterable[str]) -> dict[str, str]:
     """The payment's number by the refund's, for bills whose refunds name their own number only."""
     bodies = [record["body"] for record in map(payload_of, tokens) if record["kind"] == "refund"]
     return {body["refund_no"]: body.get("paid_no", body["order_no"]) for body in bodies if body.get("refund_no")}
+
+
+def first_day(tokens: Sequence[str], today: datetime.date) -> datetime.date:
+    """The day before the oldest record's, at most as long ago as channels file bills: the first whose bill may name a payment."""
+    first = datetime.datetime.fromisoformat(payload_of(tokens[0])["at"]).date() if tokens else today
+    return max(min(first, today), today - datetime.timedelta(days=BILL_DAYS_MAX)) - datetime.timedelta(days=1)
 
 
 def bill_fen(rows: Iterable[BillRow]) -> int:
