@@ -68,6 +68,15 @@ def test_an_instalment_card_where_no_channel_takes_it_bars_no_payment():
     assert counter.order_no
 
 
+def test_a_plan_stands_on_the_screen_until_it_is_used_or_dropped():
+    counter = Counter(TERMS)
+    counter.tell(Scanned(PLAN))
+    counter.scan(TEA)                                         # wipes the words about it
+    assert "12" in render(counter.box.books, counter.box.desk).typed
+    counter.press("PAY")
+    assert not render(counter.box.books, counter.box.desk).typed
+
+
 def test_digits_of_before_a_scan_are_no_cash():
     counter = Counter(TERMS)
     counter.scan(TEA)

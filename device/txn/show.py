@@ -79,9 +79,14 @@ def render(books: Books, desk: Desk) -> Screen:
 
 
 def typed(desk: Desk) -> str:
-    """The digits so far; those of a PIN, also of one typed before its badge was scanned, are nobody's to read."""
+    """What counts for the next key or payment: digits, quantity, instalments.
+
+    Digits of a PIN, also of one typed before its badge was scanned, are nobody's to read.
+    """
     digits = "*" * len(desk.typed) if desk.mode in ("badge", "pin") else desk.typed
-    return digits + (f" x{desk.qty}" if desk.qty else "")
+    periods = dict(desk.extras).get("instalments")
+    plan = (f" 分期{periods}", f" {periods} months")[desk.terms.lang != "zh"] if periods else ""
+    return digits + (f" x{desk.qty}" if desk.qty else "") + plan
 
 
 def _paying(order: Order, wallet: str) -> tuple[str, str]:
