@@ -40,6 +40,7 @@ log = logging.getLogger("tillbox")
 
 GROUP_MS = 2_000              # rows that bind nothing wait at most this long for the card
 INBOX_MAX = 1_000             # a burst of scans beyond this makes the reader wait
+NUDGE_MS = 1_000              # between two questions that somebody asked for out of turn
 REOPEN_MS = 1_000             # between two looks for an unplugged device
 NUMBERED_S_MAX = 60.0         # a job that says nothing for so long is unsure
 PASSING_S_MAX = 20.0          # longer than any sound with its amount
@@ -196,6 +197,7 @@ class Runner:
 
     async def _repeat(self, effect: Effect) -> None:
         began_ms, tries, nudge = self.clock.now_ms(), 0, self._nudges[effect]
+        asked_ms, nudged = began_ms - NUDGE_MS, False
         while True:
             pause = wait_ms(effect, tries, self.clock.now_ms() - began_ms, self.clock.now_ms(), self.box.desk.terms)
             if pause:
@@ -203,8 +205,11 @@ class Runner:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause / 1000):
                         await nudge.wait()
+                    nudged = True
                 nudge.clear()
-            tries += 1
+            if nudged:                                # a thumb on CHECK asks no channel more than once a second
+                await asyncio.sleep(max(0, asked_ms + NUDGE_MS - self.clock.now_ms()) / 1000)
+            tries, asked_ms, nudged = tries + 1, self.clock.now_ms(), False
             await self._inbox.put(await self._ask(effect))
 
     async def _ask(self, effect: Effect) -> Input:
