@@ -157,7 +157,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("baud", "int", 9600, "its speed", "channel", "baud", low=300, high=921_600),
         Key("host", "text", "", "address of a tcp card terminal", "channel"),
         Key("port", "int", 9101, "its port", "channel", low=1, high=65_535),
-        Key("give_up_s", "int", 300, "until an unpaid order is closed", unit="s", low=10, high=7200),
+        Key("give_up_s", "int", 300, "until an unpaid order is closed; left out, the rule table speaks, here and below",
+            unit="s", low=10, high=7200),
         Key("pace_s", "pairs", ((60, 2), (300, 5)), "queries: until so many seconds, one every so many", unit="s"),
         Key("undo_every_s", "int", 2, "pause between tries to undo", unit="s", low=1, high=60),
         Key("dead_after_s", "int", 7500, "until a closed order can no longer be paid", unit="s", low=60, high=172_800),
@@ -293,6 +294,7 @@ class ChannelConfig(_Masked, frozen=True):
     refund_query_s: int
     refund_parts_max: int
     refund_days_max: int
+    written: tuple[str, ...] = ()        # those of RULE_FIELDS that the file names: of the others the rule table speaks
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -641,7 +643,7 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
             faults += [f"{at}.{given} is read of wechat alone" for given in table if given in WECHAT_KEYS]
         elif bool(values["platform_key_id"]) != bool(values["platform_key_file"]):
             faults.append(f"{at}: platform_key_id and platform_key_file go together: one of them is missing")
-        channels.append({"name": name, **values})
+        channels.append({"name": name, **values, "written": tuple(key for key in RULE_FIELDS if key in table)})
     return channels
 
 
@@ -744,6 +746,17 @@ def account_of(channel: ChannelConfig) -> Account:
         own["code_api"] = channel.code_api
     fields = {name: value for name, value in own.items() if value} | channel.fields
     return Account(channel.name, channel.account, tuple(sorted(fields.items())))
+
+
+# What of a channel's timing box.toml may say, and its field in the rules.
+RULE_FIELDS = {"give_up_s": "give_up_ms", "pace_s": "pace_ms", "undo_every_s": "undo_every_ms", "dead_after_s": "dead_after_ms",
+               "refund_query_s": "refund_query_ms", "refund_parts_max": "refund_parts_max", "refund_days_max": "refund_days_max"}
+
+
+def written_rules(channel: ChannelConfig) -> dict[str, Any]:
+    """The fields of its rules that box.toml itself speaks of."""
+    whole = _rules(channel)
+    return {RULE_FIELDS[key]: getattr(whole, RULE_FIELDS[key]) for key in channel.written}
 
 
 def _rules(channel: ChannelConfig) -> Rules:

@@ -21,7 +21,7 @@ import msgspec
 
 from device import __version__, rules
 from device.box import Box
-from device.config import Config, parse_toml, show, to_terms
+from device.config import Config, parse_toml, show, to_terms, written_rules
 from device.drivers.registry import display_of, drivers_of
 from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
@@ -41,7 +41,7 @@ from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import LinkSaid, Started
 from device.txn.screen import Screen
-from device.types import Terms
+from device.types import Rules, Terms
 
 log = logging.getLogger("tillbox")
 
@@ -342,12 +342,13 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
             fault = f"the rule table is not taken: version {told.version} is older than {table.version}"
             log.error("%s", fault)
     own = dict(table.rules)
-    for name, said in () if config.rules_file else terms.rules:                     # box.toml speaks where no fleet does
-        own[name] = said
-        if (code := own.get(f"{name}.code")) is not None:                           # a refund is the same, however it was paid
-            own[f"{name}.code"] = msgspec.structs.replace(code, refund_query_ms=said.refund_query_ms,
-                                                          refund_parts_max=said.refund_parts_max,
-                                                          refund_days_max=said.refund_days_max)
+    for channel in () if config.rules_file else config.channels:                    # box.toml speaks where no fleet does
+        said = written_rules(channel)
+        if said:
+            own[channel.name] = msgspec.structs.replace(own.get(channel.name, Rules()), **said)
+        if (code := own.get(f"{channel.name}.code")) is not None:                   # a refund is the same, however it was paid
+            refunds = {field: value for field, value in said.items() if field.startswith("refund_")}
+            own[f"{channel.name}.code"] = msgspec.structs.replace(code, **refunds)
     for channel in config.channels:                                                 # no table knows what a gateway speaks
         if channel.dialect == "shouqianba" and channel.name in own:
             own[channel.name] = msgspec.structs.replace(own[channel.name], undo_moves_money=True)

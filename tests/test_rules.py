@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from device import daemon, rules
-from device.config import parse
+from device.config import parse, to_terms
 from device.daemon import show_supervisor
 from device.errors import ConfigError
 from device.store_forward.es256 import public_verifier
@@ -106,6 +106,21 @@ def test_a_newer_table_is_taken_and_kept_an_older_one_is_not(box):
     signed(6)
     terms, fault = started()
     assert terms.rules_version == 7 and "older" in fault
+
+
+def test_box_toml_changes_what_it_names_and_nothing_else(tmp_path):
+    def started(**written):
+        config = parse({"box": "b", "box_no": "000001", "tenant": "t", "state_dir": str(tmp_path), "merchant_keys_on_box": True,
+                        "channel": {"unionpay": {"base_url": "https://u.example", "mchid": "1", "serial_no": "1",
+                                                 "private_key_file": "k", "platform_key_file": "p"} | written}})
+        return dict(daemon._ruled(to_terms(config), config)[0].rules)
+
+    shipped = dict(read(SHIPPED).rules)
+    assert started() == shipped                                           # an unpaid QR of UnionPay lives a day, not two hours
+    own = started(give_up_s=111, refund_query_s=7)
+    assert own["unionpay"] == msgspec.structs.replace(shipped["unionpay"], give_up_ms=111_000, refund_query_ms=7_000)
+    assert own["unionpay.code"] == msgspec.structs.replace(shipped["unionpay.code"], refund_query_ms=7_000)
+    assert own["wechat"] == shipped["wechat"]
 
 
 def test_a_spoilt_table_leaves_the_one_that_was_taken(box, tmp_path):
