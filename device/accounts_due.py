@@ -14,7 +14,8 @@ import msgspec
 from device.errors import Outside
 from device.sealed import HOLDER, whose
 from device.txn import facts
-from device.txn.books import Books, Tender, evolve
+from device.txn.books import Books, Tender
+from device.txn.folding import evolve
 
 ANY = "*"                            # an account of this channel, and an older release did not write which
 

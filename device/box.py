@@ -6,7 +6,7 @@ import msgspec
 
 from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
-from device.txn.books import Books, evolve
+from device.txn.books import Books
 from device.txn.desk import Desk, Verdict, observe
 from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print
 from device.txn.facts import (
@@ -23,6 +23,7 @@ from device.txn.facts import (
     ReceiptUnsure,
     refs_of,
 )
+from device.txn.folding import evolve
 from device.txn.inputs import Input, Pressed, Scanned, Started
 from device.txn.machine import decide
 from device.txn.wants import Key, keys, wants_of

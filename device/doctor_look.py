@@ -75,7 +75,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _folded(db: sqlite3.Connection) -> tuple[Books, str]:
     from device.txn import facts
-    from device.txn.books import evolve
+    from device.txn.folding import evolve
 
     books, at, wall = Books(), 0, ""
     try:

@@ -8,7 +8,7 @@ import pytest
 from device.config import parse
 from device.daemon import to_driven
 from device.txn import facts as wire
-from device.txn.books import evolve
+from device.txn.folding import evolve
 from device.txn.inputs import (
     KEYS,
     DeviceSaid,

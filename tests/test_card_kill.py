@@ -18,7 +18,7 @@ from device.drivers.channels.card import CALLS, CardTerminal
 from device.drivers.channels.card_line import serial_line
 from device.runner import Runner
 from device.store_forward.journal import Journal
-from device.txn import books
+from device.txn import folding
 from device.txn.books import Phase
 from device.txn.effects import Alarm, ChargeCard
 from device.txn.inputs import Pressed, Rang, Scanned, Started
@@ -198,7 +198,7 @@ def test_no_death_charges_or_pays_back_twice(name, terminal_dies):
 
 
 def test_a_box_that_forgets_that_the_sale_has_left_is_caught(monkeypatch):
-    monkeypatch.setitem(books.FOLDS, "ChargeStarted", lambda b, f, at: None)
+    monkeypatch.setitem(folding.FOLDS, "ChargeStarted", lambda b, f, at: None)
     with pytest.raises(AssertionError):
         test_no_death_charges_or_pays_back_twice("paid", False)
 

@@ -7,7 +7,8 @@ import pytest
 
 from device.txn import facts as wire
 from device.txn import show
-from device.txn.books import Books, Phase, evolve
+from device.txn.books import Books, Phase
+from device.txn.folding import evolve
 from device.txn.inputs import (
     DeviceSaid,
     Rang,

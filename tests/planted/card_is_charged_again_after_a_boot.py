@@ -1,13 +1,13 @@
 """Planted: a boot forgets that the sale at the card terminal was started."""
 
-from device.txn import books
+from device.txn import folding
 
 
 def plant(put) -> None:
-    honest = books.FOLDS["Booted"]
+    honest = folding.FOLDS["Booted"]
 
     def forgetful(b, f, at):
         honest(b, f, at)
         for order in b.orders.values():
             order.charged = False
-    put(books, "FOLDS", {**books.FOLDS, "Booted": forgetful})
+    put(folding, "FOLDS", {**folding.FOLDS, "Booted": forgetful})
