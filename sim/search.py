@@ -75,7 +75,8 @@ class Search:
             frontier = ahead
         gc.enable()
         return {"table": self.table.name, "kinds": list(self.table.kinds), "depth": reached, "states": len(seen),
-                "steps": self.laws.handled, "exhausted": not frontier, "seconds": round(time.monotonic() - began, 1), **told}
+                "steps": self.laws.handled, "rounds_to_rest_max": self.laws.rounds_max, "exhausted": not frontier,
+                "seconds": round(time.monotonic() - began, 1), **told}
 
     def _grow(self, place: int, node: Node, seen: set[bytes], ahead: list[tuple[int, Node]]) -> None:
         for how, after in self.laws.moves(node):

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from device.txn.books import Books, Phase
+from device.txn.books import Books, Order, Phase
 from device.txn.effects import Alarm, FetchBill
 from device.txn.facts import (
+    LatePaymentFound,
     OrderClosed,
     PaymentConfirmed,
     ReceiptDue,
@@ -26,16 +27,20 @@ from device.txn.inputs import ChannelSaid, Input, Pressed, Rang, Said
 from device.txn.wants import Key
 from sim.search_step import VERBS, Breach, Node, Steps, Till, bills, over, wanted_by
 
-ROUNDS_MAX = 80               # of asking, ringing and clearing, until a box left alone must be at rest
+ROUNDS_MAX = 40               # of asking, ringing and clearing, until a box left alone must be at rest
 HEARD = (Phase.ASKING, Phase.RETURNING)
 
 
 class Laws(Steps):
-    """`judge(node)` raises `Breach` for a state that must not be, or from which there is no way to rest."""
+    """`judge(node)` raises `Breach` for a state that must not be, or from which there is no way to rest.
+
+    `rounds_max` is the longest way to rest so far: inputs that changed something, the channel's answers and alarms among them.
+    """
 
     def __init__(self, *args: Any) -> None:
-        self._restful: set[bytes] = set()
+        self._rounds: dict[bytes, int] = {}           # to rest, from states from which it was reached
         super().__init__(*args)
+        self.rounds_max = 0
 
     def judge(self, how: str, node: Node) -> None:
         books = self.books_of(node)
@@ -61,12 +66,20 @@ class Laws(Steps):
         if running != whole:
             raise Breach(how, "what runs is not what is wanted")
         for fact in till.facts:
-            if isinstance(fact, PaymentConfirmed) and fact.order_no in node.wished:
-                order = self.books_of(node).orders[fact.order_no]
-                if not order.given and not (order.phase is Phase.ASKING and event == Pressed("ENTER")):
-                    raise Breach(how, f"{self.named(fact.order_no)} was cancelled, and is booked without anybody's word")
+            if isinstance(fact, (PaymentConfirmed, LatePaymentFound)):
+                self._one_end(how, self.books_of(node).orders[fact.order_no], node, event, sold=isinstance(fact, PaymentConfirmed))
             if isinstance(fact, OrderClosed) and fact.order_no not in node.wished and self._alive(fact.order_no, node):
                 raise Breach(how, f"{self.named(fact.order_no)} is called dead, and nobody cancelled it, and it is not")
+
+    def _one_end(self, how: str, order: Order, node: Node, event: Input, *, sold: bool) -> None:
+        """What may become of a payment: a sale when nobody cancelled it, or by somebody's word; else its money goes back."""
+        wished, enter = order.intent.order_no in node.wished, order.phase is Phase.ASKING and event == Pressed("ENTER")
+        name = self.named(order.intent.order_no)
+        if sold and wished and not order.given and not enter:
+            raise Breach(how, f"{name} was cancelled, and is booked without anybody's word")
+        waited = order.phase in (Phase.PLACING, Phase.AWAITING) and not wished
+        if not sold and (waited or enter or (order.given and not (order.undo_moves and wished))):
+            raise Breach(how, f"{name} was waited for, and its money goes back")
 
     def _alive(self, no: str, node: Node) -> bool:
         truth = node.truths[no]
@@ -116,7 +129,7 @@ class Laws(Steps):
         steps: list[str] = []
         for _ in range(ROUNDS_MAX):
             key = self.key(node)
-            if key in self._restful:
+            if key in self._rounds:
                 break
             chain.append(key)
             try:
@@ -131,7 +144,10 @@ class Laws(Steps):
             node = step[1]
         else:
             raise Breach(" > ".join([how, *steps[:12]]), "it never comes to rest")
-        self._restful.update(chain)
+        left = self._rounds.get(key, -1)
+        for done, state in enumerate(reversed(chain), left + 1):
+            self._rounds[state] = done
+        self.rounds_max = max(self.rounds_max, left + len(chain))
 
     def _round(self, node: Node) -> tuple[str, Node] | None:
         books = self.books_of(node)

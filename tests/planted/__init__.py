@@ -12,6 +12,7 @@ FOUND_BY: dict[str, dict[str, str]] = {
     "card_is_charged_again_after_a_boot": {"search": "card"},
     "cash_replaces_without_parking": {"search": "qr"},
     "closed_order_is_forgotten_at_once": {"search": "qr", "world": ""},
+    "early_payment_is_given_back": {"search": "qr"},
     "intent_not_synced": {"search": "qr", "world": ""},
     "late_money_ignored": {"search": "qr", "world": ""},
     "nobodys_word_books_cancelled_money": {"search": "code_asks"},
