@@ -495,6 +495,15 @@ def test_a_paid_that_is_older_than_the_undo_refunds_nothing_beside_it():
     assert not counter.box.books.refunds and counter.box.books.wallet_fen == 0 and alerts(counter) == ["undone"]
 
 
+def test_a_paid_that_is_told_again_and_again_is_given_back_and_counted_once():
+    counter, no = paying_by_code()
+    counter.press("CANCEL")
+    for _ in range(3):
+        counter.say(no, Said.PAID, 500)
+        counter.tell(undone(no, Said.CLOSED))
+    assert alerts(counter) == ["undone"] and counter.box.books.day.tallies["wechat code 10"].failed == {"cashier": 1}
+
+
 def test_a_charge_that_comes_after_its_undo_is_undone_too():
     counter, no = closed_by_its_undo()
     counter.say(no, Said.PAID, 500)

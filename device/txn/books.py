@@ -109,6 +109,8 @@ class Order(msgspec.Struct):
     undo_refused: bool = False     # the channel will never undo it: only its word on the payment counts
     routes: tuple[str, ...] = ()   # channels that could take the same wallet, this one among them
     reroutes: int = 0              # attempts of this sale that were taken to another route before
+    reopened: bool = False         # it was closed before, and counted as failed then
+    undone: bool = False           # that its money was given back was told before
     overdue: bool = False          # its shelf life is over: one more word of the channel, or its bill, is the last
 
     @property

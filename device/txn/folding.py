@@ -163,7 +163,9 @@ def _order_overdue(b: Books, f, at: Stamp) -> None:
 
 def _order_closed(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    _failed(b, order, order.cause or ("closed" if order.intent.way == "qr" else "refused"))
+    if not order.reopened:
+        _failed(b, order, order.cause or ("closed" if order.intent.way == "qr" else "refused"))
+    order.undone |= f.given_back
     order.phase, order.qr, order.channel_no = Phase.CLOSED, "", ""
     order.give_up_ms, order.due_ms = order.dead_after_ms, at.mono_ms + order.dead_after_ms
     if order.park == "give_back":
@@ -175,7 +177,7 @@ def _order_closed(b: Books, f, at: Stamp) -> None:
 
 def _order_reopened(b: Books, f, at: Stamp) -> None:
     order = b.orders[f.order_no]
-    order.phase, order.cause = Phase.CANCELLING, order.cause or "reopened"
+    order.phase, order.cause, order.reopened = Phase.CANCELLING, order.cause or "reopened", True
 
 
 def _order_forgotten(b: Books, f, at: Stamp) -> None:

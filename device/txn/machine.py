@@ -239,7 +239,8 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
     """Definitely unpaid.  The number stays as a tombstone, queried until its shelf life is over."""
     moved = said.said is Said.GIVEN_BACK or (order.undo_moves and bool(order.channel_no))
     facts: list[Fact] = [OrderClosed(order.intent.order_no, said.detail, moved)]
-    if moved:
+    told = moved and not order.undone
+    if told:
         facts += [record.due("payment_alert", cause="undone", order_no=order.intent.order_no,
                              channel_no=order.channel_no or said.channel_no,
                              amount_fen=order.intent.amount_fen, channel=order.intent.channel),
@@ -254,7 +255,7 @@ def close(b: Books, d: Desk, order: Order, said: ChannelSaid, at: Stamp) -> Verd
                              cash_fen=order.basket.cash_fen, parts=parts),
                   paper_due(b, "alert", order.intent.order_no, alert_paper(
                       d.terms, f"转挂未付 / Parked, never paid  {order.slip}", order.intent.order_no,
-                      order.intent.amount_fen, at), ahead=int(moved))]
+                      order.intent.amount_fen, at), ahead=int(told))]
         return Verdict(facts, say("parked_lost", slip=order.slip), "bad")
     if b.basket.order_no != order.intent.order_no:
         return Verdict(facts)
