@@ -65,6 +65,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("rules_key_file", "file", "rules.jwk", "key that the rule table is checked with", "daemon"),
         Key("approve_refund_fen", "int", 0, "refunds of one sale that come above this want a supervisor; 0: none does",
             unit="fen", high=100_000_000),
+        Key("instalment_code", "text", "", "what the shop's own instalment cards end in; empty: no card makes the shop bear a fee",
+            secret=True, high=16),
         Key("amount_fen_max", "int", 5_000_000, "no sale above this", unit="fen", low=1, high=100_000_000),
         Key("route", "words", (), "channels that PAY tries, first first; empty: every channel set up below but the card terminal",
             choices=tuple(name for name in CHANNELS if name != CARD)),
@@ -313,6 +315,7 @@ class Config(msgspec.Struct, frozen=True):
     rules_file: str
     rules_key_file: str
     approve_refund_fen: int
+    instalment_code: str
     amount_fen_max: int
     route: tuple[str, ...]
     merchant_keys_on_box: bool
@@ -398,6 +401,7 @@ def to_terms(config: Config) -> Terms:
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
         training=config.training, approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
+        instalment_code=config.instalment_code,
     )
 
 

@@ -110,6 +110,7 @@ class Terms(msgspec.Struct, frozen=True):
     rules: tuple[tuple[str, Rules], ...] = ()    # by channel, or channel and way: "wechat", "wechat.code"
     rules_version: int = 0
     codes: tuple[CodeRule, ...] = CODES
+    instalment_code: str = ""            # ends the symbol of the shop's own instalment cards
     approve_refund_fen: int = 0          # refunds above it want a supervisor; 0: none does
     supervisors: tuple[Supervisor, ...] = ()
     cutoff_hour: int = 4

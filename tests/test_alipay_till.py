@@ -25,7 +25,7 @@ class Till(Counter):
     """A counter whose channel effects are carried to the server and back, when `turn` says so."""
 
     def __init__(self, shop: Shop) -> None:
-        super().__init__(Terms(accounts=(SHOP,), route=("alipay",), rules=RULES))
+        super().__init__(Terms(accounts=(SHOP,), route=("alipay",), rules=RULES, instalment_code="7Q4K"))
         self.shop, self.wall = shop, "2026-11-18T10:26:40+08:00"
         self.scan(TEA)
 
@@ -160,7 +160,7 @@ def test_a_charge_that_never_arrived_ends_a_minute_later(till):
 
 @pytest.mark.parametrize("way", ["qr", "code"])
 def test_an_instalment_card_reaches_alipay(till, way):
-    till.tell(Scanned("TBC-FQ-12-SHOP"))
+    till.tell(Scanned("TBC-FQ-12-SHOP-7Q4K"))
     if way == "code":
         charged(till, "pay").turn()
     else:

@@ -21,7 +21,7 @@ from tests.test_channel_gateway import TEA as INTENT
 from tests.test_config import BOX
 
 WECHAT = Account("wechat", "wechat:1", (("mchid", "1"),))
-TERMS = Terms(accounts=(SHOP,), route=("gateway",))
+TERMS = Terms(accounts=(SHOP,), route=("gateway",), instalment_code="7Q4K")
 ASKING = (ChargeCode, PlaceOrder, CloseOrder, RefundOrder, QueryOrder, QueryRefund)
 
 
@@ -100,7 +100,7 @@ def test_a_wallet_that_the_gateway_does_not_take_is_refused_in_words_and_at_once
 
 
 def test_a_wallet_with_its_own_channel_needs_no_gateway():
-    counter = Counter(Terms(accounts=(SHOP, WECHAT), route=("wechat", "gateway"), gateway_wallets=("ecny",)))
+    counter = Counter(Terms(accounts=(SHOP, WECHAT), route=("wechat", "gateway"), gateway_wallets=("ecny",), instalment_code="7Q4K"))
     counter.scan(TEA)
     counter.press("1 PAY")
     order = counter.box.books.orders[counter.order_no]
@@ -124,7 +124,7 @@ def test_where_a_qr_is_for_one_wallet_intent_and_screen_name_it(keys, wallet, sh
 def test_another_route_keeps_the_customers_wallet_and_instalments():
     counter = Counter(msgspec.structs.replace(ONE_EACH, accounts=(SHOP, Account("alipay", "a"))))
     counter.scan(TEA)
-    counter.tell(Scanned("TBC-FQ-6-SHOP"))
+    counter.tell(Scanned("TBC-FQ-6-SHOP-7Q4K"))
     counter.press("2 PAY")
     assert counter.box.books.orders[counter.order_no].intent.channel == "alipay"
     counter.mono_ms += 8_000

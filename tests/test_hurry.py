@@ -12,7 +12,7 @@ from tests.counter import COLA, TEA, Counter, counter_paying, records
 from tests.test_leases import Town, left
 from tests.test_paying import ACCOUNTS, TERMS, WECHAT_CODE, refunding
 
-PLAN = "TBC-FQ-12-SHOP"
+PLAN = "TBC-FQ-12-PAYER"
 
 
 def words(counter: Counter) -> str:

@@ -17,7 +17,7 @@ from device.types import Account, Supervisor, Terms
 from tests.counter import COLA, TEA, Counter
 
 ACCOUNTS = tuple(Account(name, f"{name}:1", (("mchid", "1"),)) for name in ("wechat", "alipay", "unionpay", "gateway"))
-TERMS = Terms(accounts=ACCOUNTS, route=("wechat", "gateway"))
+TERMS = Terms(accounts=ACCOUNTS, route=("wechat", "gateway"), instalment_code="7Q4K")
 WECHAT_CODE, ALIPAY_CODE, ECNY_CODE = "134567890123456789", "281234567890123456", "0112345678901234567"
 
 
@@ -351,7 +351,7 @@ def test_a_named_wallet_falls_back_to_the_gateway_and_no_further():
 def test_instalments_stand_in_the_intent_and_in_the_record():
     counter = Counter(TERMS)
     counter.scan(TEA)
-    counter.tell(Scanned("TBC-FQ-6-SHOP"))
+    counter.tell(Scanned("TBC-FQ-6-SHOP-7Q4K"))
     counter.press("2 PAY")
     no = counter.order_no
     assert counter.box.books.orders[no].intent.extras == (("fee_payer", "shop"), ("instalments", "6"))
@@ -363,11 +363,21 @@ def test_instalments_stand_in_the_intent_and_in_the_record():
     assert counter.box.books.orders[counter.order_no].intent.extras == ()
 
 
+@pytest.mark.parametrize("symbol", ["TBC-FQ-6-SHOP", "TBC-FQ-6-SHOP-", "TBC-FQ-6-SHOP-7Q4L", "TBC-FQ-6-SHOP-7Q4K-"])
+def test_a_card_that_anybody_can_show_makes_the_shop_bear_no_fee(symbol):
+    counter = Counter(TERMS)
+    counter.scan(TEA)
+    verdict = counter.tell(Scanned(symbol))
+    assert verdict.refused and not counter.box.desk.extras and "7Q4" not in "".join(verdict.words)
+    assert Counter(msgspec.structs.replace(TERMS, instalment_code="")).tell(Scanned("TBC-FQ-6-SHOP-")).refused
+    assert not counter.tell(Scanned("TBC-FQ-6-PAYER")).refused
+
+
 def test_a_channel_without_instalments_is_not_asked_for_them():
     counter = Counter(msgspec.structs.replace(TERMS, accounts=ACCOUNTS[:1]))
     counter.scan(TEA)
-    counter.tell(Scanned("TBC-FQ-6-SHOP"))
-    assert counter.press("1 PAY").refused and counter.tell(Scanned("TBC-FQ-7-SHOP")).refused
+    counter.tell(Scanned("TBC-FQ-6-SHOP-7Q4K"))
+    assert counter.press("1 PAY").refused and counter.tell(Scanned("TBC-FQ-7-SHOP-7Q4K")).refused
 
 
 # "I have paid"

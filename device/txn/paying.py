@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import hmac
 
 from device.txn.books import Basket, Books, Order, Tender
 from device.txn.desk import Code, Desk, Verdict, refuse
@@ -23,7 +24,7 @@ OWN = ("wechat", "alipay", "unionpay")       # wallets with a channel of their o
 PART_FEN_MIN = 10            # what is typed before PAY is a channel below this, and an amount from here on
 AGGREGATOR = "gateway"       # takes every wallet, or those that the shop's terms name
 CARD = "card"                # the terminal on the counter: it shows no QR, so PAY alone never chooses it
-INSTALMENTS = "TBC-FQ-"      # a card at the counter: TBC-FQ-12-SHOP, periods and who bears the fee
+INSTALMENTS = "TBC-FQ-"      # a card at the counter: TBC-FQ-12-PAYER, periods and who bears the fee; TBC-FQ-12-SHOP-code
 PERIODS = ("3", "6", "12")
 SPENT_MAX = 16
 UNHEARD = frozenset({"gone", "slow", "lying"})
@@ -85,10 +86,17 @@ def wallet_meant(intent: Intent) -> str:
 
 
 def instalments_scanned(b: Books, d: Desk, symbol: str) -> Verdict:
-    """A card for the next wallet payment: in how many months the payer pays, and who bears the fee."""
-    periods, _, payer = symbol[len(INSTALMENTS):].partition("-")
-    if periods not in PERIODS or payer not in ("SHOP", "PAYER"):
+    """A card for the next wallet payment: in how many months the payer pays, and who bears the fee.
+
+    One that makes the shop bear it ends in the shop's own code: any phone can show a barcode.
+    """
+    periods, _, rest = symbol[len(INSTALMENTS):].partition("-")
+    payer, _, code = rest.partition("-")
+    if periods not in PERIODS or payer not in ("SHOP", "PAYER") or (payer == "PAYER" and code):
         return refuse("instalments_bad")
+    own = d.terms.instalment_code
+    if payer == "SHOP" and not (own and hmac.compare_digest(code.encode(), own.encode())):
+        return refuse("instalments_strange")
     return Verdict(words=say("instalments_set", n=periods), tone="wait",
                    desk={"extras": (("fee_payer", payer.lower()), ("instalments", periods))})
 

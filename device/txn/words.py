@@ -27,6 +27,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "park_part": ("尚有 {due} 未付：只能不交货转挂", "{due} more is due: it can only be parked with the goods kept"),
     "instalments_set": ("花呗分期 {n} 期：请按 PAY 或 CODE", "{n} instalments: press PAY or CODE"),
     "instalments_bad": ("分期卡无效：仅 3、6、12 期", "No such instalment card: 3, 6 or 12 months"),
+    "instalments_strange": ("不是本店的分期卡", "That is not this shop's instalment card"),
     "instalments_where": ("此渠道不支持分期：按 CLEAR 取消分期", "That channel takes no instalments: CLEAR drops them"),
     "rerouting": ("渠道繁忙，正在换一条线路", "The channel is slow: trying another way"),
     "paid_undoing": ("取消时已付款，正在退回", "Paid while cancelling: the money is going back"),

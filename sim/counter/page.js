@@ -17,7 +17,7 @@ const WALLETS = [["wechat", "微信", "WeChat"], ["alipay", "支付宝", "Alipay
 const CHANNELS = [["wechat", "微信", "WeChat"], ["alipay", "支付宝", "Alipay"], ["unionpay", "银联", "UnionPay"], ["gateway", "聚合", "Gateway"], ["card", "刷卡机", "Card"]];
 const CARDS = [
   ["code", "付款码", "phone's code"], ["paid", "我已付款", "I have paid"], ["receipt", "最近小票", "last receipt"],
-  ["TBC-FQ-3-SHOP", "分 3 期", "3 months"], ["TBC-FQ-6-SHOP", "分 6 期", "6 months"], ["TBC-FQ-12-PAYER", "分 12 期", "12 months"],
+  ["TBC-FQ-3-SHOP-7Q4K", "分 3 期", "3 months"], ["TBC-FQ-6-SHOP-7Q4K", "分 6 期", "6 months"], ["TBC-FQ-12-PAYER", "分 12 期", "12 months"],
   ["TBC-BADGE-0001", "主管卡", "PIN 2468"]];
 const FAULTS = [
   ["link", "断网线", "Link to the broker"], ["broker", "消息服务停", "Broker down"], ["collector", "云端停", "Collector down"],

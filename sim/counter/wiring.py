@@ -39,6 +39,7 @@ REFUND_QUERY_S = 1             # the local channels are quick with refunds
 DIES_AFTER_BYTES = 180         # in the middle of a receipt
 
 BADGE, PIN = "TBC-BADGE-0001", "2468"                 # of the demo's one supervisor
+INSTALMENT_CODE = "7Q4K"       # ends the shop's own instalment cards
 APPROVE_REFUND_FEN = 20_000
 
 
@@ -87,6 +88,7 @@ def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: in
         "state_dir": f"{folder}/box", "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
         "record_key_file": f"{folder}/box/record.key", "ack_key_file": f"{folder}/ack.jwk",
         "route": ["gateway"], "approve_refund_fen": APPROVE_REFUND_FEN,
+        "instalment_code": INSTALMENT_CODE,
         "merchant_keys_on_box": any(name in MERCHANT_CHANNELS for name in channels),
         "scanner": {"kind": "evdev", "path": f"{folder}/dev/scanner"},
         "keypad": {"kind": "evdev", "path": f"{folder}/dev/keypad"},
