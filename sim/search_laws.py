@@ -77,6 +77,8 @@ class Laws(Steps):
         name = self.named(order.intent.order_no)
         if sold and wished and not order.given and not enter:
             raise Breach(how, f"{name} was cancelled, and is booked without anybody's word")
+        if order.phase is Phase.ASKING and isinstance(event, ChannelSaid):
+            raise Breach(how, f"{name} is decided while the cashier is being asked")
         waited = order.phase in (Phase.PLACING, Phase.AWAITING) and not wished
         if not sold and (waited or enter or (order.given and not (order.undo_moves and wished))):
             raise Breach(how, f"{name} was waited for, and its money goes back")
