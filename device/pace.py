@@ -9,7 +9,8 @@ WATCH_FIRST_MS, WATCH_MS = 5_000, 60_000      # a closed order: late money is ra
 # The later the rarer: until so long after its close one question every so long.  Some are watched for a day, and a shop closes
 # hundreds of them: asked for every minute all of it, they would use up the calls that its customers wait for.
 WATCH_PACE_MS, WATCH_LAST_MS = ((900_000, WATCH_MS), (7_200_000, 300_000)), 900_000
-BILL_MS = 1_800_000                           # a bill is made once a day, and asked for only while somebody waits for it
+# A bill is made once a day, and asked for only while somebody waits for it: soon, for a box that is switched on at noon.
+BILL_FIRST_MS, BILL_MS = 60_000, 1_800_000
 RETRY_MS = (1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 
 
@@ -30,7 +31,7 @@ def wait_ms(effect: Effect, tries: int, running_ms: int, now_ms: int, terms: Ter
         case CloseOrder():
             return max(0, effect.not_before_ms - now_ms) if tries == 0 else min(rules.undo_every_ms * min(tries, 8), 60_000)
         case FetchBill():
-            return BILL_MS
+            return BILL_FIRST_MS if tries == 0 else BILL_MS
         case QueryRefund():
             return rules.refund_query_ms
         case PlaceOrder() | RefundOrder():
