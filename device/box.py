@@ -187,7 +187,7 @@ def _rank(effect: Effect) -> tuple[str, ...]:
         case Alarm(key=key):
             return type(effect).__name__, *key
         case FetchBill(account=account, day=day):
-            return type(effect).__name__, account.account, day
+            return type(effect).__name__, account.channel, account.account, day
         case KickDrawer(kick=kick):
             return type(effect).__name__, f"{kick:09d}"
     return (type(effect).__name__,)

@@ -6,6 +6,7 @@ Knows names and chains.  Refuses to know calls.  Made in memory, worth nothing. 
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 from typing import Any
 
@@ -43,8 +44,9 @@ class Authority(msgspec.Struct, frozen=True):
         return self.app_cert_pem.rstrip() + self.alipay.pem + self.root_pem
 
 
-def authority(app_public_pem: bytes) -> Authority:
-    """A fresh one, with a certificate for the app's key."""
+def authority(app_public_pem: bytes, since: datetime.datetime | None = None) -> Authority:
+    """A fresh one, with a certificate for the app's key.  Certificates begin at `since`, or a month ago."""
+    certified = functools.partial(_certified, since or datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30))
     root_key, middle_key, first, second, foreign = (rsa.generate_private_key(65537, 2048) for _ in range(5))
     curve = ec.generate_private_key(ec.SECP256R1())
     root_name, middle_name = ca_name("R1"), ca_name("Class 2 R1")
@@ -72,8 +74,8 @@ def sn_of(cert: x509.Certificate) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def certified(key: Any, subject: x509.Name, by: Any, issuer: x509.Name, *, ca: bool = False) -> x509.Certificate:
-    begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30)
+def _certified(begun: datetime.datetime, key: Any, subject: x509.Name, by: Any, issuer: x509.Name, *,
+               ca: bool = False) -> x509.Certificate:
     made = (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
             .serial_number(x509.random_serial_number()).not_valid_before(begun)
             .not_valid_after(begun + datetime.timedelta(days=5 * 365)))

@@ -42,7 +42,7 @@ FAULTS = server.FAULTS | {
     "rotated": "effect; the answer is proven by a new certificate under the same root: as good as before",
     "braces": "effect; a good answer with plus, equals and nested braces in its values",
     "unclear": "effect; the query says that the payment is not clear yet (04)",
-    "half_booked": "effect; the query says that money was taken and its booking is not known (74)",
+    "half_booked": "effect; the query says of a paid order that its booking is not known (74)",
     "foreign_root": "effect; the right name under a root that nobody holds",
     "merchant_signed": "effect; signed by another merchant's certificate, which has the same root",
     "expired": "effect; signed by UnionPay's certificate of ten years ago",
@@ -68,23 +68,25 @@ class Authority(msgspec.Struct, frozen=True):
     others: dict[str, Signer]          # by the fault that uses them
 
 
-def authority() -> Authority:
-    """A fresh one; throw-away keys."""
+def authority(since: datetime.datetime | None = None) -> Authority:
+    """A fresh one; throw-away keys.  Certificates begin at `since`, or a month ago."""
     root_key, middle_key, leaf_key, foreign_key = (rsa.generate_private_key(65537, 2048) for _ in range(4))
-    root = certified(root_key, "Local Root", root_key, "Local Root")
-    middle = certified(middle_key, "Local CA", root_key, "Local Root")
+    root = certified(root_key, "Local Root", root_key, "Local Root", since=since)
+    middle = certified(middle_key, "Local CA", root_key, "Local Root", since=since)
     cn = f"041@8310000000083040@{NAME}@00016495"
 
     def leaf(name: str, key: Any = leaf_key, by: Any = middle_key, years: int = 0) -> Signer:
-        return Signer(key, certified(key, name, by, "Local CA", ca=False, years=years).public_bytes(Encoding.PEM).decode())
+        made = certified(key, name, by, "Local CA", ca=False, years=years, since=since)
+        return Signer(key, made.public_bytes(Encoding.PEM).decode())
     return Authority(root.public_bytes(Encoding.PEM) + middle.public_bytes(Encoding.PEM), leaf(cn), {
         "rotated": leaf(cn, foreign_key), "foreign_root": leaf(cn, by=foreign_key),
         "merchant_signed": leaf("041@Z2026@某某商店@00000001"), "expired": leaf(cn, years=-10)})
 
 
-def certified(key: Any, name: str, by: Any, issuer: str, *, ca: bool = True, years: int = 0) -> x509.Certificate:
-    """A certificate of five years, begun `years` from now, for `key` under `name`."""
-    begun = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365 * years - 30)
+def certified(key: Any, name: str, by: Any, issuer: str, *, ca: bool = True, years: int = 0,
+              since: datetime.datetime | None = None) -> x509.Certificate:
+    """A certificate of five years, begun `years` from `since` (a month ago), for `key` under `name`."""
+    begun = (since or datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30)) + datetime.timedelta(days=365 * years)
     subject, above = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (name, issuer))
     return (x509.CertificateBuilder().subject_name(subject).issuer_name(above).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(begun)
@@ -141,8 +143,10 @@ class UnionpayServer(PayersServer):
             said = json.loads(say.body)
         except ValueError:                                # a page, or the fault that speaks another language
             return Answer(say.status, html, say.body)
-        if kind in ("unclear", "half_booked") and "origRespCode" in said:
-            said["origRespCode"] = "04" if kind == "unclear" else "74"
+        if kind == "unclear" and "origRespCode" in said:
+            said["origRespCode"] = "04"
+        if kind == "half_booked" and said.get("origRespCode") == "00":      # of money that was taken, and of no other
+            said["origRespCode"] = "74"
         if kind == "braces":
             said |= {"reserved": "{a=1+1&b={c==d&e=[f&g]}&h=/+=}", "exchangeRate": "x=y+z="}
         if kind.startswith("bill_") and "fileContent" in said:

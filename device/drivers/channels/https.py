@@ -74,6 +74,16 @@ class Codec(Protocol):
         ...
 
 
+class Transport(Protocol):
+    """What carries a channel's calls: `Lines`, or a line without sockets in a simulated world."""
+
+    handshakes: int
+    resumed: int
+
+    async def ask(self, request: Request, bytes_max: int = ...) -> Reply: ...
+    async def close(self) -> None: ...
+
+
 class HttpsChannel:
     """One account of a shop at one channel, as a driver; `ChannelAccounts` puts several together.
 
@@ -81,17 +91,19 @@ class HttpsChannel:
     a PEM of roots in place of the system's; `client_cert` a PEM of certificate and key where the channel wants mutual
     TLS.  `connect_s` and `read_s` bound each wait, their sum plus `read_s` the whole call.  No failure outside raises: it
     becomes UNKNOWN with a sentence, and the channel's health changes on `inputs()`.
-    `dated` is told the time that a reply's Date names, when it came over TLS.
+    `dated` is told the time that a reply's Date names, when it came over TLS.  `lines` gives what carries the calls to a base URL,
+    in place of real lines.
     """
 
     at_once = 4
 
     def __init__(self, codec: Codec, *, base_url: str, connect_s: float = 5, read_s: float = 15, ca_file: str = "",
-                 client_cert: str = "", dated: Callable[[float], None] | None = None) -> None:
+                 client_cert: str = "", dated: Callable[[float], None] | None = None,
+                 lines: Callable[[str], Transport] | None = None) -> None:
         self.does, self._codec = codec.does, codec
         self.health = Health(f"channel:{codec.channel}")
-        self._opened = lambda url: Lines(url, codec.name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
-                                         ca_file=ca_file, client_cert=client_cert, dated=dated)
+        self._opened = lines or (lambda url: Lines(url, codec.name, connect_s=connect_s, read_s=read_s, at_once=self.at_once,
+                                                   ca_file=ca_file, client_cert=client_cert, dated=dated))
         self._lines = self._opened(base_url)
 
     @property
