@@ -1,4 +1,5 @@
 """Hours with a route that fails now and then, on the real box and both routes' real servers: what the choice of a route is worth.
+
 The whole script is `python -m sim.routes tests/days/routes.toml --json`; here is its first hour.
 """
 
