@@ -38,6 +38,7 @@ from device.txn.inputs import (
 from device.txn.numbers import order_number
 from device.txn.show import render, state
 from device.types import Account
+from device.wall import Wall
 from tests.counter import COLA, TEA, TERMS, Counter
 
 CODES = msgspec.structs.replace(TERMS, accounts=(Account("wechat", "wechat:1", (("mchid", "1"),)),))
@@ -247,7 +248,7 @@ def test_rule_7_a_refund_retry_keeps_its_number():
 
 @pytest.mark.parametrize("wall", ["1970-01-01T08:00:00+08:00", "2036-01-01T10:00:00+08:00"])
 def test_rule_8_a_jump_of_the_wall_moves_no_deadline(wall):
-    """Monotonic time inside.  The wall's floor, and what a jump waits for, are still to come."""
+    """Monotonic time inside."""
     counter, no = paying()
     due_ms = counter.box.books.orders[no].due_ms
     counter.wall = wall
@@ -255,6 +256,19 @@ def test_rule_8_a_jump_of_the_wall_moves_no_deadline(wall):
     assert counter.tell(Rang(("order", no))).facts == [] and counter.box.books.orders[no].due_ms == due_ms
     counter.say(no, Said.PAID, 500)
     assert counter.box.books.day.tallies["wechat qr 10"].ms == 1_000      # how long it took is no matter of the wall either
+
+
+def test_rule_8_the_floor_rises_by_a_signed_word_or_by_time_gone_and_a_days_jump_waits_for_a_proof():
+    noon_ms, day_ms = 1_795_492_800_000, 86_400_000
+    wall = Wall(0, noon_ms, noon_ms)
+    wall.acknowledged(noon_ms, 0, noon_ms)
+    back = noon_ms - 2 * day_ms                       # somebody sets the clock back
+    assert wall.now_ms(60_000, back) == noon_ms + 60_000 and wall.doubts
+    unsure = Wall(0, noon_ms, noon_ms)
+    ahead = noon_ms + 2 * day_ms
+    assert unsure.now_ms(60_000, ahead + 60_000) == noon_ms + 60_000
+    unsure.date(ahead + 120_000, 120_000, ahead + 120_000)      # a channel's Date over TLS says the same as the clock
+    assert unsure.now_ms(120_000, ahead + 120_000) == ahead + 120_000
 
 
 # 9  Config.
