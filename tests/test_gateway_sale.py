@@ -100,7 +100,8 @@ def test_a_wallet_that_the_gateway_does_not_take_is_refused_in_words_and_at_once
 
 
 def test_a_wallet_with_its_own_channel_needs_no_gateway():
-    counter = Counter(Terms(accounts=(SHOP, WECHAT), route=("wechat", "gateway"), gateway_wallets=("ecny",), instalment_code="7Q4K"))
+    terms = Terms(accounts=(SHOP, WECHAT), route=("wechat", "gateway"), gateway_wallets=("ecny",), instalment_code="7Q4K")
+    counter = Counter(terms)
     counter.scan(TEA)
     counter.press("1 PAY")
     order = counter.box.books.orders[counter.order_no]
