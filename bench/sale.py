@@ -10,6 +10,7 @@ stated beside it, what the kernel counts in dirtied pages of 4 KiB (`write_bytes
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 import statistics
 import tempfile
@@ -113,7 +114,7 @@ def _throughput(folder: Path) -> Iterator[dict[str, Any]]:
     for kind, sale, count in (("qr", till.qr_sale, 2), ("cash", till.cash_sale, 1)):
         commits = _commits_of(till, sale)
         assert len(commits) == count, "the till syncs more often than its floor"
-        ours, floor = _in_turns(sale, lambda rows_of=commits: bare.sale(rows_of))
+        ours, floor = _in_turns(sale, functools.partial(bare.sale, commits))
         ratio = statistics.median(b / a for a, b in zip(ours, floor, strict=True))
         yield {"name": f"sale.{kind}_rate", "value": round(1 / statistics.median(ours)), "unit": "sales/s",
                "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": RATIO_MIN,

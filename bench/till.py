@@ -129,6 +129,7 @@ class _Part:
 
     async def inputs(self) -> AsyncIterator[Input]:
         await asyncio.Event().wait()
+        nothing: Input
         for nothing in ():
             yield nothing
 

@@ -21,6 +21,7 @@ from device.errors import Outside
 from device.txn.inputs import Input
 
 ROTATE_S, AGAIN_S = 86_400, 3_600
+FIRST_S = 2.0                  # after the start: the first customer may stand there, and a handshake is a sixth of a start
 
 
 class GatewayChannel(HttpsChannel):
@@ -69,6 +70,7 @@ class GatewayChannel(HttpsChannel):
         return True
 
     async def _rotating(self) -> None:
+        await asyncio.sleep(FIRST_S)
         while True:
             done = await self.rotate()
             await asyncio.sleep(ROTATE_S if done else AGAIN_S)
