@@ -87,7 +87,7 @@ class Trouble(Fate):
 
     def choose(self, place: str, call: str, kinds: Iterable[str], order_no: str = "", *rare: object) -> str:
         minute = self._clock.ms() / 1000 % HOUR_S / 60
-        for fault in self._script.fault if self._faulty else ():
+        for fault in self._script.fault if self._faulty and not self.quiet else ():
             if (fault.channel == place and fault.from_min <= minute < fault.to_min and self._lot(order_no) < fault.share
                     and (fault.calls == "all" or call in PLACING)):
                 self.note(place, fault.kind, order_no)

@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import tests.planted
+from sim.routes import Fault, Script, play
 from sim.search import TABLES, Search
 from sim.world import FAULT_SETS, World
 from tests.planted import FOUND_BY
@@ -26,6 +27,15 @@ def test_every_planted_bug_has_somebody_who_finds_it():
 def test_the_search_finds_it(name, monkeypatch):
     plant(name, monkeypatch)
     assert "breach" in Search(TABLES[FOUND_BY[name]["search"]]).run(8)
+
+
+@pytest.mark.parametrize("name", ["", *(name for name, by in FOUND_BY.items() if "hours" in by)])
+def test_an_hour_with_a_liar_finds_it(name, monkeypatch):
+    if name:
+        plant(name, monkeypatch)
+    liar = Fault("wechat", 0, 60, share=0.5, kind="lying", calls="all")
+    told = play(Script(("wechat",), hours=0.2, every_s=30, fault=(liar,)), routed=True, faulty=True)
+    assert told["struck"] > 5 and (told["channel_fen"] == told["books_fen"]) is not bool(name)
 
 
 @pytest.mark.parametrize("name", [name for name, by in FOUND_BY.items() if "world" in by])

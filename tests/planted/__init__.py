@@ -1,7 +1,8 @@
 """Payment bugs to break the box with: `plant(put)` puts each in place, `put` being setattr or a test's monkeypatch.
 
 `FOUND_BY` says who must find which: `world` the simulated world, from one of its first eight seeds; `search` the search, in that
-table.  Where the world is not named it cannot tell: it counts money at the end, plays WeChat's QR alone, and customers make sense.
+table; `hours` an hour at the counter with a liar in WeChat's place.  Where the world is not named it cannot tell: it counts money
+at the end, plays WeChat's QR alone, and customers make sense.
 """
 
 FOUND_BY: dict[str, dict[str, str]] = {
@@ -27,5 +28,6 @@ FOUND_BY: dict[str, dict[str, str]] = {
     "silence_forgets_a_closed_order": {"search": "qr_unborn"},
     "timeout_is_decline": {"search": "qr", "world": ""},
     "unknown_settles_an_undecided_order": {"search": "code_night"},
+    "unproven_reply_is_believed": {"hours": ""},
     "unsure_paper_is_printed_again": {"world": ""},
 }
