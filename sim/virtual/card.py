@@ -32,7 +32,7 @@ class Card(Channel):
     def served(self, seed: int) -> TerminalModel:
         model = TerminalModel(self.clock.ms, terminal_id=TERMINAL_ID, secret=SECRET)
         self._timer: asyncio.TimerHandle | None = None
-        self.fate.known(self.name, (*FAULTS, *BANK, "batch_closed", "told_twice"))
+        self.fate.known(self.name, (*FAULTS, *BANK, "batch_closed", "told_twice", "other_amount"))
         return model
 
     def account(self) -> Account:
@@ -41,7 +41,8 @@ class Card(Channel):
     def made(self, post: Callable[[float, Input], None]) -> Heard:
         async def opened() -> Cable:
             return Cable(self)
-        return Heard(self, CardTerminal(opened, account="main", terminal_id=TERMINAL_ID, secret=SECRET), post)
+        return Heard(self, CardTerminal(opened, account="main", terminal_id=TERMINAL_ID, secret=SECRET,
+                                         ident=lambda: f"{self.fate.random.getrandbits(32):08x}"), post)
 
     def scan(self, qr: str, wallet: str, outcome: str, slow_s: float) -> dict[str, Any]:
         """The holder acts at the terminal."""

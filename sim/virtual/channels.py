@@ -6,10 +6,13 @@ to know orders and proofs: `sim/channels/` and `device/drivers/` have them.  Key
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
+
+import msgspec
 
 from device.drivers.channels.accounts import ChannelAccounts
 from device.drivers.channels.alipay import AlipayCodec
@@ -23,8 +26,8 @@ from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.channels.unionpay import UnionpayCodec
 from device.drivers.channels.wechat import WechatCodec
 from device.drivers.contract import Driver
-from device.txn.effects import Effect, QueryOrder
-from device.txn.inputs import Input
+from device.txn.effects import ChargeCard, ChargeCode, Effect, QueryOrder
+from device.txn.inputs import ChannelSaid, Input, Said
 from device.types import Account
 from sim.channels import alipay_keys, unionpay_server
 from sim.channels.alipay import AlipayRules
@@ -41,7 +44,7 @@ from sim.channels.unionpay_server import UnionpayServer
 from sim.channels.wechat import WechatRules
 from sim.channels.wechat_server import WechatServer
 from sim.virtual.fate import EPOCH, Fate, WorldClock
-from sim.virtual.wire import ABOUT, About, Exchange, Wire
+from sim.virtual.wire import ABOUT, UNDOS, About, Exchange, Wire
 
 SINCE = EPOCH.astimezone(datetime.UTC) - datetime.timedelta(days=30)       # of certificates
 NOTICES = "https://shop.example/n"
@@ -65,6 +68,8 @@ class Channel:
 
     def __init__(self, fate: Fate, clock: WorldClock, seed: int, variant: int) -> None:
         self.fate, self.clock, self.variant = fate, clock, variant
+        self.starts: Callable[[Effect], None] = lambda effect: None     # told what the box's driver begins with
+        self.kill: Callable[[], None] = lambda: None
         self.server: Any = self.served(seed)
         self.exchange = None
         if isinstance(self.server, ChannelServer):
@@ -99,16 +104,16 @@ class Channel:
     def calm(self) -> None:
         """What was broken for a while is whole again."""
         if self.exchange is not None:
-            self.exchange.away_until_s, self.exchange.deaf = 0, False
+            self.exchange.away_until_s, self.exchange.deaf = 0, ()
 
     def go_deaf(self) -> None:
         """Towards evening: orders stay open, and tomorrow only their bill tells."""
         if self.exchange is not None and self.fate.strikes(self.name, "deaf"):
-            self.exchange.deaf = True
+            self.exchange.deaf = UNDOS if self.fate.random.random() < .25 else (*UNDOS, "query")
 
     def hear_again(self) -> None:
         if self.exchange is not None:
-            self.exchange.deaf = False
+            self.exchange.deaf = ()
 
     def orders(self) -> list[dict[str, Any]]:
         return [row | {"channel": self.name} for row in self.server.orders()]
@@ -134,15 +139,26 @@ class Heard:
         self.does, self.at_once = inner.does, inner.at_once
         self._channel, self._inner, self._post = channel, inner, post
 
-    def inputs(self) -> AsyncIterator[Input]:
-        return self._inner.inputs()
+    async def inputs(self) -> AsyncIterator[Input]:
+        async for said in self._inner.inputs():
+            yield self._slipped(said)
+
+    def _slipped(self, said: Input) -> Input:
+        """Well proven, and their own slip: one fen more."""
+        if isinstance(said, ChannelSaid) and said.said is Said.PAID and self._channel.fate.strikes(
+                self._channel.name, "other_amount", said.order_no):
+            return msgspec.structs.replace(said, amount_fen=said.amount_fen + 1)
+        return said
 
     async def do(self, effect: Effect) -> Input:
         no = getattr(getattr(effect, "intent", None), "order_no", "")
         ABOUT.set(About(no, isinstance(effect, QueryOrder) and effect.watch))
-        said = await self._inner.do(effect)
-        fate = self._channel.fate
-        if fate.strikes(self._channel.name, "told_twice", no):
+        fate, name = self._channel.fate, self._channel.name
+        self._channel.starts(effect)
+        if fate.strikes("box", "kill_charging" if isinstance(effect, (ChargeCode, ChargeCard)) else "kill_asking", no):
+            asyncio.get_running_loop().call_later(fate.random.uniform(0, .6), self._channel.kill)
+        said = self._slipped(await self._inner.do(effect))
+        if fate.strikes(name, "told_twice", no):
             self._post(fate.random.uniform(0, 40), said)
         return said
 
@@ -312,7 +328,7 @@ class Shouqianba(Channel):
         """Also, their people put a terminal right that has lost its keys: two answers to a check-in that got lost are enough."""
         super().hear_again()
         held, theirs = held_of(self._file.read()), self.server.first
-        if theirs.key not in (held.newest, held.older) and theirs.before not in (held.newest, held.older):
+        if not {theirs.key, theirs.before} & {held.newest, held.older} - {b""}:
             theirs.key, theirs.before = held.newest, b""
 
     def calm(self) -> None:

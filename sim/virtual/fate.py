@@ -17,9 +17,10 @@ RISKY = {"query": 1.0, "watch": 0.2, "pay": 5.0, "charge": 5.0, "micropay": 5.0,
          "bill": 3.0, "bill_file": 12.0}
 RISKY_ELSE = 3.0
 BOXES_STEP = 7
-STORM = {"channel": .07, "line_dead": .003, "late_request": .01, "told_twice": .05, "deaf": .9, "paid_after_close": .7,
+STORM = {"channel": .08, "line_dead": .003, "late_request": .01, "told_twice": .08, "deaf": .95, "paid_after_close": .7,
          "lost_news": .1, "doubled_news": .1, "bank_offline": .06, "bank_mute": .1, "batch_closed": .06,
-         "kill": .02, "kill_paid": .15, "paper": .01, "paper_out": .01, "link": .1}
+         "other_amount": .08, "kill": .02, "kill_paid": .15, "kill_asking": .004, "kill_charging": .08,
+         "paper": .01, "paper_out": .01, "link": .1}
 RATES: dict[str, dict[str, float]] = {"none": {}, "storm": STORM}
 
 
@@ -32,13 +33,15 @@ class Fate:
     def __init__(self, seed: int, rates: dict[str, float]) -> None:
         self.random, self._seed = random.Random(seed), seed
         self.rates, self.quiet = rates, False
+        self.owed: set[tuple[str, str]] = set()      # (place, fault) that must happen soon: at the first or second chance
         self.fired: Counter[tuple[str, str]] = Counter()
         self.struck: dict[tuple[str, str], set[str]] = {}
         self._each: Counter[tuple[str, str, str]] = Counter()
 
     def strikes(self, place: str, fault: str, order_no: str = "") -> bool:
         """Whether `fault` happens now, at `place`."""
-        if self.quiet or self.random.random() >= self.rates.get(fault, 0):
+        chance = .5 if (place, fault) in self.owed else self.rates.get(fault, 0)
+        if self.quiet or self.random.random() >= chance:
             return False
         self.note(place, fault, order_no)
         return True
@@ -48,6 +51,11 @@ class Fate:
 
         Half of the time one of `rare`, which few calls can meet, so that these happen as well.
         """
+        kinds = tuple(kinds)
+        owed = [kind for kind in kinds if (place, kind) in self.owed]
+        if owed and not self.quiet and self.random.random() < .5:
+            self.note(place, owed[0], order_no)
+            return owed[0]
         rate = self.rates.get("channel", 0) * RISKY.get(call, RISKY_ELSE)
         if self.quiet or self.random.random() >= rate:
             return ""
@@ -69,6 +77,7 @@ class Fate:
 
     def note(self, place: str, fault: str, order_no: str = "") -> None:
         self.fired[place, fault] += 1
+        self.owed.discard((place, fault))
         orders = self.struck.setdefault((place, fault), set())
         if order_no:
             orders.add(order_no)

@@ -25,6 +25,7 @@ from sim.virtual.channels import Alipay, Channel, Gateway, Shouqianba, Unionpay,
 from sim.virtual.cloud import Cloud
 from sim.virtual.customers import Customers
 from sim.virtual.fate import Fate, WorldClock
+from sim.virtual.laws import Laws
 from sim.virtual.loop import VirtualLoop
 from sim.virtual.roll import Roll, RollPrinter
 from sim.virtual.till import Till
@@ -32,6 +33,7 @@ from sim.virtual.till import Till
 RULES = rules.parse((Path(rules.__file__).parent / "rules.json").read_bytes())
 CHANNELS: dict[str, type[Channel]] = {
     channel.name: channel for channel in (Wechat, Alipay, Unionpay, Gateway, Shouqianba, Card)}
+DAY_S, CREEP_S = 86_400, 300
 MORNING_H = 10                 # of Beijing: by then every channel has filed the day before
 SLOWEST_S = 60                 # payers and refunds take no longer
 SETTLED_S = 600                # virtual time for everything to end that needs no bill
@@ -41,10 +43,16 @@ BUYS_NOTHING = 20              # customers for each that tries to pay, at most
 ROUTE = ("wechat", "alipay", "unionpay", "gateway")
 
 
-class Shop:
-    """`names` of CHANNELS, one a part of the box.  Everything is used inside `play`."""
+class Breach(AssertionError):
+    """A law was broken, and nobody wants to know what follows."""
 
-    def __init__(self, seed: int, rates: dict[str, float], folder: Path, names: tuple[str, ...], *, variant: int = 0) -> None:
+
+class Shop:
+    """`names` of CHANNELS, one a part of the box.  Everything is used inside `play`.  `first`: end with the first breach."""
+
+    def __init__(self, seed: int, rates: dict[str, float], folder: Path, names: tuple[str, ...], *, variant: int = 0,
+                 first: bool = False) -> None:
+        self._first = first
         self.loop = VirtualLoop()
         self.clock, self.fate = WorldClock(self.loop.time), Fate(seed, rates)
         self.channels: dict[str, Channel] = {}
@@ -52,8 +60,13 @@ class Shop:
             channel = CHANNELS[name](self.fate, self.clock, seed, variant)
             self.channels[channel.part] = channel
         self.roll = Roll(self.fate)
+        self.breaches: list[str] = []                 # of laws, while it went on
+        self.broken: set[str] = set()                 # the orders some of them are about
+        self.laws = Laws(self._say)
         self.till = Till(self.fate, self.clock, folder, terms(self.channels), self._parts, met=self._met, rows=self._rows,
-                         watch=self._watch)
+                         before=self._before, watch=self._watch)
+        for channel in self.channels.values():
+            channel.starts, channel.kill = self.laws.starts, self.till.kill
         self.cloud = Cloud(self.fate, self.clock, folder, self.till.signer.jwk)
         self.customers = Customers(self.till, self.channels, self.fate)
         self.attempts: dict[str, int] = {}            # every order ever intended, with its amount
@@ -87,6 +100,16 @@ class Shop:
     def _rows(self) -> None:
         self.cloud.forward()
 
+    def _say(self, what: str, no: str) -> None:
+        if what not in self.breaches:
+            self.breaches.append(what)
+        self.broken.add(no)
+        if self._first:
+            raise Breach(what)
+
+    def _before(self, event: Input) -> None:
+        self.laws.before(self.till.books, event)
+
     def _watch(self, event: Input, verdict: Verdict) -> None:
         for fact in verdict.facts:
             match fact:
@@ -98,6 +121,7 @@ class Shop:
                     self.late.add(no)
                 case SaleClosed(sale=sale):
                     self.customers.sold.append(sale.order_no)
+        self.laws.after(self.till.books, event, verdict.facts, self.till.journal.waiting, self.attempts)
 
     # A day's course
 
@@ -109,25 +133,34 @@ class Shop:
         self.fate.note("counter", f"customer_{kind}")
         return kind
 
-    async def day(self, attempts: int) -> None:
-        """Customers until so many payments were tried, counted from the first day on; then Z, and the night."""
-        evening = attempts - max(2, (attempts - len(self.attempts)) // 4)
-        for _ in range(attempts * BUYS_NOTHING):
-            if len(self.attempts) >= attempts:
-                break
-            if evening and len(self.attempts) >= evening:
-                evening = 0
-                for channel in self.channels.values():
-                    channel.go_deaf()
-            await self.customer()
+    async def day(self, attempts: int, pause_s: float = 0) -> None:
+        """Customers until so many payments were tried, counted from the first day on; then Z, and the night.
+
+        Nobody comes for the first `pause_s`.
+        """
+        qrs = [channel for channel in self.channels.values() if channel.qr]
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        await self._customers(attempts - max(2 * len(qrs), (attempts - len(self.attempts)) // 4))
+        for channel in qrs:
+            channel.go_deaf()
+        await self._customers(attempts - len(qrs))
+        for channel in qrs:
+            await self.customers.leaves_late(channel.part)
         await self.till.press("Z")
         await self.night()
 
+    async def _customers(self, attempts: int) -> None:
+        for _ in range(attempts * BUYS_NOTHING):
+            if len(self.attempts) >= attempts:
+                break
+            await self.customer()
+
     async def night(self) -> None:
-        """The box has no power until the next morning, when the bills of the day before lie ready."""
+        """The box has no power until the next day, when the bills lie ready and a payer's code of tonight is a day old."""
         now = self.clock.date_time()
         gone_s = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds()
-        dark_s = 86_400 - gone_s + MORNING_H * 3_600
+        dark_s = DAY_S + max(MORNING_H * 3_600 - gone_s, CREEP_S)
         await self.till.up()
         self.till.kill(dark_s)
         await asyncio.sleep(dark_s)

@@ -34,7 +34,7 @@ class Sums:
     """`breaches` are sentences; `broken` the orders that some of them are about."""
 
     def __init__(self, shop: Shop, at_rest: bool) -> None:
-        self.shop, self.breaches, self.broken = shop, list[str](), set[str]()
+        self.shop, self.breaches, self.broken = shop, list(shop.breaches), set(shop.broken)
         shop.till.journal.sync()
         self.records = [json.loads(payload_of(t)) for t in shop.cloud.store.chain(
             shop.till.terms.box, shop.till.books.chain.jid)]

@@ -47,11 +47,12 @@ class Mortal(Journal):
 class Watched(Box):
     """A box whose every decision is looked at behind it: its row is where it belongs, and nothing that follows has begun."""
 
-    def __init__(self, journal: Journal, after: Callable[[Input, Verdict], None]) -> None:
+    def __init__(self, journal: Journal, before: Callable[[Input], None], after: Callable[[Input, Verdict], None]) -> None:
         super().__init__(journal)
-        self._after = after
+        self._before, self._after = before, after
 
     def handle(self, event, at):
+        self._before(event)
         handled = super().handle(event, at)
         self._after(event, handled[0])
         return handled
@@ -59,11 +60,12 @@ class Watched(Box):
 
 class Till:
     """`parts(till)` gives a boot's drivers beside the signer; `met` is called when a boot's journal has its name, `rows` when rows
-    reached the card.  `watch` is told every decision.  `trace` is the run's digest.
+    reached the card.  `before` is told every input, `watch` every decision.  `trace` is the run's digest.
     """
 
     def __init__(self, fate: Fate, clock: WorldClock, folder: Path, terms: Terms, parts: Callable[[Till], Mapping[str, Driver]], *,
-                 met: Callable[[Till], None], rows: Callable[[], None], watch: Callable[[Input, Verdict], None]) -> None:
+                 met: Callable[[Till], None], rows: Callable[[], None], before: Callable[[Input], None] = lambda event: None,
+                 watch: Callable[[Input, Verdict], None]) -> None:
         self.fate, self.clock, self.terms = fate, clock, terms
         self.signer = FileSigner(folder / "record.pem")
         self.boots, self.alive, self.boot = 0, False, ""
@@ -71,7 +73,8 @@ class Till:
         self.journal: Mortal
         self.runner: Runner
         self.failure: BaseException | None = None
-        self._folder, self._parts, self._met, self._rows, self._watch = folder, parts, met, rows, watch
+        self._folder, self._parts, self._met, self._rows = folder, parts, met, rows
+        self._before, self._watch = before, watch
         self._task: asyncio.Task[None] | None = None
         self._dark_s: float | None = None
         self._waits: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -110,7 +113,7 @@ class Till:
         self.boot, self._born_ms = f"b{self.boots}", self.clock.ms()
         self.journal = Mortal(self._folder / "journal.db", identity={"box": self.terms.box, "mode": "real"},
                               free_bytes=lambda: ROOM_BYTES)
-        self.box = Watched(self.journal, self._after)
+        self.box = Watched(self.journal, self._before, self._after)
         self.runner = Runner(self.box, {"signer": self.signer, **self._parts(self)}, self, on_rows=self._rows)
         self.alive = True
         first = Started(self.boot, "world", self.terms, SEED, self.signer.kid)

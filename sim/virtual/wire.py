@@ -22,7 +22,7 @@ AWAY_S = (5, 150)                      # how long a line is dead when it dies
 
 
 ONCE = "/checkin"                      # a key that comes of it twice, unseen, leaves the terminal without any
-LINE = ("line_dead", "late_request", "told_twice", "deaf")
+LINE = ("line_dead", "late_request", "told_twice", "other_amount", "deaf")
 
 
 class About(NamedTuple):
@@ -46,7 +46,7 @@ class Exchange:
         self.name, self.server, self.fate, self._client, self._filed = name, server, fate, client, filed
         fate.known(name, (*server.faults, *LINE))
         self.away_until_s = 0.0        # nothing gets through
-        self.deaf = False              # nobody there answers a query or an undo; bills lie on another machine
+        self.deaf: tuple[str, ...] = ()    # calls that nobody there answers; bills lie on another machine
         self._about = NOBODY
         server.choose = self._choose
 
@@ -57,7 +57,7 @@ class Exchange:
 
     def _choose(self, call: str) -> str:
         no, watch = self._about
-        if self.deaf and call in DEAF:
+        if call in self.deaf:
             return "down"
         kinds, named = self.kinds(call), "watch" if watch else "bill_file" if call == self._filed else call
         return self.fate.choose(self.name, named, kinds, no, [k for k in kinds if k in RARE or k.startswith("bill_")])
@@ -73,7 +73,7 @@ class Exchange:
 
 
 # Kinds that change nothing but these calls.
-DEAF = ("query", "close", "cancel", "undo", "reverse", "codepay_reverse")
+UNDOS = ("close", "cancel", "undo", "reverse", "codepay_reverse")
 ASKING = ("query", "refund_query")
 CHARGES = ("pay", "charge", "micropay", "codepay")
 MONEY = (*ASKING, *CHARGES, "refund")

@@ -41,7 +41,8 @@ class Line(Protocol):
 class CardTerminal:
     """The terminal `terminal_id` behind the line that `opened` opens, for orders of `account`.
 
-    `secret` seals both directions; without one, whoever holds the line is believed.  An effect made for another account or
+    `secret` seals both directions; without one, whoever holds the line is believed.  `ident` gives each question a number
+    of eight hex digits.  An effect made for another account or
     another terminal is not asked here at all: UNKNOWN.  Nothing outside raises.
     """
 
@@ -49,11 +50,12 @@ class CardTerminal:
     at_once = 1
 
     def __init__(self, opened: Callable[[], Awaitable[Line]], *, account: str, terminal_id: str, secret: bytes = b"",
-                 ack_s: float = ACK_S, reply_s: float = REPLY_S, hello_s: float = HELLO_S) -> None:
+                 ack_s: float = ACK_S, reply_s: float = REPLY_S, hello_s: float = HELLO_S,
+                 ident: Callable[[], str] = lambda: secrets.token_hex(4)) -> None:
         if not wire.TERMINAL.fullmatch(terminal_id):
             raise ValueError("terminal_id is no terminal's")
         self._opened, self._account, self._terminal_id, self._secret = opened, account, terminal_id, secret
-        self._ack_s, self._reply_s, self._hello_s = ack_s, reply_s, hello_s
+        self._ack_s, self._reply_s, self._hello_s, self._ident = ack_s, reply_s, hello_s, ident
         self._line: Line | None = None
         self._one = asyncio.Lock()                     # questions on one line go one after the other, first come first served
         self._watch = asyncio.Lock()                   # of those about closed orders one stands in that line, and no crowd
@@ -154,7 +156,7 @@ class CardTerminal:
 
     async def _exchange(self, call: str, parts: dict[str, str], intent: Any = None) -> _Question:
         """Put one question and wait for its answer.  The frame goes out once; no ACK soon, and nobody waits for the reply."""
-        question = _Question(call, secrets.token_hex(4))
+        question = _Question(call, self._ident())
         if intent is not None:
             self._know(intent)
         line = self._line
