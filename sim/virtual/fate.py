@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 EPOCH = datetime.datetime(2026, 9, 1, 8, 0, tzinfo=datetime.timezone(datetime.timedelta(hours=8)))
 
 # How much likelier than a query some call is to suffer: customers' queries are many, what begins or ends a payment is few.
-RISKY = {"query": 1.0, "watch": 0.2, "pay": 5.0, "charge": 5.0, "micropay": 5.0, "codepay": 5.0, "cancel": 6.0,
+RISKY = {"query": 1.0, "watch": 0.2, "pay": 5.0, "charge": 5.0, "micropay": 5.0, "codepay": 5.0, "cancel": 9.0,
          "bill": 3.0, "bill_file": 12.0}
 RISKY_ELSE = 3.0
 BOXES_STEP = 7
@@ -49,7 +49,7 @@ class Fate:
     def choose(self, place: str, call: str, kinds: Iterable[str], order_no: str = "", rare: Iterable[str] = ()) -> str:
         """A fault of the channel `place` for one call, "" for none: of `kinds` the one that such a call has met least.
 
-        Half of the time one of `rare`, which few calls can meet, so that these happen as well.
+        Mostly one of `rare`, which few calls can meet, so that these happen as well.
         """
         kinds = tuple(kinds)
         owed = [kind for kind in kinds if (place, kind) in self.owed]
@@ -59,7 +59,7 @@ class Fate:
         rate = self.rates.get("channel", 0) * RISKY.get(call, RISKY_ELSE)
         if self.quiet or self.random.random() >= rate:
             return ""
-        own = tuple(rare) if self.random.random() < .5 else ()
+        own = tuple(rare) if self.random.random() < .7 else ()
         each = {kind: self._each[place, call, kind] for kind in own or kinds}
         least = [kind for kind, times in each.items() if times == min(each.values())]
         # Not by chance: the next box begins with another kind, so that a few boxes meet them all.
