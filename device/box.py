@@ -33,7 +33,7 @@ from device.types import Stamp
 RESTATE_ROWS = 1_000          # rows after which the books are said again, so that a boot folds no more than this
 RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
 DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wire.LatePaymentFound, wire.CancelWished,
-                  wire.OrderReopened, wire.OrderForgotten)
+                  wire.OrderReopened, wire.OrderForgotten, wire.UndoRefused, wire.MoneyHeld)
 PAPER_FACTS = frozenset((ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted,
                          DrawerDone))
 NUMBERED_FACTS = frozenset(f for f in wire.ALL if {"order_no", "refund_no", "intent"} & set(f.__struct_fields__))
@@ -113,7 +113,7 @@ class Box:
         books, desk = self.books, self.desk
         grounds: tuple[tuple[Key, object], ...] = (
             (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due))), (("recall",), desk.looking),
-            (("shown",), (books.shown, books.boot)), (("cloud",), (desk.asking, tuple(books.leases))))
+            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed), (("cloud",), (desk.asking, tuple(books.leases))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
         if moved:
             self._seen = dict(grounds)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from device.txn.books import Phase
-from device.txn.effects import FetchBill
+from device.txn.effects import Alarm, FetchBill
 from device.txn.inputs import BillSaid, ChannelSaid, QrReady, Rang, Said, Scanned
 from device.txn.show import state
 from device.types import Account
@@ -149,15 +149,25 @@ def test_a_disputed_order_does_not_keep_the_bill_from_the_next():
     assert phase(counter, first) is Phase.UNDECIDED and second in counter.box.books.sales
 
 
-def test_each_reading_settles_one_and_the_rest_is_asked_for_again():
+def test_one_reading_settles_every_order_that_it_names():
+    """A shop may have dozens: UnionPay's QRs that nobody paid can only be settled so."""
     counter = counter_at("2026-09-01T10:00:00+08:00")
     numbers = [overdue(counter) for _ in range(3)]
-    for left in (2, 1, 0):
-        assert days(counter) == [("wechat:1", FIRST)]
-        bill(counter, FIRST, *map(paid, numbers))
-        assert len(counter.box.books.orders) == left
+    bill(counter, FIRST, *map(paid, numbers))
+    for left in (2, 1):
+        rings = sorted(e.key for e in counter.running if isinstance(e, Alarm) and e.key[0] == "bill")
+        assert len(counter.box.books.orders) == len(rings) == left
+        counter.tell(Rang(rings[0]))
     assert days(counter) == [] and sorted(counter.box.books.sales) == sorted(numbers)
     assert counter.box.desk.billed == ()
+
+
+def test_a_ring_after_the_matter_is_settled_decides_nothing():
+    counter = counter_at("2026-09-01T10:00:00+08:00")
+    first, second = overdue(counter), overdue(counter)
+    bill(counter, FIRST, paid(first), paid(second))
+    counter.say(second, Said.PAID, 500)
+    assert counter.tell(Rang(("bill", second))).facts == [] and len(counter.box.books.sales) == 2
 
 
 @pytest.mark.parametrize("moment", ["at the counter", "cancelling", "closed", "nobody decided"])

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import msgspec
 
 from device.txn import leasing, record, sounds
+from device.txn.billing import known_lines, lines_of, on_bills
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.day import in_its_day
-from device.txn.desk import Billed, Desk, Verdict
+from device.txn.desk import Desk, Verdict
 from device.txn.earlier import on_recalled
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
@@ -534,6 +535,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         return Verdict([OrderOverdue(order.intent.order_no)] if over else [])
     if what == "lease" and rest and rest[0] == d.lease:
         return Verdict(words=say("lease_over"), tone="bad", desk={"mode": "", "pick": None, "lease": ""})
+    if what == "bill" and order is not None:
+        return settled_by_bill(b, d, order, at)
     if what == "slow" and order is not None:
         return _slow(b, d, order, at)
     if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
@@ -552,48 +555,25 @@ def _slow(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
 
 
 def on_bill_said(b: Books, d: Desk, e: BillSaid, at: Stamp) -> Verdict:
-    """The channel's own bill settles one order whose shelf life is over; the next is settled when it is asked again."""
+    """The channel's own bill settles an order whose shelf life is over; each of the others rings, and is settled next."""
     if not e.ready:
         return Verdict()
-    named = [o for o in b.orders.values() if o.bill_decides and o.intent.account == e.account and e.day in o.bill_days]
-    fresh = tuple(_billed(o.intent.order_no, e) for o in named)
-    read = {(line.order_no, line.day) for line in fresh}
-    open_ = {no for no, order in b.orders.items() if order.bill_decides}
-    known = fresh + tuple(line for line in d.billed if line.order_no in open_ and (line.order_no, line.day) not in read)
-    for order in named:
-        said = on_bills(order, [line for line in known if line.order_no == order.intent.order_no])
-        if said is None:
-            continue
-        verdict = on_channel_said(b, d, said, at)
+    desk = msgspec.structs.replace(d, billed=known_lines(b, d, e))
+    for no in [line.order_no for line in desk.billed if line.day == e.day]:
+        verdict = settled_by_bill(b, desk, b.orders[no], at)
         if verdict.facts:
-            verdict.desk["billed"] = tuple(line for line in known if line.order_no != order.intent.order_no)
             return verdict
-    return Verdict(desk={"billed": known})
+    return Verdict(desk={"billed": desk.billed})
 
 
-def _billed(no: str, bill: BillSaid) -> Billed:
-    paid = [row for row in bill.rows if row[0] == "paid" and row[1] == no]
-    back_fen = sum(row[3] for row in bill.rows if row[0] == "refund" and row[1] == no)
-    return Billed(no, bill.day, sum(row[3] for row in paid), back_fen, paid[0][4] if paid else "")
-
-
-def on_bills(order: Order, lines: list[Billed]) -> ChannelSaid | None:
-    """What the bills read so far prove of `order`; None while they do not.
-
-    One asked for before midnight may have been made after it: only all of an order's days say that nothing was taken.  An undo that
-    moves money is repeated until the channel says what it did, and may have done it on any later day: no bill says that it did
-    nothing.  `undo`: the matter is settled, whichever way.
-    """
-    no, paid_fen, back_fen = order.intent.order_no, sum(x.paid_fen for x in lines), sum(x.back_fen for x in lines)
-    channel_no = next((x.channel_no for x in lines if x.channel_no), "")
-    whole = {x.day for x in lines} >= set(order.bill_days)
-    if paid_fen and back_fen >= paid_fen:
-        return ChannelSaid(no, Said.GIVEN_BACK, paid_fen, channel_no, undo=True)
-    if paid_fen and not (order.undoing and order.phase is Phase.UNDECIDED):
-        return ChannelSaid(no, Said.PAID, paid_fen, channel_no, undo=True)
-    if whole and not (paid_fen or back_fen or order.held_fen):   # what goes back or is held was taken, whatever these days say
-        return ChannelSaid(no, Said.CLOSED, detail="the channel's bill does not name it", undo=True)
-    return None
+def settled_by_bill(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
+    """What the bills read so far say of `order` is the channel's word."""
+    no = order.intent.order_no
+    said = on_bills(order, lines_of(no, d.billed)) if order.bill_decides else None
+    verdict = on_channel_said(b, d, said, at) if said is not None else Verdict()
+    if verdict.facts:
+        verdict.desk["billed"] = tuple(line for line in d.billed if line.order_no != no)
+    return verdict
 
 
 def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from device.txn import record
+from device.txn.billing import decidable
 from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.effects import (
@@ -51,7 +52,8 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
             return {QueryRefund(refund.intent) if refund.accepted else RefundOrder(refund.intent)}
         case ("bill",):
             open_ = [o for o in books.orders.values() if o.bill_decides]
-            return {FetchBill(order.intent.account, day) for order in open_ for day in order.bill_days}
+            fetch: set[Effect] = {FetchBill(order.intent.account, day) for order in open_ for day in order.bill_days}
+            return fetch | {Alarm(("bill", no), books.boot, 0) for no in decidable(books, desk)}
         case ("printer",):
             return _printer(books, desk)
         case ("record",):
