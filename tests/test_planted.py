@@ -44,7 +44,7 @@ def test_the_world_finds_it(name, tmp_path, monkeypatch):
     for seed in range(1, 9):
         (tmp_path / str(seed)).mkdir()
         try:
-            if World(seed, 60, FAULT_SETS["ci"], tmp_path / str(seed)).run()["breaches"]:
+            if World(seed, 60, FAULT_SETS["ci"], tmp_path / str(seed), first=True).run()["breaches"]:
                 return
         except (AssertionError, KeyError):            # the box itself refused to go on
             return

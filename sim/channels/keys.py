@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 
 class KeyPair(msgspec.Struct, frozen=True):
-    """An RSA 2048 pair with a certificate over it.
+    """An RSA pair with a certificate over it.
 
     `serial_no` is the certificate's serial as 40 upper-case hex digits, the form WeChat shows it in.
     """
@@ -41,9 +41,9 @@ class Platform(msgspec.Struct, frozen=True):
         return {self.key_id: self.public.public_pem, self.certificate.serial_no: self.certificate.public_pem}
 
 
-def key_pair(name: str, *, begun: datetime.datetime | None = None) -> KeyPair:
+def key_pair(name: str, *, begun: datetime.datetime | None = None, bits: int = 2048) -> KeyPair:
     """A fresh pair; the certificate is self-signed for `name` and lives five years from `begun`, by default from yesterday."""
-    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     begun = begun or datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     serial = x509.random_serial_number() | 1 << 158        # full width, so that the hex form has 40 digits
@@ -58,9 +58,9 @@ def key_pair(name: str, *, begun: datetime.datetime | None = None) -> KeyPair:
         f"{serial:040X}")
 
 
-def platform(*, begun: datetime.datetime | None = None) -> Platform:
-    """Fresh platform keys for both modes; `begun` as of `key_pair`."""
-    public = key_pair("Local WeChat Pay public key")
+def platform(*, begun: datetime.datetime | None = None, bits: int = 2048) -> Platform:
+    """Fresh platform keys for both modes; `begun` as of `key_pair`, `bits` of the public key."""
+    public = key_pair("Local WeChat Pay public key", bits=bits)
     return Platform(f"PUB_KEY_ID_{int(public.serial_no, 16) % 10 ** 34:034d}", public,
                     key_pair("Local WeChat Pay platform", begun=begun))
 

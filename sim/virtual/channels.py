@@ -47,6 +47,7 @@ from sim.virtual.fate import EPOCH, Fate, WorldClock
 from sim.virtual.wire import ABOUT, UNDOS, About, Exchange, Wire
 
 SINCE = EPOCH.astimezone(datetime.UTC) - datetime.timedelta(days=30)       # of certificates
+BITS = 1_024                   # of keys that are taken in any size: every proof is made and checked, at a third of the cost
 NOTICES = "https://shop.example/n"
 MCHID = "1900000001"
 REFUND_AFTER_MS = 4_000
@@ -155,7 +156,8 @@ class Heard:
         ABOUT.set(About(no, isinstance(effect, QueryOrder) and effect.watch))
         fate, name = self._channel.fate, self._channel.name
         self._channel.starts(effect)
-        if fate.strikes("box", "kill_charging" if isinstance(effect, (ChargeCode, ChargeCard)) else "kill_asking", no):
+        if not ABOUT.get().watch and fate.strikes("box", "kill_charging" if isinstance(
+                effect, (ChargeCode, ChargeCard)) else "kill_asking", no):
             asyncio.get_running_loop().call_later(fate.random.uniform(0, .6), self._channel.kill)
         said = self._slipped(await self._inner.do(effect))
         if fate.strikes(name, "told_twice", no):
@@ -180,7 +182,7 @@ class Nonces:
 
 @functools.cache
 def wechat_keys() -> tuple[KeyPair, Platform]:
-    return key_pair("Corner Shop"), platform()
+    return key_pair("Corner Shop", bits=BITS), platform(bits=BITS)
 
 
 class Wechat(Channel):
@@ -215,8 +217,8 @@ class Wechat(Channel):
 
 @functools.cache
 def alipay_keys_made() -> tuple[KeyPair, KeyPair, alipay_keys.Authority]:
-    app = key_pair("Corner Shop")
-    return app, key_pair("Local Alipay"), alipay_keys.authority(app.public_pem, SINCE)
+    app = key_pair("Corner Shop", bits=BITS)
+    return app, key_pair("Local Alipay", bits=BITS), alipay_keys.authority(app.public_pem, SINCE)
 
 
 class Alipay(Channel):
@@ -243,7 +245,7 @@ class Alipay(Channel):
 
 @functools.cache
 def unionpay_keys() -> tuple[KeyPair, unionpay_server.Authority]:
-    return key_pair("Corner Shop"), unionpay_server.authority(SINCE)
+    return key_pair("Corner Shop", bits=BITS), unionpay_server.authority(SINCE)
 
 
 class Unionpay(Channel):

@@ -21,7 +21,9 @@ STORM = {"channel": .08, "line_dead": .003, "late_request": .01, "told_twice": .
          "lost_news": .1, "doubled_news": .1, "bank_offline": .06, "bank_mute": .1, "batch_closed": .06,
          "other_amount": .08, "kill": .02, "kill_paid": .15, "kill_asking": .004, "kill_charging": .08,
          "paper": .01, "paper_out": .01, "link": .1}
-RATES: dict[str, dict[str, float]] = {"none": {}, "storm": STORM}
+CI = STORM | {"kill": .007, "kill_asking": .001}      # a box that lives for days, and is not always just starting
+DEATHS = {name: rate for name, rate in STORM.items() if name.startswith("kill")}
+RATES: dict[str, dict[str, float]] = {"none": {}, "deaths": DEATHS, "storm": STORM, "ci": CI}
 
 
 class Fate:

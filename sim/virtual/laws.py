@@ -76,7 +76,7 @@ class Laws:
                     self._given_back(intent.order_no, event)
                 case OrderClosed():
                     self._closed(no, event)
-                case OrderForgotten() if not isinstance(event, (ChannelSaid, BillSaid)):
+                case OrderForgotten() if not isinstance(event, ChannelSaid) and not by_bill(event):
                     self._say(f"I2 {no}: forgotten, and nobody had said a last word", no)
                 case OrderIntended() | RefundIntended() if waiting:
                     self._say(f"I3 {fact.intent.order_no}: its intent is not on the card", fact.intent.order_no)
@@ -114,7 +114,7 @@ class Laws:
 
     def _closed(self, no: str, event: Input) -> None:
         was = self._was.get(no)
-        if isinstance(event, BillSaid):
+        if by_bill(event):
             return
         if isinstance(event, ChannelSaid) and (event.said in DEAD or (
                 event.said is Said.ABSENT and (no in self._wished or (was is not None and was.phase is Phase.UNDECIDED)))):
@@ -125,6 +125,11 @@ class Laws:
         due = [fact.kind for fact in facts if isinstance(fact, (ReceiptDue, RecordDue))]
         if due.count("sale") != 2:
             self._say(f"I11 {no}: a sale without its receipt and its record in one row", no)
+
+
+def by_bill(event: Input) -> bool:
+    """A bill, or the ring for one of the orders that it decides besides the first."""
+    return isinstance(event, BillSaid) or (isinstance(event, Rang) and event.key[0] == "bill")
 
 
 def named(books: Books, event: Input) -> Iterable[str]:

@@ -6,7 +6,7 @@ Knows how they are put together, and what rest is.  Refuses to know what is wron
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,11 @@ class Shop:
         qrs = [channel for channel in self.channels.values() if channel.qr]
         if pause_s:
             await asyncio.sleep(pause_s)
-        await self._customers(attempts - max(2 * len(qrs), (attempts - len(self.attempts)) // 4))
+        noon = attempts - max(2 * len(qrs), (attempts - len(self.attempts)) // 4)
+        await self.sell(lambda: len(self.attempts) >= noon, attempts)
         for channel in qrs:
             channel.go_deaf()
-        await self._customers(attempts - len(qrs))
+        await self.sell(lambda: len(self.attempts) >= attempts - len(qrs), attempts)
         for channel in qrs:
             await self.customers.leaves_late(channel.part)
         # Nothing goes wrong with one payment at each: some channels have the same word for a bill without a row and for none.
@@ -157,9 +158,10 @@ class Shop:
         await self.till.press("Z")
         await self.night()
 
-    async def _customers(self, attempts: int) -> None:
-        for _ in range(attempts * BUYS_NOTHING):
-            if len(self.attempts) >= attempts:
+    async def sell(self, enough: Callable[[], bool], about: int) -> None:
+        """Customers until it is `enough`; some buy nothing, so there may be many more of them than `about`."""
+        for _ in range(about * BUYS_NOTHING):
+            if enough():
                 break
             await self.customer()
 

@@ -1,8 +1,7 @@
 """Payment bugs to break the box with: `plant(put)` puts each in place, `put` being setattr or a test's monkeypatch.
 
-`FOUND_BY` says who must find which: `world` the simulated world, from one of its first eight seeds; `search` the search, in that
-table; `hours` an hour at the counter with a liar in WeChat's place.  Where the world is not named it cannot tell: it counts money
-at the end, plays WeChat's QR alone, and customers make sense.
+`FOUND_BY` says who of the quick ones must find which: `world` the simulated world, from one of its first eight seeds; `search` the
+search, in that table; `hours` an hour at the counter with a liar in WeChat's place.  The storm must find each (`make plants`).
 """
 
 FOUND_BY: dict[str, dict[str, str]] = {
