@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import datetime
 import gc
 import json
 import logging
@@ -29,25 +27,21 @@ from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
 from device.inside import keep_inside
 from device.key_store import store_of
-from device.mqtt import wire
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.real_clock import RealClock
 from device.runner import Runner
-from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
-from device.txn import facts
 from device.txn import show as screens
 from device.txn.figures import figures
-from device.txn.inputs import LinkSaid, Started
+from device.txn.inputs import Started
 from device.txn.screen import Screen
 from device.types import Rules, Terms
+from device.uplink import Uplink, verifiers
 
 log = logging.getLogger("tillbox")
 
-CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
 IDLE_TICK_S = 1.0
-LINK_AFTER_S = 1.0
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
 
@@ -78,14 +72,12 @@ class Daemon:
             self.journal.close()
             raise
         self.prices, self.prices_fault = _prices(config)
-        self._ack_keys: dict = {}                     # read when the line is first wanted
-        self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self._ack_keys, self._publish)
+        self.uplink = Uplink(config, self.journal, self.box, self.clock, self.boot)
+        self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
+        self.uplink.takers["answer"] = self.cloud.came
         keys = None if config.training else store_of(config)
         drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
-        self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self._rows_durable)
-        self.forwarder: Forwarder | None = None
-        self.link = None
-        self._forward_timer: asyncio.TimerHandle | None = None
+        self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
 
     def look_up(self, symbol: str):
         return self.prices.look_up(symbol, self.config.templates)
@@ -101,10 +93,9 @@ class Daemon:
         work = [asyncio.create_task(self.runner.run(first), name="runner")]
         server = await asyncio.start_unix_server(self._serve, path=_socket_path(self.config), limit=SOCKET_LINE_MAX)
         await asyncio.sleep(0)
-        self._forward_from()
+        self.uplink.begin(self.runner.post)
         if self.config.mqtt.host and not self.config.training:
-            self.link = self._link()
-            work.append(asyncio.create_task(self._line_up(self.link), name="link"))
+            work.append(asyncio.create_task(self.uplink.run(), name="link"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
         gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
         gc.enable()
@@ -131,96 +122,6 @@ class Daemon:
         while True:
             await asyncio.sleep(spell_s)
             notify("WATCHDOG=1")
-
-    # The line to the cloud -------------------------------------------------------------------------------------------
-
-    def _forward_from(self) -> None:
-        _, upto, head = self.journal.acked()
-        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self._tokens, seed=secrets.randbits(32))
-
-    def _tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
-        try:
-            return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
-        except msgspec.DecodeError as why:
-            raise self.journal.unreadable(f"a row behind record {after} cannot be read ({why})") from None
-
-    def _link(self):
-        from device.mqtt.client import Link
-        self._ack_keys |= _ack_verifiers(self.config)
-        c = self.config.mqtt
-        context = broker_tls(self.config)
-        return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._line,
-                    hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
-                    wall=lambda: self.clock.stamp().wall, context=context, username=c.user or None,
-                    password=c.password or None, keepalive_s=c.keepalive_s, pause_max_ms=30_000)
-
-    async def _line_up(self, link) -> None:
-        await asyncio.sleep(LINK_AFTER_S)             # its library is a fifth of a start, and the first customer may stand there
-        await link.run()
-
-    def _hello(self, session: str) -> bytes:
-        _, upto, head = self.journal.acked()
-        chain = self.box.books.chain
-        return wire.encoded(wire.Hello((wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else ""),),
-                                       session, software=__version__, boot=self.boot, clk=self.clock.stamp().clk,
-                                       free_bytes=_free(self.config.state_dir), oldest_unacked_s=self._oldest_s()))
-
-    def _line(self, up: bool, collector: bool) -> None:
-        self.runner.post(LinkSaid(up, collector))
-        self.forwarder.on_link(up, collector, self.clock.now_ms())
-        self._forward()
-
-    def _publish(self, name: str, payload: bytes) -> bool:
-        return self.link is not None and self.link.publish(name, payload)
-
-    def _came(self, name: str, payload: bytes) -> None:
-        if name == "answer":
-            self.cloud.came(payload)
-            return
-        if name != "ack":
-            log.warning("a message on %s is not understood by this release", name)
-            return
-        try:
-            ack = wire.ack_decoded(payload, self._ack_keys)
-        except wire.WireError as why:
-            log.warning("an acknowledgement was refused: %s", why.sentence)
-            return
-        released = self.forwarder.on_ack(ack, self.clock.now_ms())
-        if isinstance(released, Refused):
-            log.debug("ack: %s", released)
-        elif self.journal.ack(ack.jid, released.upto, released.head):
-            self.clock.acknowledged(ack.at)           # it released something that we sent: no replay of an older one
-        self._forward()
-
-    def _rows_durable(self) -> None:
-        if self.forwarder is not None:
-            self._forward()
-
-    def _forward(self) -> None:
-        """Send what is due now; come back when the clock alone makes something due."""
-        if self.link is None:
-            return
-        now_ms = self.clock.now_ms()
-        for batch in self.forwarder.due(now_ms):
-            if not self.link.publish_up(wire.batch_encoded(batch, "zlib")):
-                self.forwarder.unsent(batch, now_ms)
-                break
-        if self._forward_timer is not None:
-            self._forward_timer.cancel()
-            self._forward_timer = None
-        due_ms = self.forwarder.next_due_ms()
-        if due_ms is not None:
-            wait_s = max(0.05, (due_ms - self.clock.now_ms()) / 1000)
-            self._forward_timer = asyncio.get_running_loop().call_later(wait_s, self._forward)
-
-    def _oldest_s(self) -> int:
-        """Age of the oldest record that the cloud has not confirmed, by the wall; 0 when none waits."""
-        _, upto, _ = self.journal.acked()
-        oldest = self._tokens(upto, 1)
-        wall = _at_of(oldest[0][1]) if oldest else (self.box.books.due[0].at.wall if self.box.books.due else "")
-        if not wall:
-            return 0
-        return max(0, int(self.clock.now_s() - datetime.datetime.fromisoformat(wall).timestamp()))
 
     # The local socket ------------------------------------------------------------------------------------------------
 
@@ -252,13 +153,11 @@ class Daemon:
         return {"ok": True, **answers[verb]()}
 
     def state(self) -> dict:
-        books = self.box.books
-        _, upto, _ = self.journal.acked()
-        state = screens.state(books, self.box.desk, self.clock.now_ms())
-        state["unacked"] = books.chain.seq - upto + len(books.due)
-        state["oldest_unacked_s"] = self._oldest_s()
-        if self.forwarder is not None and (self.forwarder.halted or self.forwarder.trouble):
-            state["health"]["collector"] = self.forwarder.halted or "unreadable"
+        state = screens.state(self.box.books, self.box.desk, self.clock.now_ms())
+        state["unacked"] = self.uplink.unacked
+        state["oldest_unacked_s"] = self.uplink.oldest_s()
+        if self.uplink.trouble:
+            state["health"]["collector"] = self.uplink.trouble
         if self.journal.room_bytes() <= 0:
             state["health"]["journal"] = "full"
         if self.clock.doubts:
@@ -270,10 +169,9 @@ class Daemon:
 
     def metrics(self) -> dict:
         """The box in numbers; nothing in it names a payment or a payer."""
-        _, upto, _ = self.journal.acked()
-        books, now_ms = self.box.books, self.clock.now_ms()
-        return {**figures(books, self.box.desk, now_ms), "unacked": books.chain.seq - upto + len(books.due),
-                "oldest_unacked_s": self._oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
+        now_ms = self.clock.now_ms()
+        return {**figures(self.box.books, self.box.desk, now_ms), "unacked": self.uplink.unacked,
+                "oldest_unacked_s": self.uplink.oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
                 "room_bytes": self.journal.room_bytes()}
 
     def receipts(self) -> list[dict]:
@@ -326,7 +224,7 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
     for path in (kept, Path(config.rules_file)) if config.rules_file else ():
         try:
             token = path.read_bytes().strip()
-            told = rules.opened(token, _verifiers(config.rules_key_file, "a rule table"), which=str(path))
+            told = rules.opened(token, verifiers(config.rules_key_file, "a rule table"), which=str(path))
         except (OSError, Outside) as why:
             if path != kept:
                 log.error("the rule table is not taken: %s", why)
@@ -356,33 +254,6 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
                                    rules_version=table.version), fault
 
 
-def _ack_verifiers(config: Config) -> dict:
-    return _verifiers(config.ack_key_file, "acknowledgements")
-
-
-def _verifiers(path: str, what: str) -> dict:
-    from device.store_forward.es256 import public_verifier
-    from device.store_forward.token import thumbprint
-    try:
-        jwk = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as why:
-        log.error("no key to check %s with, so none will be believed: %s", what, why)
-        return {}
-    return {thumbprint(jwk): public_verifier(jwk)}
-
-
-def broker_tls(config: Config):
-    """What the line to the broker is proven by, None for a plain one."""
-    if not config.mqtt.ca_file:
-        return None
-    import ssl
-    context = ssl.create_default_context(cafile=config.mqtt.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if config.mqtt.cert_file:
-        context.load_cert_chain(config.mqtt.cert_file, config.mqtt.key_file)
-    return context
-
-
 def _socket_path(config: Config) -> str:
     path = Path(config.run_dir) / "daemon.sock"
     path.unlink(missing_ok=True)
@@ -390,29 +261,27 @@ def _socket_path(config: Config) -> str:
     return short if len(str(path)) > 100 and len(short) < len(str(path)) else str(path)
 
 
-def _free(folder: str) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
-
-
-def _at_of(token: str) -> str:
-    from device.store_forward.token import parse
-    return parse(token).payload.at
-
-
 def _loaded(argv: list[str], prog: str) -> Config | None:
     """The configuration named on the command line; None after saying what is wrong with it."""
-    parser = argparse.ArgumentParser(prog=prog)
-    parser.add_argument("--config", default="/etc/tillbox/box.toml")
-    args = parser.parse_args(argv)
+    path = _config_path(argv, prog)
     try:
-        return with_terminal(parse_toml(Path(args.config).read_text(encoding="utf-8"), which=args.config))
+        return with_terminal(parse_toml(Path(path).read_text(encoding="utf-8"), which=path))
     except (OSError, UnicodeDecodeError) as why:
-        print(f"{args.config} cannot be read: {why}", file=sys.stderr)
+        print(f"{path} cannot be read: {why}", file=sys.stderr)
     except ConfigError as why:
-        print(f"{args.config} is refused, nothing of it is used:", *(f"  {reason}" for reason in why.reasons), sep="\n",
+        print(f"{path} is refused, nothing of it is used:", *(f"  {reason}" for reason in why.reasons), sep="\n",
               file=sys.stderr)
     return None
+
+
+def _config_path(argv: list[str], prog: str) -> str:
+    if len(argv) == 2 and argv[0] == "--config" and not argv[1].startswith("-"):
+        return argv[1]               # what a start says; argparse would be a fortieth of it
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=prog)
+    parser.add_argument("--config", default="/etc/tillbox/box.toml")
+    return parser.parse_args(argv).config
 
 
 def show_config(argv: list[str]) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from device.config import CARD, ChannelConfig, account_of
-from device.daemon import broker_tls
 from device.doctor_keys import Reading
 from device.doctor_look import Finding, Look
 from device.drivers.channels.codec_bytes import Request
@@ -23,6 +22,7 @@ from device.drivers.registry import drivers_of
 from device.txn.effects import Intent, QueryOrder
 from device.txn.inputs import ChannelSaid, Said
 from device.txn.numbers import order_number
+from device.uplink import broker_tls
 
 LINE_S_MAX = 5.0
 CLOCK_S_MAX = 60             # channels refuse five minutes; half a minute may be the line's

@@ -1,0 +1,201 @@
+"""The box's end of the line to the cloud: what leaves, what came back, and which room each message belongs to.
+
+Knows the connection, the forwarder and the keys that the cloud is proven by; refuses to know what a record means and what a
+message of another topic says: each has its own taker, named in `takers`.  One thread's: the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from device import __version__
+from device.box import Box
+from device.config import Config
+from device.mqtt import wire
+from device.real_clock import RealClock
+from device.store_forward.forwarder import Forwarder, Refused
+from device.store_forward.journal import Journal
+from device.txn import facts
+from device.txn.inputs import Input, LinkSaid
+
+if TYPE_CHECKING:
+    from device.mqtt.client import Link
+
+log = logging.getLogger("tillbox")
+
+CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
+LINK_AFTER_S = 1.0
+
+Verifiers = dict[str, Callable[[bytes, bytes], bool]]
+
+
+class Uplink:
+    """The line of one box; silent until `run`.
+
+    `takers`: a topic's name to whoever takes its payload; `ack` is taken here.  `keys` are the cloud's, by kid, filled when the
+    line is first wanted.
+    """
+
+    def __init__(self, config: Config, journal: Journal, box: Box, clock: RealClock, boot: str) -> None:
+        self.config, self.journal, self.box, self.clock, self.boot = config, journal, box, clock, boot
+        self.takers: dict[str, Callable[[bytes], None]] = {"ack": self._acknowledged}
+        self.keys: Verifiers = {}
+        self.forwarder: Forwarder | None = None
+        self.link: Link | None = None
+        self._post: Callable[[Input], object] = _nobody
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, post: Callable[[Input], object]) -> None:
+        """The journal has its name now: its records may be forwarded.  `post` takes what the line has to say."""
+        self._post = post
+        _, upto, head = self.journal.acked()
+        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self.tokens, seed=secrets.randbits(32))
+
+    async def run(self) -> None:
+        """Connect and come back from every loss, until cancelled."""
+        self.link = self._made()
+        await asyncio.sleep(LINK_AFTER_S)             # its library is a fifth of a start, and the first customer may stand there
+        await self.link.run()
+
+    def publish(self, name: str, payload: bytes) -> bool:
+        """Hand a message to the broker; False when the line is down or full, and then nothing was kept."""
+        return self.link is not None and self.link.publish(name, payload)
+
+    def forward(self) -> None:
+        """Send what is due now; come back when the clock alone makes something due."""
+        if self.link is None or self.forwarder is None:
+            return
+        now_ms = self.clock.now_ms()
+        for batch in self.forwarder.due(now_ms):
+            if not self.link.publish_up(wire.batch_encoded(batch, "zlib")):
+                self.forwarder.unsent(batch, now_ms)
+                break
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_ms = self.forwarder.next_due_ms()
+        if due_ms is not None:
+            wait_s = max(0.05, (due_ms - self.clock.now_ms()) / 1000)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.forward)
+
+    def tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Durable (seq, token) above `after`.  JournalUnreadable when a row behind them cannot be read."""
+        try:
+            return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+        except msgspec.DecodeError as why:
+            raise self.journal.unreadable(f"a row behind record {after} cannot be read ({why})") from None
+
+    @property
+    def trouble(self) -> str:
+        """Why the cloud does not take our records, "" when it does or nothing is known."""
+        if self.forwarder is None:
+            return ""
+        return self.forwarder.halted or ("unreadable" if self.forwarder.trouble else "")
+
+    @property
+    def unacked(self) -> int:
+        """Records that the cloud has not confirmed, those not yet signed included."""
+        _, upto, _ = self.journal.acked()
+        return self.box.books.chain.seq - upto + len(self.box.books.due)
+
+    def oldest_s(self) -> int:
+        """Age of the oldest record that the cloud has not confirmed, by the wall; 0 when none waits."""
+        _, upto, _ = self.journal.acked()
+        oldest = self.tokens(upto, 1)
+        wall = _at_of(oldest[0][1]) if oldest else (self.box.books.due[0].at.wall if self.box.books.due else "")
+        if not wall:
+            return 0
+        return max(0, int(self.clock.now_s() - datetime.datetime.fromisoformat(wall).timestamp()))
+
+    # One connection --------------------------------------------------------------------------------------------------
+
+    def _made(self) -> Link:
+        from device.mqtt.client import Link
+
+        self.keys |= verifiers(self.config.ack_key_file, "acknowledgements")
+        c = self.config.mqtt
+        return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._state,
+                    hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
+                    wall=lambda: self.clock.stamp().wall, context=broker_tls(self.config), username=c.user or None,
+                    password=c.password or None, keepalive_s=c.keepalive_s, pause_max_ms=30_000)
+
+    def _hello(self, session: str) -> bytes:
+        chain = self.box.books.chain
+        head = wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else "")
+        return wire.encoded(wire.Hello((head,), session, software=__version__, boot=self.boot, clk=self.clock.stamp().clk,
+                                       free_bytes=_free(self.config.state_dir), oldest_unacked_s=self.oldest_s()))
+
+    def _state(self, up: bool, collector: bool) -> None:
+        assert self.forwarder is not None
+        self._post(LinkSaid(up, collector))
+        self.forwarder.on_link(up, collector, self.clock.now_ms())
+        self.forward()
+
+    def _came(self, name: str, payload: bytes) -> None:
+        taker = self.takers.get(name)
+        if taker is None:
+            log.warning("a message on %s is not understood by this release", name)
+        else:
+            taker(payload)
+
+    def _acknowledged(self, payload: bytes) -> None:
+        assert self.forwarder is not None
+        try:
+            ack = wire.ack_decoded(payload, self.keys)
+        except wire.WireError as why:
+            log.warning("an acknowledgement was refused: %s", why.sentence)
+            return
+        released = self.forwarder.on_ack(ack, self.clock.now_ms())
+        if isinstance(released, Refused):
+            log.debug("ack: %s", released)
+        elif self.journal.ack(ack.jid, released.upto, released.head):
+            self.clock.acknowledged(ack.at)           # it released something that we sent: no replay of an older one
+        self.forward()
+
+
+def verifiers(path: str, what: str) -> Verifiers:
+    """The public key in `path`, by its kid; none, and said so, when there is no such file: then nothing is believed."""
+    from device.store_forward.es256 import public_verifier
+    from device.store_forward.token import thumbprint
+    try:
+        jwk = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as why:
+        log.error("no key to check %s with, so none will be believed: %s", what, why)
+        return {}
+    return {thumbprint(jwk): public_verifier(jwk)}
+
+
+def broker_tls(config: Config) -> Any:
+    """What the line to the broker is proven by, None for a plain one."""
+    if not config.mqtt.ca_file:
+        return None
+    import ssl
+    context = ssl.create_default_context(cafile=config.mqtt.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if config.mqtt.cert_file:
+        context.load_cert_chain(config.mqtt.cert_file, config.mqtt.key_file)
+    return context
+
+
+def _nobody(_: Input) -> None:
+    raise AssertionError("the line speaks before anybody listens")
+
+
+def _free(folder: str) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def _at_of(token: str) -> str:
+    from device.store_forward.token import parse
+    return parse(token).payload.at
