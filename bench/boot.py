@@ -108,7 +108,8 @@ def _started_ms(there: Path, scanner: ScannerModel, after_s: float = 0.0) -> flo
         line.bind(str(address))
         line.settimeout(WAIT_S)
         daemon = subprocess.Popen([sys.executable, "-m", "device", "run", "--config", str(there / "box.toml")],
-                                  env={**os.environ, "NOTIFY_SOCKET": str(address)}, stderr=subprocess.DEVNULL)
+                                  env=os.environ | wiring.unit_memory() | {"NOTIFY_SOCKET": str(address)},
+                                  stderr=subprocess.DEVNULL)
         try:
             while b"READY=1" not in line.recv(4096):
                 pass

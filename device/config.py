@@ -6,7 +6,6 @@ A configuration is taken whole or refused whole: `parse` names every fault at on
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from decimal import Decimal
@@ -474,12 +473,18 @@ def _table(data: dict[str, Any], name: str, faults: list[str]) -> dict[str, Any]
 _UNIT_TAILS = re.compile(r"_(s|ms|sec|seconds|m|min|minutes|h|hours|fen|yuan|cents|px|days)$")
 
 
+def _near(*asked: Any) -> list[str]:
+    import difflib  # only for a file with a fault in it
+
+    return difflib.get_close_matches(*asked)
+
+
 def _unknown(given: str, at: str, keys: dict[str, Key], also: tuple[str, ...]) -> str:
     stem = _UNIT_TAILS.sub("", given)
     for key in keys.values():
         if key.unit and stem == _UNIT_TAILS.sub("", key.name):
             return f"{at}{given} is no key; did you mean {at}{key.name}, which counts {_UNITS.get(key.unit, key.unit)}?"
-    near = difflib.get_close_matches(given.lower(), [*keys, *also], 1, 0.6)
+    near = _near(given.lower(), [*keys, *also], 1, 0.6)
     if near:
         return f"{at}{given} is no key; did you mean {at}{near[0]}?"
     for section, others in SECTIONS.items():
@@ -564,7 +569,7 @@ def _word(key: Key, raw: Any) -> tuple[Any, str]:
     if fault:
         return value, fault
     if key.choices and raw not in key.choices:
-        near = difflib.get_close_matches(raw, key.choices, 1)
+        near = _near(raw, key.choices, 1)
         return None, f"is {raw!r}; it is one of {', '.join(key.choices)}" + (f"; did you mean {near[0]!r}?" if near else "")
     if key.pattern and not re.fullmatch(key.pattern, raw):
         return None, f"is {raw!r}, which does not have the form {key.pattern}"
@@ -629,7 +634,7 @@ def _channels(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
     for name in sorted(data, key=lambda name: CHANNELS.index(name) if name in CHANNELS else len(CHANNELS)):
         at = f"channel.{name}"
         if name not in CHANNELS:
-            near = difflib.get_close_matches(name.lower(), CHANNELS, 1)
+            near = _near(name.lower(), CHANNELS, 1)
             hint = f"did you mean channel.{near[0]}?" if near else f"they are {', '.join(CHANNELS)}"
             faults.append(f"{at} is no channel; {hint}")
             continue

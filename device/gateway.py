@@ -5,12 +5,12 @@ Knows files, the line and what to say.  The exchange is `channels/gateway_activa
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import secrets
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,9 @@ from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import KeyFile, PlainFile, make, read
 from device.errors import DriverGone, Outside
 from device.key_store import KeyStore, store_of
+
+if TYPE_CHECKING:
+    import argparse
 
 WHICH = "channel.gateway"
 
@@ -183,6 +186,8 @@ def _refused(what: str, hint: str) -> DriverGone:
 
 def arguments(argv: list[str]) -> tuple[argparse.Namespace, str]:
     """The command line, and the code: `-` reads it from standard input, where no list of processes shows it."""
+    import argparse
+
     parser = argparse.ArgumentParser(prog="tillbox gateway")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("activate", help="become a terminal of the gateway with a one-use code")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import os
 import random
 import struct
 import sys
@@ -116,7 +117,7 @@ class Counter:
         self.clock = ClockModel(devices / "clock")
         self._ends.append(self.clock.close)
         self.daemon = Kept([sys.executable, "-m", "sim.devices.clock", str(devices / "clock"), "device", "run", "--config",
-                            str(self.folder / "box.toml")], self.folder / "daemon.log")
+                            str(self.folder / "box.toml")], self.folder / "daemon.log", os.environ | wiring.unit_memory())
         self.daemon.start()
         self._ends.append(self.daemon.close)
         keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)

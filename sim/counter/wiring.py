@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -79,6 +80,12 @@ def run_dir(folder: Path) -> tuple[Path, Callable[[], None]]:
         return own, lambda: None
     short = Path(tempfile.mkdtemp(prefix="tillbox-run-"))
     return short, lambda: shutil.rmtree(short, ignore_errors=True)
+
+
+def unit_memory() -> dict[str, str]:
+    """What the box's own unit tells the daemon's memory allocator, by environment."""
+    unit = (Path(__file__).parents[2] / "systemd" / "tillbox.service").read_text()
+    return dict(re.findall(r"\b(MALLOC_[A-Z_]+)=(\S+)", unit))
 
 
 def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: int, channels: Mapping[str, Channel]) -> None:
