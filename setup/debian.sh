@@ -12,6 +12,7 @@ PACKAGES=(
     python3 python3-venv python3-dev gcc libc6-dev linux-libc-dev   # evdev is built against the kernel's headers
     git make ca-certificates
     mosquitto                                                       # started by the program itself, on a free port
+    postgresql softhsm2                                             # the collector's store at scale; a chip for the record key, in software
     fonts-wqy-microhei                                              # Chinese on display and paper
     chromium chromium-driver                                        # the test that drives the counter page
     systemd                                                         # systemd-analyze, for the unit's gate
@@ -33,14 +34,14 @@ packages_missing() {
     done
 }
 
-# Debian starts a service as soon as it is installed.  The program starts its own Mosquitto; a second one, listening
-# for the whole machine, is nothing a person asked for here.
+# Debian starts a service as soon as it is installed.  The program starts its own Mosquitto and the tests their own PostgreSQL;
+# a second one, listening for the whole machine, is nothing a person asked for here.
 POLICY=/usr/sbin/policy-rc.d
 policy_is_ours=
 # shellcheck disable=SC2016
 policy_set() {
     [ -e "$POLICY" ] && return 0
-    printf '#!/bin/sh\ncase "$1" in mosquitto*) exit 101 ;; esac\nexit 0\n' | as_root tee "$POLICY" >/dev/null
+    printf '#!/bin/sh\ncase "$1" in mosquitto*|postgresql*) exit 101 ;; esac\nexit 0\n' | as_root tee "$POLICY" >/dev/null
     as_root chmod 0755 "$POLICY"
     policy_is_ours=1
 }
@@ -60,9 +61,12 @@ system_ready() {
     if policy_set \
         && as_root apt-get -q update \
         && as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"; then
-        case " ${missing[*]} " in
-            *" mosquitto "*) [ ! -d /run/systemd/system ] || as_root systemctl --quiet disable mosquitto.service || true ;;
-        esac
+        local name
+        for name in mosquitto postgresql; do
+            case " ${missing[*]} " in
+                *" $name "*) [ ! -d /run/systemd/system ] || as_root systemctl --quiet disable "$name.service" || true ;;
+            esac
+        done
     else
         mapfile -t missing < <(packages_missing)
         say "apt could not install: ${missing[*]}"
