@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ import msgspec
 
 from device.mqtt import ask_wire, topics, wire
 from device.store_forward.token import thumbprint
+from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.store_sqlite import Outcome, Store, Unreadable
 
 log = logging.getLogger("tillfleet.collect")
@@ -30,6 +30,7 @@ UNREADABLE_HOLD_MS = 60_000
 CONNECT_BITS = 20                        # connections of one start
 
 Message = tuple[str, bytes]              # topic, payload
+Taker = Callable[[str, bytes, str], list[Message]]   # box, payload, at (RFC 3339) -> replies
 
 
 class AckKey:
@@ -66,22 +67,39 @@ class AckKey:
 
 
 class Clerk:
-    """Answers what boxes of `tenant` say.  `kid` and `sign` make acknowledgements; `wall()` gives RFC 3339."""
+    """Answers what boxes of `tenant` say.  `kid` and `sign` make acknowledgements; `wall()` gives RFC 3339.
+
+    `takers`: a topic's name to all who take its messages, each (box, payload, at) -> replies; `register` adds one.  A taker runs
+    inside the commit, so it may write to `store.database` and must not reply to what it did not write.
+    """
 
     def __init__(self, store: Store, tenant: str, kid: str, sign: Callable[[bytes], bytes],
                  wall: Callable[[], str]) -> None:
         self.store, self.tenant = store, topics.tenant_checked(tenant)
+        self.takers: dict[str, list[Taker]] = {}
         self._kid, self._sign, self._wall = kid, sign, wall
+        for name, taker in {"hello": self._hello, "open": self._open, "ask": self._ask}.items():
+            self.register(name, taker)
+
+    def register(self, name: str, taker: Taker) -> None:
+        """Let `taker` take each message of boxes on topic `name`, after those who take it already."""
+        assert topics.BY_NAME[name].sender == "box" and name != "up", name
+        self.takers.setdefault(name, []).append(taker)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The topics that somebody takes."""
+        return ("up", *self.takers)
 
     def handle(self, messages: list[Message]) -> list[Message]:
         """Take messages in the order of arrival under one commit; return the replies, which may leave only now.
 
-        Raises sqlite3.Error when nothing was committed; then nothing may be confirmed to the broker either.
+        Raises DatabaseFailed when nothing was committed; then nothing may be confirmed to the broker either.  A message that
+        somebody cannot take is put aside and logged, and the others go on.
         """
         at = self._wall()
         batches: dict[tuple[str, str], Outcome] = {}
-        replies: list[wire.Ack] = []
-        answers: list[Message] = []
+        replies: list[Message] = []
         with self.store.transaction():
             for topic, payload in messages:
                 try:
@@ -92,47 +110,59 @@ class Clerk:
                 if tenant != self.tenant:
                     log.warning("%s is of another tenant", topic)
                 elif name == "up":
-                    self._up(box, payload, at, batches, replies)
-                elif name == "hello":
-                    self._hello(box, payload, at, replies)
-                elif name == "open":
-                    self._open(box, payload, at)
-                elif name == "ask":
-                    answers += self._ask(box, payload, at)
-        replies += [wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at)
-                    for (box, jid), o in batches.items()]
-        acks = [(topics.ack(self.tenant, a.box), wire.ack_encoded(a, self._kid, self._sign)) for a in replies]
-        return acks + answers
+                    replies += self._up(box, payload, at, batches)
+                else:
+                    for taker in self.takers.get(name, ()):
+                        replies += self._taken(taker, name, box, payload, at)
+        acks = [self._ack(wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at))
+                for (box, jid), o in batches.items()]
+        return replies + acks
 
-    def _up(self, box: str, payload: bytes, at: str, batches: dict[tuple[str, str], Outcome],
-            replies: list[wire.Ack]) -> None:
+    def _taken(self, taker: Taker, name: str, box: str, payload: bytes, at: str) -> list[Message]:
+        try:
+            with self.store.part():
+                return taker(box, payload, at)
+        except DatabaseFailed:
+            raise
+        except wire.WireError as why:
+            log.warning("box %s: %s: %s", box, why.name, why.sentence)
+            self.store.quarantine(box, why.name, why.sentence, payload, at)
+        except Exception as why:  # noqa: BLE001 - one box's message, sent again and again, must not end the collecting of all
+            log.exception("box %s: a message on %s broke whoever takes it", box, name)
+            self.store.quarantine(box, "NOT_TAKEN", f"{name}: {type(why).__name__}: {why}", payload, at)
+        return []
+
+    def _ack(self, ack: wire.Ack) -> Message:
+        return topics.ack(self.tenant, ack.box), wire.ack_encoded(ack, self._kid, self._sign)
+
+    def _up(self, box: str, payload: bytes, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
         jid = ""
         try:
             batch = wire.batch_decoded(payload)
             jid = batch.jid
             outcome = self.store.take(box, batch, at)
         except (wire.WireError, Unreadable) as why:
-            log.warning("box %s: %s: %s", box, why.name, why.sentence)
-            self.store.quarantine(box, why.name, why.sentence, payload, at)
-            upto, head = self.store.guard(box, jid) if jid else (0, "")
-            replies.append(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable",
-                                    f"{why.name}: {why.sentence}"[:500], at))
-            return
+            return self._unreadable(box, jid, why.name, why.sentence, payload, at)
+        except DatabaseRefused as why:
+            return self._unreadable(box, jid, "NOT_KEPT", f"the database refuses the batch: {why}", payload, at)
         before = batches.get((box, jid))
         if outcome.verdict == "fork":
             log.error("box %s: fork of journal %s: %s", box, jid, outcome.why)
         elif before is not None and before.verdict == "fork":        # one fork is not washed away by a later batch
             outcome = msgspec.structs.replace(outcome, verdict="fork", why=before.why)
         batches[(box, jid)] = outcome
+        return []
 
-    def _hello(self, box: str, payload: bytes, at: str, replies: list[wire.Ack]) -> None:
+    def _unreadable(self, box: str, jid: str, name: str, sentence: str, payload: bytes, at: str) -> list[Message]:
+        log.warning("box %s: %s: %s", box, name, sentence)
+        self.store.quarantine(box, name, sentence, payload, at)
+        upto, head = self.store.guard(box, jid) if jid else (0, "")
+        return [self._ack(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at))]
+
+    def _hello(self, box: str, payload: bytes, at: str) -> list[Message]:
         """Tell the box at once where the cloud stands; a journal shorter than what is committed was rolled back."""
-        try:
-            hello = wire.hello_decoded(payload)
-        except wire.WireError as why:
-            self.store.quarantine(box, why.name, why.sentence, payload, at)
-            return
-        for journal in hello.journals:
+        replies = []
+        for journal in wire.hello_decoded(payload).journals:
             upto, head = self.store.guard(box, journal.jid)
             last = journal.next - 1
             same = last != upto or not journal.head or journal.head in self.store.digests(box, journal.jid, upto)
@@ -143,27 +173,19 @@ class Clerk:
             elif not same:
                 ack = msgspec.structs.replace(ack, verdict="fork",
                                               why=f"record {upto} is committed with another content than the box has")
-            replies.append(ack)
+            replies.append(self._ack(ack))
+        return replies
 
-    def _open(self, box: str, payload: bytes, at: str) -> None:
-        try:
-            wire.open_decoded(payload)
-        except wire.WireError as why:
-            self.store.quarantine(box, why.name, why.sentence, payload, at)
-            return
+    def _open(self, box: str, payload: bytes, at: str) -> list[Message]:
+        wire.open_decoded(payload)
         self.store.open_orders(box, payload.decode(), at)
-
+        return []
 
     def _ask(self, box: str, payload: bytes, at: str) -> list[Message]:
         """One answer; none to a question that this box did not sign."""
-        try:
-            ask = ask_wire.ask_decoded(payload, self.store.verifiers(box))
-            if ask.box != box:
-                raise wire.WireError("ASK_PAYLOAD", f"the question names box {ask.box!r}")
-        except wire.WireError as why:
-            log.warning("box %s: %s: %s", box, why.name, why.sentence)
-            self.store.quarantine(box, why.name, why.sentence, payload, at)
-            return []
+        ask = ask_wire.ask_decoded(payload, self.store.verifiers(box))
+        if ask.box != box:
+            raise wire.WireError("ASK_PAYLOAD", f"the question names box {ask.box!r}")
         answer = ask_wire.answer_encoded(self.store.leases.answer(box, ask, at), self._kid, self._sign)
         return [(topics.of_box(self.tenant, box, "answer"), answer)]
 
@@ -171,7 +193,8 @@ class Clerk:
 class Collector:
     """A clerk on the line.  `id` names its retained state; boxes send while some collector's state is `up`.
 
-    `start()` returns at once, broker there or not; `ended` is set when it gave up, and then `failure` says why.
+    Whoever else answers boxes registers with `clerk` before `start()`, which returns at once, broker there or not; `ended` is
+    set when it gave up, and then `failure` says why.
     """
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: AckKey, *, id: str = "c1",
@@ -179,7 +202,7 @@ class Collector:
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self._wall = wall or _wall
-        self._clerk = Clerk(store, tenant, key.kid, key.sign, self._wall)
+        self.clerk = Clerk(store, tenant, key.kid, key.sign, self._wall)
         self._host, self._port, self._tenant, self._id = host, port, tenant, id
         self._retry_max_s = retry_max_s
         self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
@@ -240,7 +263,7 @@ class Collector:
                 log.warning("the broker refused the connection: %s", code)
                 return
             c.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1))
-                         for name in ("up", "hello", "open", "ask")])
+                         for name in self.clerk.names])
 
         def subscribed(c: Any, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
             refused = [str(one) for one in codes if one.is_failure]
@@ -263,7 +286,7 @@ class Collector:
         try:
             self._serve()
             self.failure = None
-        except (sqlite3.Error, OSError) as why:
+        except (DatabaseFailed, OSError) as why:
             log.critical("the store failed, nothing more is taken: %s", why)
             self.failure = why
         finally:
@@ -282,7 +305,7 @@ class Collector:
                     self._came.put(None)
                     break
                 together.append(more)
-            replies = self._clerk.handle([(topic, payload) for *_, topic, payload in together])
+            replies = self.clerk.handle([(topic, payload) for *_, topic, payload in together])
             for topic, payload in replies:
                 self._client.publish(topic, payload, qos=1)
             for connect, mid, qos, *_ in together:

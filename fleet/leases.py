@@ -1,6 +1,6 @@
 """Who may give back money of a sale: what is left of each paid order, and the leases that boxes hold on it.
 
-Knows sales, refunds and leases as the committed records tell them, in the collector's SQLite file; refuses to know MQTT and
+Knows sales, refunds and leases as the committed records tell them, in the collector's database; refuses to know MQTT and
 signatures.  A lease ends by a record of its box and by nothing else: a box that fell silent may have begun a refund before it
 did, so its lease stays reserved until it speaks.  What a refund begun under a lease takes is taken until a record says it failed.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import logging
 import secrets
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ import msgspec
 
 from device.mqtt.ask_wire import LEASE_MS, Answer, Ask, Lease, Left
 from device.store_forward.token import Payload, parse
+from fleet.database import Database
 
 log = logging.getLogger("tillfleet.collect")
 
@@ -70,7 +70,7 @@ class _Lease(msgspec.Struct):
 class Leases:
     """The tables of `db`; every method runs inside the caller's transaction."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
 
     def note(self, record: Payload) -> None:
@@ -89,7 +89,7 @@ class Leases:
 
     def _sold(self, record: Payload, sale: _Sale) -> None:
         for number in dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)]):
-            self._db.execute("INSERT OR IGNORE INTO sale VALUES (?,?,?,?,?)",
+            self._db.execute("INSERT INTO sale VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING",
                              (number, sale.order_no, record.box, record.jid, record.seq))
 
     def _refunded(self, record: Payload, refund: _Refund) -> None:
@@ -110,7 +110,8 @@ class Leases:
         home = self._db.execute("SELECT box FROM sale WHERE number = ?", (part.paid_no,)).fetchone()
         if not held and home is not None and home[0] != box:
             log.error("box %s gave back %s of a sale of box %s without a lease", box, part.refund_no, home[0])
-        self._db.execute("INSERT OR IGNORE INTO given (refund_no, paid_no, sale_no, box, amount_fen, lease) VALUES (?,?,?,?,?,?)",
+        self._db.execute("INSERT INTO given (refund_no, paid_no, sale_no, box, amount_fen, lease) VALUES (?,?,?,?,?,?) "
+                         "ON CONFLICT DO NOTHING",
                          (part.refund_no, part.paid_no, sale_no, box, part.amount_fen, lease if held else ""))
 
     def _paid_by(self, refund: _Refund) -> str:
@@ -132,10 +133,10 @@ class Leases:
 
     def _left(self, tender: _Tender) -> int:
         """What may still be leased of one paid order: never less was given back than is taken for given here."""
-        reserved = self._db.execute("SELECT coalesce(sum(fen), 0) FROM lease WHERE paid_no = ? AND ended = 0",
+        reserved = self._db.execute("SELECT CAST(coalesce(sum(fen), 0) AS BIGINT) FROM lease WHERE paid_no = ? AND ended = 0",
                                     (tender.order_no,)).fetchone()[0]
         gone = self._db.execute(
-            "SELECT coalesce(sum(amount_fen), 0) FROM given WHERE paid_no = ? AND failed = 0 AND lease NOT IN "
+            "SELECT CAST(coalesce(sum(amount_fen), 0) AS BIGINT) FROM given WHERE paid_no = ? AND failed = 0 AND lease NOT IN "
             "(SELECT lease FROM lease WHERE ended = 0)", (tender.order_no,)).fetchone()[0]
         return max(0, tender.amount_fen - reserved - gone)
 
@@ -173,8 +174,8 @@ class Leases:
 
     def open_leases(self) -> list[tuple[str, str, str, int, str]]:
         """(lease, box, sale_no, fen, until) of every lease that its box has not ended, the oldest first."""
-        return self._db.execute("SELECT lease, box, sale_no, sum(fen), until FROM lease WHERE ended = 0 GROUP BY lease "
-                                "ORDER BY until, lease").fetchall()
+        return self._db.execute("SELECT lease, box, sale_no, CAST(sum(fen) AS BIGINT), until FROM lease WHERE ended = 0 "
+                                "GROUP BY lease, box, sale_no, until ORDER BY until, lease").fetchall()
 
 
 def _leasable(tender: _Tender) -> bool:

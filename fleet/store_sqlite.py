@@ -6,7 +6,6 @@ taken inside a transaction that its caller opens, so that many batches share one
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from device.mqtt.wire import Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, digest, parse, thumbprint
+from fleet.database import opened
 from fleet.leases import SCHEMA, Leases
 
 AHEAD_MAX = 5_000                        # records kept above a gap
@@ -73,9 +73,7 @@ class Store:
     """
 
     def __init__(self, path: Path | str, keys: Sequence[Mapping[str, Any]] = ()) -> None:
-        self._db = sqlite3.connect(str(path), isolation_level=None, timeout=30, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self.database = self._db = opened(path)
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found not in range(VERSION + 1):
             raise ValueError(f"{path} was written by a newer release (version {found}); this one reads version {VERSION}")
@@ -88,8 +86,7 @@ class Store:
     def _made(self, found: int) -> None:
         """Bring a store of version `found`, 0 for an empty file, to this one, whole or not at all."""
         with self.transaction():
-            for statement in (_SCHEMA + SCHEMA).split(";"):
-                self._db.execute(statement)
+            self._db.made(_SCHEMA + SCHEMA)
             for (token,) in self._db.execute("SELECT token FROM record ORDER BY box, jid, seq") if found else ():
                 self.leases.note(parse(token).payload)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
@@ -100,14 +97,22 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is committed at its end and on disk when it returns, or none of it ever was."""
-        self._db.execute("BEGIN IMMEDIATE")
+        with self._forgetting(), self._db.transaction():
+            yield
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of the open transaction that can fail alone."""
+        with self._forgetting(), self._db.part():
+            yield
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
             self._verifiers.clear()                  # a key introduced inside is not known any more
             raise
-        self._db.execute("COMMIT")
 
     # Taking --------------------------------------------------------------------------------------------------------
 
@@ -117,18 +122,10 @@ class Store:
         Only inside `transaction()`.  Repeats change nothing.  Another content under a known number is an alarm and the
         verdict `fork`; both branches stay.
         """
-        assert self._db.in_transaction, "take outside a transaction"
+        assert self._db.inside, "take outside a transaction"
         parsed = _parsed(box, batch)
-        self._db.execute("SAVEPOINT batch")
-        try:
-            outcome = self._taken(box, batch, parsed, at)
-        except BaseException:
-            self._db.execute("ROLLBACK TO batch")
-            self._db.execute("RELEASE batch")
-            self._verifiers.clear()
-            raise
-        self._db.execute("RELEASE batch")
-        return outcome
+        with self.part():
+            return self._taken(box, batch, parsed, at)
 
     def _taken(self, box: str, batch: Batch, parsed: list[Parsed], at: str) -> Outcome:
         jid = batch.jid
@@ -149,7 +146,8 @@ class Store:
                 raise Unreadable("KEY_UNKNOWN", f"record {seq} is signed by {record.kid}, which is not a key of "
                                                f"{box}") from None
             if known is not None and parse(known).signing_input == record.signing_input:
-                self._db.execute("INSERT OR IGNORE INTO twin VALUES (?,?,?,?,?)", (box, jid, seq, digest(token), token))
+                self._db.execute("INSERT INTO twin VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING",
+                                 (box, jid, seq, digest(token), token))
                 if seq == upto:
                     head = digest(token)             # the box goes on from the signature that it holds
                 continue
@@ -235,7 +233,7 @@ class Store:
             kid = thumbprint(public)
         except (ValueError, KeyError, TokenError) as why:
             raise Unreadable("KEY_RECORD", f"record {record.payload.seq} introduces no usable key: {why}") from None
-        self._db.execute("INSERT OR IGNORE INTO key VALUES (?,?,?,?,?)",
+        self._db.execute("INSERT INTO key VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING",
                          (kid, box, msgspec.json.encode(public).decode(), record.payload.jid, record.payload.seq))
 
     def _token(self, box: str, jid: str, seq: int) -> str | None:
@@ -251,8 +249,9 @@ class Store:
         return twins | {digest(known) if known else self.guard(box, jid)[1]}
 
     def _alarm(self, at: str, box: str, jid: str, seq: int, name: str, sentence: str, token: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO alarm (at, box, jid, seq, name, sentence, digest, token) "
-                         "VALUES (?,?,?,?,?,?,?,?)", (at, box, jid, seq, name, sentence, digest(token), token))
+        self._db.execute("INSERT INTO alarm (at, box, jid, seq, name, sentence, digest, token) "
+                         "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                         (at, box, jid, seq, name, sentence, digest(token), token))
 
     def quarantine(self, box: str, name: str, sentence: str, raw: bytes, at: str) -> None:
         """Keep an unreadable message for a person to look at; the oldest of a box make room."""
@@ -263,7 +262,8 @@ class Store:
 
     def open_orders(self, box: str, body: str, at: str) -> None:
         """Replace what is known of a box's undecided orders (JSON text)."""
-        self._db.execute("INSERT OR REPLACE INTO open_now VALUES (?,?,?)", (box, at, body))
+        self._db.execute("INSERT INTO open_now (box, at, body) VALUES (?,?,?) ON CONFLICT (box) DO UPDATE SET "
+                         "at = excluded.at, body = excluded.body", (box, at, body))
 
     # Asking --------------------------------------------------------------------------------------------------------
 

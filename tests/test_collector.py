@@ -232,6 +232,22 @@ def test_hello_is_answered_with_where_the_cloud_stands() -> None:
     assert desk.say(("hello", b"{")) == [] and desk.store.quarantined()[0][1] == "HELLO"
 
 
+def test_a_taker_that_breaks_takes_back_its_own_and_stops_nothing() -> None:
+    desk, chain = Desk(), Chain(KEY).grow(3)
+
+    def broken(box: str, payload: bytes, at: str) -> list:
+        desk.store.open_orders(box, "half", at)
+        raise KeyError(payload.decode())
+    desk.clerk.register("cmd/res", broken)
+    desk.clerk.register("cmd/res", lambda box, payload, at: [(topics.ack("shop", box), b"answer")])
+    replies = desk.clerk.handle([(topics.of_box("shop", "box-1", "cmd/res"), b"x"),
+                                 (topics.up("shop", "box-1"), wire.batch_encoded(chain.batch(1, 3)))])
+    assert replies[0][1] == b"answer" and desk.store.guard("box-1", chain.jid)[0] == 3
+    assert desk.store.database.execute("SELECT count(*) FROM open_now").fetchone() == (0,)
+    assert [q[:2] for q in desk.store.quarantined()] == [("box-1", "NOT_TAKEN")]
+    assert "cmd/res" in desk.clerk.names
+
+
 def test_two_journals_are_summed_and_listed_in_order_of_arrival() -> None:
     desk, old, new = Desk(), Chain(KEY, jid="z" * 21 + "A").grow(3), Chain(KEY, jid="a" * 21 + "A").grow(2)
     desk.up(old.batch(1, 3))
