@@ -14,6 +14,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
        tillbox metrics [--config FILE]      the running box in numbers, one JSON object
+       tillbox forward [--config FILE]      send what waits now: ends every pause between two tries
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "metrics":
         from device.metrics import main as metrics
         return metrics(rest)
+    if word == "forward":
+        from device.metrics import forward
+        return forward(rest)
     if word == "keys":
         from device.key_tool import main as keys
         return keys(rest)

@@ -147,6 +147,7 @@ class Daemon:
             "receipts": lambda: {"receipts": self.receipts()},
             "sums": lambda: {"sums": self.sums()},
             "metrics": lambda: {"metrics": self.metrics()},
+            "forward": lambda: {"forward": self.uplink.hurry()},
         }
         if verb not in answers:
             return {"ok": False, "error": f"The verb is one of {', '.join(sorted(answers))}."}

@@ -22,7 +22,9 @@ from device import __version__
 from device.box import Box
 from device.config import Config
 from device.mqtt import wire
+from device.open_orders import EVERY_MS, OpenOrders
 from device.real_clock import RealClock
+from device.runner import GROUP_MS
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
 from device.txn import facts
@@ -52,14 +54,19 @@ class Uplink:
         self.keys: Verifiers = {}
         self.forwarder: Forwarder | None = None
         self.link: Link | None = None
+        batch_ms = config.mqtt.batch_s * 1000
+        self.open = OpenOrders(lambda: self.box.books.orders, clock.now_s, max(EVERY_MS, batch_ms))
+        self._lag_ms = max(0, batch_ms - GROUP_MS)    # a record has waited so long for the card already
         self._post: Callable[[Input], object] = _nobody
         self._timer: asyncio.TimerHandle | None = None
+        self._session = ""
 
     def begin(self, post: Callable[[Input], object]) -> None:
         """The journal has its name now: its records may be forwarded.  `post` takes what the line has to say."""
         self._post = post
         _, upto, head = self.journal.acked()
-        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self.tokens, seed=secrets.randbits(32))
+        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self.tokens, seed=secrets.randbits(32),
+                                   lag_ms=self._lag_ms)
 
     async def run(self) -> None:
         """Connect and come back from every loss, until cancelled."""
@@ -80,13 +87,30 @@ class Uplink:
             if not self.link.publish_up(wire.batch_encoded(batch, "zlib")):
                 self.forwarder.unsent(batch, now_ms)
                 break
+        if self.link.up and (told := self.open.due(now_ms)) is not None and self.link.publish("open", told):
+            self.open.left(now_ms)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due_ms = self.forwarder.next_due_ms()
-        if due_ms is not None:
-            wait_s = max(0.05, (due_ms - self.clock.now_ms()) / 1000)
+        waits = [ms for ms in (self.forwarder.next_due_ms(), self.open.next_due_ms() if self.link.up else None) if ms is not None]
+        if waits:
+            wait_s = max(0.05, (min(waits) - self.clock.now_ms()) / 1000)
             self._timer = asyncio.get_running_loop().call_later(wait_s, self.forward)
+
+    def hurry(self) -> str:
+        """Somebody asks to forward now: end every pause of our own at once.  What is done about it, in one sentence."""
+        if self.link is None or self.forwarder is None:
+            return "There is no line to a cloud: the configuration names no broker."
+        if not self.link.up:
+            self.link.hurry()
+            return f"The line is down ({self.link.why_down}); it is tried now."
+        if self.forwarder.halted:
+            return f"Nothing is sent after a {self.forwarder.halted}; see docs/recovery.md."
+        held_s = self.forwarder.hurry(self.clock.now_ms())
+        self.forward()
+        if held_s:
+            return f"The cloud asked for quiet for another {held_s} s: records leave then."
+        return f"{self.unacked} records wait; what may leave has left." if self.unacked else "Nothing waits."
 
     def tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Durable (seq, token) above `after`.  JournalUnreadable when a row behind them cannot be read."""
@@ -138,6 +162,9 @@ class Uplink:
     def _state(self, up: bool, collector: bool) -> None:
         assert self.forwarder is not None
         self._post(LinkSaid(up, collector))
+        if up and self.link is not None and self.link.session != self._session:
+            self._session = self.link.session
+            self.open.connected()
         self.forwarder.on_link(up, collector, self.clock.now_ms())
         self.forward()
 

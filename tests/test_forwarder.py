@@ -222,3 +222,45 @@ def test_real_tokens_pass_too() -> None:
     forwarder = Forwarder(chain.jid, 0, EMPTY_DIGEST, tokens=chain.after, seed=1)
     forwarder.on_link(True, True, 0)
     assert forwarder.due(0) == [chain.batch(1, 3)]
+
+
+def test_a_batch_waits_for_company_and_a_full_one_does_not() -> None:
+    forwarder = _forwarder(LONG[:3])
+    forwarder.lag_ms = 58_000
+    assert forwarder.due(1_000) == [] and forwarder.next_due_ms() == 59_000
+    assert forwarder.due(58_999) == [] and [(b.first, b.last) for b in forwarder.due(59_000)] == [(1, 3)]
+    full = _forwarder(LONG)
+    full.lag_ms = 58_000
+    assert [(b.first, b.last) for b in full.due(0)] == [(1, 50)]
+
+
+def test_the_lag_hides_no_resend() -> None:
+    tokens = LONG[:3]
+    forwarder = _forwarder(tokens)
+    forwarder.lag_ms = 58_000
+    forwarder.due(0)
+    forwarder.due(58_000)
+    tokens.append(LONG[3])
+    forwarder.on_ack(_ack(0), 58_001)
+    forwarder.due(58_001)
+    assert forwarder.next_due_ms() == 63_000, "the batch on its way is looked after before the next one leaves"
+
+
+def test_a_person_ends_every_pause_but_the_one_the_collector_asked_for() -> None:
+    silent = _forwarder(LONG, seed=5)
+    for now in range(0, 400_000, 500):
+        silent.due(now)
+    assert silent.due(400_000) == [] and silent.hurry(400_000) == 0
+    assert [b.first for b in silent.due(400_000)] == [1]
+    unheard = _forwarder(LONG)
+    unheard.on_link(True, False, 1_000)
+    unheard.hurry(2_000)
+    assert [b.first for b in unheard.due(2_000)] == [1] and unheard.due(2_500) == []
+    held = _forwarder(LONG)
+    held.on_ack(_ack(held.due(0)[0].last, hold_ms=60_000), 100)
+    assert held.hurry(1_100) == 59 and held.due(1_100) == []
+    lagging = _forwarder(LONG[:3])
+    lagging.lag_ms = 58_000
+    assert lagging.due(0) == []
+    lagging.hurry(5)
+    assert [b.last for b in lagging.due(5)] == [3]

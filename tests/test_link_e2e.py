@@ -208,6 +208,23 @@ def test_the_box_starts_without_a_broker_and_finds_it_later(broker: Broker) -> N
     asyncio.run(scenario())
 
 
+def test_a_person_who_hurries_the_line_does_not_wait_for_its_pause(broker: Broker) -> None:
+    broker.stop()
+
+    async def scenario() -> None:
+        box = Box(broker.port, Chain(Key()))
+        box.link._pause_min_ms = box.link._pause_max_ms = 10**9
+        async with box.running():
+            await box.until(lambda: box.link.why_down != "not connected yet")
+            broker.start()
+            while not box.link.up:                            # the first may come before the pause has begun
+                box.link.hurry()
+                await box.until(lambda: box.link.connects >= 2)
+                await box.until(lambda: box.link.up)
+
+    asyncio.run(scenario())
+
+
 def test_a_question_is_answered_with_a_lease_over_the_line(broker: Broker, cloud: Cloud, tmp_path: Path) -> None:
     key, sale = Key(), "000001AAAA0000000100"
     (tmp_path / "keys.jwks").write_text(json.dumps({"keys": [key.jwk]}))

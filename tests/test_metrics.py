@@ -87,9 +87,11 @@ def test_the_command_asks_the_running_daemon(tmp_path):
         assert run.stderr is not None and any("journal=" in line for line in run.stderr)
         threading.Thread(target=run.stderr.read, daemon=True).start()
         said = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+        hurried = subprocess.run([*command, "forward", "--config", str(config), "--json"], cwd=ROOT, capture_output=True, text=True)
     finally:
         run.send_signal(signal.SIGTERM)
         run.wait(timeout=30)
     assert said.returncode == 0, said.stderr
     metrics = json.loads(said.stdout)
     assert metrics["sales"] == 1 and metrics["unacked"] >= 1 and metrics["room_bytes"] > 0 and metrics["health"] is not None
+    assert hurried.returncode == 0 and "names no broker" in json.loads(hurried.stdout)["forward"]

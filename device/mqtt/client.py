@@ -7,6 +7,7 @@ connection is a new client object, so nothing that the library queued outlives i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import random
 import secrets
@@ -62,6 +63,7 @@ class Link:
         self._unconfirmed, self._unconfirmed_max = 0, QUEUED_MAX
         self._collectors: dict[str, wire.Status] = {}
         self._told = (False, False)
+        self._hurried = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, serve, come back, until cancelled; a cancelled link says goodbye if it can.  Raises nothing else."""
@@ -75,7 +77,14 @@ class Link:
             await self._connection(loop)
             failures = 0 if loop.time() - began_s > STEADY_S else failures + 1
             span_ms = min(self._pause_max_ms, self._pause_min_ms * 2 ** min(failures, 16))
-            await asyncio.sleep(self._random.uniform(0, span_ms) / 1000)
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._random.uniform(0, span_ms) / 1000):
+                    await self._hurried.wait()
+
+    def hurry(self) -> None:
+        """End a pause between two tries at once."""
+        self._hurried.set()
 
     def publish_up(self, payload: bytes) -> bool:
         """Hand one batch to the broker; False when the line is down or full, and then nothing was kept."""

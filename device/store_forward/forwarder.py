@@ -49,11 +49,12 @@ class Forwarder:
     `tokens(after, limit)` gives up to `limit` durable (seq, token) above `after`, without a gap, lowest first; `upto`
     and `head` are the last place that the collector released (0 and any text for none).  The caller calls `due` after
     every new record, acknowledgement, change of the link and at `next_due_ms()`, and sends what it returns.
+    A batch that is not full leaves `lag_ms` after its first record was seen, so that others may come along.
     """
 
     def __init__(self, jid: str, upto: int, head: str, *, tokens: Callable[[int, int], list[tuple[int, str]]],
-                 seed: int) -> None:
-        self.jid, self.upto, self.head = jid, upto, head
+                 seed: int, lag_ms: int = 0) -> None:
+        self.jid, self.upto, self.head, self.lag_ms = jid, upto, head, lag_ms
         self.halted = ""                 # why nothing is sent any more: a fork or a rollback, until a new journal
         self.trouble = ""                # why the collector could not read us, until it can again
         self._tokens = tokens
@@ -69,6 +70,7 @@ class Forwarder:
         self._quiet_until_ms = 0         # backing off
         self._hold_until_ms = 0          # the collector asked
         self._knock_ms = 0
+        self._fresh: tuple[int, int] | None = None     # the first record that waits for company, and since when
 
     @property
     def oldest(self) -> int:
@@ -113,6 +115,14 @@ class Forwarder:
                 break
             batches.append(batch)
         return batches
+
+    def hurry(self, now_ms: int) -> int:
+        """End every pause of our own; the seconds that the collector still asks us to hold, 0 for none."""
+        self._quiet_until_ms, self._failures = now_ms, 0
+        self._knock_ms = min(self._knock_ms, now_ms)
+        if self._fresh is not None:
+            self._fresh = self._fresh[0], now_ms - self.lag_ms
+        return max(0, -(-(self._hold_until_ms - now_ms) // 1000))
 
     def unsent(self, batch: Batch, now_ms: int) -> None:
         """The link could not take `batch`: forget that it was sent, and let a second pass."""
@@ -165,11 +175,11 @@ class Forwarder:
         floor_ms = max(self._quiet_until_ms, self._hold_until_ms)
         if not self._collector:
             return max(floor_ms, self._knock_ms) if self._token_of(self.upto + 1) is not None else None
+        waits = [f.sent_ms + self._timeout_ms() for f in self._flights]
         if self._room() and (self._wanted or self._token_of(self._sent + 1) is not None):
-            return floor_ms
-        if not self._flights:
-            return None
-        return max(floor_ms, min(f.sent_ms for f in self._flights) + self._timeout_ms())
+            lags = self.lag_ms and not self._wanted and self._fresh is not None and self._fresh[0] == self._sent + 1
+            waits.append(self._fresh[1] + self.lag_ms if lags and self._fresh is not None else floor_ms)
+        return max(floor_ms, min(waits)) if waits else None
 
     # Inside ----------------------------------------------------------------------------------------------------
 
@@ -237,13 +247,20 @@ class Forwarder:
             self._flights.append(_Flight(batch.first, batch.last, now_ms, True, True))
             return batch
         batch = self._batch(self._sent, RECORDS_MAX)
-        if batch is None:
+        if batch is None or (self.lag_ms and self._may_grow(batch, now_ms)):
             return None
         assert batch.first == self._sent + 1, (batch.first, self._sent)
         self._flights.append(_Flight(batch.first, batch.last, now_ms, batch.first <= self._highest, False))
         self._sent = batch.last
         self._highest = max(self._highest, batch.last)
         return batch
+
+    def _may_grow(self, batch: Batch, now_ms: int) -> bool:
+        """True while `batch` is not full and its first record was seen less than the lag ago."""
+        if self._fresh is None or self._fresh[0] != batch.first:
+            self._fresh = batch.first, now_ms
+        full = len(batch.tokens) == RECORDS_MAX or self._token_of(batch.last + 1) is not None
+        return not full and now_ms < self._fresh[1] + self.lag_ms
 
     def _batch(self, after: int, limit: int) -> Batch | None:
         taken: list[tuple[int, str]] = []
