@@ -11,6 +11,7 @@ import pytest
 
 from device.__main__ import main
 from device.config import parse_toml
+from device.crockford import ALPHABET, check_of
 from device.drivers import private_file
 from device.drivers.channels import gateway_key_bytes as keys
 from device.drivers.channels.gateway_activation import Activation
@@ -153,7 +154,7 @@ def test_a_code_lives_seven_days_and_five_wrong_tries(gateway):
     wrong = guessed.replace("-", "")[:6] + "A" * 16
     for _ in range(5):
         with pytest.raises(ValueError, match="no such code"):
-            exchanged(gateway, wrong + keys.check_of(wrong))
+            exchanged(gateway, wrong + check_of(wrong))
     with pytest.raises(ValueError, match="mistyped too often"):
         exchanged(gateway, guessed)
     now_s[0] += 1
@@ -185,7 +186,7 @@ def test_a_code_that_is_none_leaves_the_gateway_alone(box, gateway, capsys, code
 def test_every_slip_of_a_character_is_found(gateway):
     code = gateway.activation_code().replace("-", "")
     for n, right in enumerate(code):
-        for wrong in set(keys.CROCKFORD) - {right}:
+        for wrong in set(ALPHABET) - {right}:
             with pytest.raises(ValueError, match="mistyped"):
                 keys.code_of(code[:n] + wrong + code[n + 1:])
     for n in range(23):

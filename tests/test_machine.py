@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from device.crockford import ALPHABET
 from device.txn import facts as wire
 from device.txn import show
 from device.txn.books import Books, Phase
@@ -15,7 +16,7 @@ from device.txn.inputs import (
     Said,
 )
 from device.txn.machine import IGNORED, MOVES
-from device.txn.numbers import ALPHABET, order_number, order_number_ok
+from device.txn.numbers import order_number, order_number_ok
 from device.txn.show import render
 from device.types import Rules
 from tests.counter import APPLES, COLA, TEA, TERMS, Counter, counter_paying, records

@@ -6,6 +6,7 @@ Knows names; refuses to know payloads (`wire.py`), connections and brokers.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,7 @@ SHARE = "collect"                        # name of the collectors' shared subscr
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _BOX = re.compile(r"[a-z0-9-]{1,32}")
 _COLLECTOR = re.compile(r"[a-z0-9-]{1,32}")
+_CODE = re.compile(r"[0-9A-HJKMNP-TV-Z]{6}")
 _DIGEST = re.compile(r"[0-9a-f]{64}|[A-Za-z0-9_-]{43}")
 
 
@@ -25,8 +27,8 @@ class TopicError(ValueError):
 class Topic(msgspec.Struct, frozen=True):
     """One row of the table.
 
-    `sender` and `reader` are `box` or `cloud`; `under` is `box` for topics below `tb1/{tenant}/{box}/` and `tenant`
-    for those below `tb1/{tenant}/`.
+    `sender` and `reader` are `box` or `cloud`; `under` is `box` for topics below `tb1/{tenant}/{box}/`, `tenant` for those below
+    `tb1/{tenant}/` and `enrol` for those below `tb1/_enrol/`, on a listener of their own.
     """
 
     name: str
@@ -52,6 +54,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic("answer", "cloud", "box", 1, False, "its signed answer"),
     Topic("blob/{sha256}/{n}", "cloud", "box", 1, False, "chunk n of a named blob"),
     Topic("_collector/{id}/state", "cloud", "box", 1, True, "whether this collector is up", under="tenant"),
+    Topic("_enrol/{id}/ask", "box", "cloud", 1, False, "a box asks for its identity under a one-use code", under="enrol"),
+    Topic("_enrol/{id}/answer", "cloud", "box", 1, False, "what became of that, once and for good", under="enrol"),
 )
 
 BY_NAME: dict[str, Topic] = {t.name: t for t in TOPICS}
@@ -119,6 +123,26 @@ def shared(tenant: str, name: str) -> str:
     """The collectors' shared filter for topic `name` of all boxes of a tenant."""
     assert name in BY_NAME and BY_NAME[name].sender == "box", name
     return f"$share/{SHARE}/{PREFIX}/{tenant_checked(tenant)}/+/{name}"
+
+
+def enrol(code_id: str, way: Literal["ask", "answer"]) -> str:
+    """`tb1/_enrol/{id}/ask`, `id` that of a one-use code."""
+    if not _CODE.fullmatch(code_id):
+        raise TopicError(f"code {code_id[:40]!r} is not six characters of Crockford's alphabet")
+    return f"{PREFIX}/_enrol/{code_id}/{way}"
+
+
+def enrol_shared(tenant: str) -> str:
+    """The filter of a tenant's enrolment desks; each tenant has its own share, for the topic names none."""
+    return f"$share/enrol-{tenant_checked(tenant)}/{PREFIX}/_enrol/+/ask"
+
+
+def enrol_parsed(topic: str) -> str:
+    """The code's id in a topic where a box asks to be enrolled; TopicError for any other."""
+    parts = topic.split("/")
+    if len(parts) != 4 or parts[:2] != [PREFIX, "_enrol"] or parts[3] != "ask" or not _CODE.fullmatch(parts[2]):
+        raise TopicError(f"{topic[:100]!r} is no place where a box asks to be enrolled")
+    return parts[2]
 
 
 def collector_parsed(topic: str) -> tuple[str, str]:

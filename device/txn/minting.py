@@ -6,11 +6,12 @@ import base64
 import datetime
 import hashlib
 
+from device.crockford import ALPHABET
 from device.txn.books import Books
 from device.txn.desk import Desk
 from device.txn.effects import PaperPart
 from device.txn.facts import DrawerDue, Fact, ReceiptDue
-from device.txn.numbers import ALPHABET, order_number
+from device.txn.numbers import order_number
 from device.types import Stamp
 
 EMPTY_DIGEST = base64.urlsafe_b64encode(hashlib.sha256(b"").digest()).rstrip(b"=").decode()

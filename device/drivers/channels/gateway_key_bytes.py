@@ -11,15 +11,12 @@ import hmac
 
 import msgspec
 
+from device.crockford import ALPHABET, as_read, check_of, digits
 from device.drivers.channels.codec_bytes import Reply, Request
 from device.drivers.channels.terminal_bytes import terminal_ok
 
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
-CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ID_CHARS, CODE_CHARS = 6, 24                 # of a code: its id, 16 secret characters (80 bits), two to check
-CHECK_PRIME = 1021                           # the largest below 32 * 32: finds each wrong character and each swap of neighbours
-_ALIKE = str.maketrans("OIL", "011", "- \t\r\n")          # read for each other, by Crockford's own rule; and what groups them
-_DIGITS = str.maketrans(CROCKFORD, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -124,24 +121,17 @@ def rotated(body: bytes) -> bytes:
 
 def code_of(text: str) -> Code:
     """The code that a person typed or scanned.  ValueError with a sentence that does not repeat it."""
-    code = text.upper().translate(_ALIKE)
-    if len(code) != CODE_CHARS or set(code) - set(CROCKFORD):
+    code = as_read(text)
+    if len(code) != CODE_CHARS or set(code) - set(ALPHABET):
         raise ValueError(f"an activation code has {CODE_CHARS} digits and letters, in groups of four")
     if check_of(code[:-2]) != code[-2:]:
         raise ValueError("the code is mistyped: read it again, character by character")
     return Code(code[:ID_CHARS], code[ID_CHARS:-2].encode())
 
 
-def check_of(stem: str) -> str:
-    """The two characters that end a code."""
-    high, low = divmod(int(stem.translate(_DIGITS), 32) % CHECK_PRIME, 32)
-    return CROCKFORD[high] + CROCKFORD[low]
-
-
 def fingerprint(public: bytes) -> str:
     """Eight characters by which two people compare a device's public key: 40 bits of its SHA-256."""
-    value = int.from_bytes(hashlib.sha256(public).digest()[:5])
-    text = "".join(CROCKFORD[value >> shift & 31] for shift in range(35, -1, -5))
+    text = digits(int.from_bytes(hashlib.sha256(public).digest()[:5]), 8)
     return f"{text[:4]}-{text[4:]}"
 
 
