@@ -7,8 +7,8 @@ import msgspec
 from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
 from device.txn.books import Books
-from device.txn.desk import Desk, Verdict, observe
-from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print
+from device.txn.desk import Desk, Told, Verdict, observe
+from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Reboot
 from device.txn.facts import (
     BooksStood,
     DrawerDone,
@@ -24,9 +24,9 @@ from device.txn.facts import (
     refs_of,
 )
 from device.txn.folding import evolve
-from device.txn.inputs import Input, Pressed, Scanned, Started
+from device.txn.inputs import Asked, Input, Pressed, Scanned, Started
 from device.txn.machine import decide
-from device.txn.wants import Key, keys, wants_of
+from device.txn.wants import Key, keys, nobody_here, wants_of
 from device.txn.words import say
 from device.types import Stamp
 
@@ -36,6 +36,7 @@ DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wi
                   wire.OrderReopened, wire.OrderForgotten, wire.UndoRefused, wire.MoneyHeld)
 PAPER_FACTS = frozenset((ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted,
                          DrawerDone))
+ANSWERING = {wire.CommandDone, wire.RecordDue}   # what a mere question leaves behind: asked above all when something is wrong
 NUMBERED_FACTS = frozenset(f for f in wire.ALL if {"order_no", "refund_no", "intent"} & set(f.__struct_fields__))
 NONE: frozenset[Effect] = frozenset()
 
@@ -67,6 +68,8 @@ class Box:
         verdict = decide(self.books, self.desk, event, at)
         if isinstance(event, (Pressed, Scanned)) and self._full_for(verdict.facts):
             verdict = Verdict(words=say("journal_full"), tone="bad", refused=True, desk={"typed": ""})
+        if isinstance(event, Asked) and self.journal.room_bytes() <= 0 and not set(map(type, verdict.facts)) <= ANSWERING:
+            verdict = Verdict(refused=True, told=Told(False, say("journal_full")[1], "full"))
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
         touched = keys_touched(facts)
@@ -113,7 +116,8 @@ class Box:
         books, desk = self.books, self.desk
         grounds: tuple[tuple[Key, object], ...] = (
             (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due))), (("recall",), desk.looking),
-            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed), (("cloud",), (desk.asking, tuple(books.leases))))
+            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed), (("cloud",), (desk.asking, tuple(books.leases))),
+            (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
         if moved:
             self._seen = dict(grounds)
@@ -178,6 +182,8 @@ def _started(effect: Effect) -> Fact:
             return ReceiptStarted(effect.job)
         case KickDrawer():
             return DrawerStarted(effect.kick)
+        case Reboot():
+            return wire.RebootStarted(effect.id)
     raise AssertionError(effect)
 
 

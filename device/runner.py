@@ -20,9 +20,10 @@ from device.errors import DriverBusy, DriverGone
 from device.pace import wait_ms
 from device.txn import show
 from device.txn.desk import Verdict
-from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Recall
+from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Reboot, Recall
 from device.txn.facts import Fact, OrderIntended, RecordSigned
 from device.txn.inputs import (
+    Asked,
     BillSaid,
     ChannelSaid,
     DeviceSaid,
@@ -69,6 +70,7 @@ class Runner:
         self._screen: Screen | None = None
         self._redraw = asyncio.Event()
         self._flush: asyncio.TimerHandle | None = None
+        self._asked: dict[Asked, asyncio.Future[Verdict]] = {}
 
     def post(self, event: Input) -> None:
         """Put an input in line; for callers on the loop that cannot wait.  Behind a full line it waits by itself."""
@@ -76,6 +78,14 @@ class Runner:
             self._stand(self._inbox.put(event), "post")
         else:
             self._inbox.put_nowait(event)
+
+    async def ask(self, command: Asked) -> Verdict:
+        """Put a command in line; its verdict, once what it decided is on the card."""
+        waits = self._asked.get(command)
+        if waits is None:
+            waits = self._asked[command] = asyncio.get_running_loop().create_future()
+            await self._inbox.put(command)
+        return await asyncio.shield(waits)
 
     async def run(self, first: Input) -> None:
         """Handle `first`, then whatever comes, until cancelled."""
@@ -87,7 +97,9 @@ class Runner:
         try:
             while True:
                 event = await self._inbox.get()
-                self._handle(event)
+                verdict = self._handle(event)
+                if isinstance(event, Asked) and (waits := self._asked.pop(event, None)) is not None and not waits.done():
+                    waits.set_result(verdict)
         finally:
             if self._flush is not None:
                 self._flush.cancel()
@@ -279,6 +291,8 @@ def _never_left(effect: Effect, word: str, why: str) -> Input:
             return PrintRefused(effect.job, word, why)
         case ChargeCode() | ChargeCard():
             return ChannelSaid(effect.intent.order_no, Said.REFUSED, detail=why)
+        case Reboot():
+            return DeviceSaid("system", "error", why)
     assert isinstance(effect, KickDrawer)
     return DrawerKicked(effect.kick)
 
@@ -290,6 +304,8 @@ def _mute(effect: Effect) -> Input:
             return PrintUnsure(effect.job, "the printer said nothing for a minute")
         case ChargeCode() | ChargeCard():
             return ChannelSaid(effect.intent.order_no, Said.UNKNOWN, detail="no answer in time")
+        case Reboot():
+            return DeviceSaid("system", "error", "the box was told to restart and did not")
     assert isinstance(effect, KickDrawer)
     return DrawerKicked(effect.kick)
 

@@ -16,6 +16,7 @@ from device.types import Account, Stamp
 
 SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
+COMMANDS_MAX = 200       # commands whose answers are kept; an older id came in a session that is long over
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
 WAITING_MAX = 60        # papers that may wait for a printer or a person; older ones are shelved
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
@@ -248,6 +249,15 @@ class Totals(msgspec.Struct):
     grand_fen: int = 0             # never resets
 
 
+class Command(msgspec.Struct, frozen=True):
+    """What was said to a command of the cloud; `said` is empty for a question, which is answered afresh."""
+
+    digest: str
+    ok: bool
+    said: str = ""
+    name: str = ""
+
+
 class Shown(msgspec.Struct, frozen=True):
     """What the customer's screen goes on saying after a sale, until the next customer."""
 
@@ -283,6 +293,9 @@ class Books(msgspec.Struct):
     sales: dict[str, Sale] = {}
     shown: Shown | None = None
     day: Totals = msgspec.field(default_factory=Totals)
+    commands: dict[str, Command] = {}   # by id, oldest first
+    reboot: str = ""               # the command that wants a restart, until a boot
+    reboot_started: bool = False
     wallet_fen: int = 0            # taken less given back by wallets, over the journal's life
 
     def sale_of(self, no: str) -> Sale | None:

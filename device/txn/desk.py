@@ -65,6 +65,14 @@ class Desk(msgspec.Struct, frozen=True):
         return all(name != part or word == "paper_low" for name, word in self.health)
 
 
+class Told(msgspec.Struct, frozen=True):
+    """The answer to a command: one sentence, and a word for programs when it was not done."""
+
+    ok: bool
+    said: str = ""
+    name: str = ""
+
+
 class Verdict(msgspec.Struct):
     """The answer to one input: facts for the disk, words for the person, what changes on the desk."""
 
@@ -75,6 +83,7 @@ class Verdict(msgspec.Struct):
     desk: dict = {}
     again: tuple[str, ...] = ()                # orders whose channel is asked now
     sound: PlaySound | None = None             # what is heard of it, once its row is kept
+    told: Told | None = None                   # to a command, once its row is kept
 
 
 def refuse(key: str, /, **values: object) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 import msgspec
 
@@ -57,22 +58,8 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
         return answer(b, d, e)
     if e.order_no != d.looking or d.mode not in ("refund", "reprint"):
         return Verdict(desk={"looking": ""} if e.order_no == d.looking else {})
-    sale, paper, copies, report = None, None, 0, is_report_no(b, e.order_no)   # a report's row may hold the sale that caused it
-    asked: dict[str, RefundIntent] = {}
-    for row in e.facts:
-        for fact in decode(row).facts:
-            if isinstance(fact, SaleClosed) and sale is None and not report:
-                sale = msgspec.structs.replace(fact.sale, returned=dict(fact.sale.returned))
-            elif isinstance(fact, ReceiptDue) and fact.kind in REPRINTED and fact.ref == (sale.order_no if sale else e.order_no):
-                paper, copies = paper or fact, max(copies, fact.copy)
-            elif sale is not None and isinstance(fact, RefundIntended) and fact.sale_no == sale.order_no:
-                asked[fact.intent.refund_no] = fact.intent
-                _returned(sale, fact.intent.order_no, fact.intent.amount_fen)
-            elif sale is not None and isinstance(fact, RefundFailed) and fact.refund_no in asked:
-                sale.refunded_fen -= asked[fact.refund_no].amount_fen
-                sale.returned[asked[fact.refund_no].order_no] -= asked[fact.refund_no].amount_fen
-            elif sale is not None and isinstance(fact, CashReturned) and fact.sale_no == sale.order_no:
-                _returned(sale, "cash", fact.amount_fen)
+    report = is_report_no(b, e.order_no)
+    sale, paper, copies = told_by(e.facts, e.order_no, report)
     if sale is not None and sale.order_no != e.order_no:
         return Verdict(desk={"looking": sale.order_no})   # found by a part payment: the rest stands under the sale's own number
     if d.mode == "reprint" and paper is not None:
@@ -84,6 +71,27 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
     if not verdict.refused:
         verdict.facts.append(SaleRecalled(sale))
     return verdict
+
+
+def told_by(rows: Iterable[bytes], no: str, report: bool = False) -> tuple[Sale | None, ReceiptDue | None, int]:
+    """The sale that `rows` of the journal tell of `no`, less what was given back; its paper, and how many copies that has."""
+    sale, paper, copies = None, None, 0               # a report's row may hold the sale that caused it
+    asked: dict[str, RefundIntent] = {}
+    for row in rows:
+        for fact in decode(row).facts:
+            if isinstance(fact, SaleClosed) and sale is None and not report:
+                sale = msgspec.structs.replace(fact.sale, returned=dict(fact.sale.returned))
+            elif isinstance(fact, ReceiptDue) and fact.kind in REPRINTED and fact.ref == (sale.order_no if sale else no):
+                paper, copies = paper or fact, max(copies, fact.copy)
+            elif sale is not None and isinstance(fact, RefundIntended) and fact.sale_no == sale.order_no:
+                asked[fact.intent.refund_no] = fact.intent
+                _returned(sale, fact.intent.order_no, fact.intent.amount_fen)
+            elif sale is not None and isinstance(fact, RefundFailed) and fact.refund_no in asked:
+                sale.refunded_fen -= asked[fact.refund_no].amount_fen
+                sale.returned[asked[fact.refund_no].order_no] -= asked[fact.refund_no].amount_fen
+            elif sale is not None and isinstance(fact, CashReturned) and fact.sale_no == sale.order_no:
+                _returned(sale, "cash", fact.amount_fen)
+    return sale, paper, copies
 
 
 def _returned(sale: Sale, tender: str, amount_fen: int) -> None:
@@ -129,6 +137,11 @@ def refund(b: Books, d: Desk, amount: int, approved_by: str, at: Stamp) -> Verdi
         return refuse("refund_scan")
     if (fault := leasing.fault(b, d, sale, at)) is not None:
         return fault
+    return give(b, d, sale, amount, approved_by, at)
+
+
+def give(b: Books, d: Desk, sale: Sale, amount: int, approved_by: str, at: Stamp) -> Verdict:
+    """`amount` of `sale` goes back, which its caller knows to be left of it."""
     if any(r.intent.order_no in sale.returned for r in b.refunds.values()):
         return refuse("refund_wait")
     facts: list[Fact] = []

@@ -142,6 +142,15 @@ class KickDrawer(Effect, frozen=True):
     kick: int
 
 
+class Reboot(Effect, frozen=True):
+    """Start the box anew for command `id`, once over all boots.  Answers DeviceSaid, if anything is left to answer."""
+
+    kind: ClassVar[str] = "once"
+    binds: ClassVar[bool] = True
+    part: ClassVar[str] = "system"
+    id: str
+
+
 class PlaySound(Effect, frozen=True):
     """Let a result be heard, now or never: `name` a key of NOTES, `amount_fen` what a voice may say.  Answers DeviceSaid."""
 

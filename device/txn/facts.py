@@ -200,6 +200,7 @@ class RefundIntended(Fact, frozen=True):
     sale_no: str = ""
     approved_by: str = ""
     lease: str = ""                 # another box's sale: under which lease
+    quiet: bool = False             # asked for from afar: nobody stands at the screen for it
 
 
 class LeaseTaken(Fact, frozen=True):
@@ -305,6 +306,31 @@ class RecordSigned(Fact, frozen=True):
     token: str
 
 
+class CommandDone(Fact, frozen=True):
+    """What the box said to command `id`: the same id gets the same answer, and is done once.
+
+    `digest` stands for verb and words; `said` is the answer, empty for a question, which is answered afresh.
+    """
+
+    id: str
+    verb: str
+    by: str
+    digest: str
+    ok: bool
+    said: str = ""
+    name: str = ""
+
+
+class RebootWished(Fact, frozen=True):
+    """The cloud wants a restart, between two customers; any boot fulfils it."""
+
+    id: str
+
+
+class RebootStarted(Fact, frozen=True):
+    id: str
+
+
 class XTaken(Fact, frozen=True):
     x_no: int
 
@@ -329,13 +355,14 @@ AnyFact = (
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
-    | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld
+    | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
+    | RebootStarted
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
                     BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
-                    PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted})
+                    PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

@@ -7,12 +7,14 @@ import datetime
 import msgspec
 
 from device.txn.books import (
+    COMMANDS_MAX,
     PAPERS_MAX,
     SALES_MAX,
     SHOWN_MS,
     Basket,
     Books,
     Chain,
+    Command,
     Due,
     Kick,
     Lease,
@@ -47,6 +49,7 @@ def _journal_opened(b: Books, f, at: Stamp) -> None:
 
 def _booted(b: Books, f, at: Stamp) -> None:
     b.boot, b.software = f.boot, f.software
+    b.reboot, b.reboot_started = "", False           # whoever wanted a boot has one now
     b.boots += 1
     now = datetime.datetime.fromisoformat(at.wall)
     for order in b.orders.values():
@@ -262,7 +265,8 @@ def _refund_intended(b: Books, f, at: Stamp) -> None:
         sale.refunded_fen += f.intent.amount_fen
         sale.parts += 1
         sale.returned[f.intent.order_no] = sale.returned.get(f.intent.order_no, 0) + f.intent.amount_fen
-        _show_refund(b, sale.order_no, f.intent.amount_fen, at)
+        if not f.quiet:
+            _show_refund(b, sale.order_no, f.intent.amount_fen, at)
 
 
 def _show_refund(b: Books, sale_no: str, more_fen: int, at: Stamp) -> None:
@@ -389,6 +393,20 @@ def _record_signed(b: Books, f, at: Stamp) -> None:
         chain.count += 1
 
 
+def _command_done(b: Books, f, at: Stamp) -> None:
+    b.commands[f.id] = Command(f.digest, f.ok, f.said, f.name)
+    while len(b.commands) > COMMANDS_MAX:
+        b.commands.pop(next(iter(b.commands)))
+
+
+def _reboot_wished(b: Books, f, at: Stamp) -> None:
+    b.reboot = f.id
+
+
+def _reboot_started(b: Books, f, at: Stamp) -> None:
+    b.reboot_started = True
+
+
 def _x_taken(b: Books, f, at: Stamp) -> None:
     b.day.x_no = f.x_no
 
@@ -423,5 +441,6 @@ FOLDS = {
     "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
     "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
     "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,
-    "LeaseEnded": _lease_ended,
+    "LeaseEnded": _lease_ended, "CommandDone": _command_done, "RebootWished": _reboot_wished,
+    "RebootStarted": _reboot_started,
 }

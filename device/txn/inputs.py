@@ -206,8 +206,15 @@ class Rang(Input, frozen=True):
 
 
 class Asked(Input, frozen=True):
-    """A command from console or cloud; the verdict is its answer."""
+    """A command from afar; the verdict's `told` is its answer.  `by` is `who:role`, proven by whoever hands the command in.
+
+    `answered` is what became of a question, which is answered outside: "" while it was not.  `recalled` are the journal's rows of
+    the sale that a refund names.
+    """
 
     id: str
     verb: str
     arg: str = ""
+    by: str = ""
+    answered: str = ""
+    recalled: tuple[bytes, ...] = ()

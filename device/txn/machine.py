@@ -13,6 +13,7 @@ import msgspec
 from device.txn import leasing, record, sounds
 from device.txn.billing import known_lines, lines_of, on_bills
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
+from device.txn.commanding import on_asked
 from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
 from device.txn.earlier import on_recalled
@@ -574,10 +575,6 @@ def settled_by_bill(b: Books, d: Desk, order: Order, at: Stamp) -> Verdict:
     if verdict.facts:
         verdict.desk["billed"] = tuple(line for line in d.billed if line.order_no != no)
     return verdict
-
-
-def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:
-    return Verdict(words=say("key_unknown", key=e.verb), tone="bad", refused=True)
 
 
 def _pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:

@@ -22,13 +22,14 @@ from device.txn.effects import (
     Print,
     QueryOrder,
     QueryRefund,
+    Reboot,
     Recall,
     RefundOrder,
     SignRecord,
 )
 
 Key = tuple[str, ...]
-ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",))
+ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",), ("reboot",))
 
 
 def keys(books: Books) -> set[Key]:
@@ -65,7 +66,15 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
             return asks | {Alarm(("lease", lease), books.boot, held.due_ms) for lease, held in books.leases.items()}
         case ("shown",):
             return {Alarm(("shown",), books.boot, books.shown.until_ms)} if books.shown is not None else set()
+        case ("reboot",):
+            return {Reboot(books.reboot)} if books.reboot and not books.reboot_started and nobody_here(books, desk) else set()
     raise AssertionError(key)
+
+
+def nobody_here(books: Books, desk: Desk) -> bool:
+    """No basket, no live attempt, no question, and no paper half out of the printer: the box may stop for a minute."""
+    busy = books.basket.lines or books.basket.tenders or books.basket.order_no or desk.mode or books.shown is not None
+    return not busy and all(p.state != "started" for p in books.papers.values())
 
 
 def _order(no: str, books: Books, desk: Desk) -> set[Effect]:
