@@ -84,7 +84,7 @@ class Uplink:
             return
         now_ms = self.clock.now_ms()
         for batch in self.forwarder.due(now_ms):
-            if not self.link.publish_up(wire.batch_encoded(batch, "zlib")):
+            if not self.link.publish_up(wire.batch_encoded(batch, self.link.enc)):
                 self.forwarder.unsent(batch, now_ms)
                 break
         if self.link.up and (told := self.open.due(now_ms)) is not None and self.link.publish("open", told):

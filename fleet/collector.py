@@ -242,7 +242,7 @@ class Collector:
         return topics.collector_state(self._tenant, self._id)
 
     def _state(self, state: Literal["up", "down"]) -> bytes:
-        return wire.encoded(wire.Status(state, self._connect, self._wall()))
+        return wire.encoded(wire.Status(state, self._connect, self._wall(), wire.ENCODINGS))
 
     def _made(self) -> Any:
         from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5

@@ -82,6 +82,12 @@ class Link:
                 async with asyncio.timeout(self._random.uniform(0, span_ms) / 1000):
                     await self._hurried.wait()
 
+    @property
+    def enc(self) -> wire.Encoding:
+        """How batches may be encoded: as tight as every collector that is up says it reads, for any of them may get one."""
+        up = [told for told in self._collectors.values() if told.state == "up"]
+        return "zlib-d1" if up and all("zlib-d1" in told.enc for told in up) else "zlib"
+
     def hurry(self) -> None:
         """End a pause between two tries at once."""
         self._hurried.set()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from device.mqtt import packing_wire
 from device.store_forward.token import b64, unb64
 
 RECORDS_MAX = 50
@@ -64,13 +65,24 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     enc: str
 
 
-def batch_encoded(batch: Batch, enc: Literal["plain", "zlib"] = "plain") -> bytes:
-    """The payload of `up`: a header line, then one token a line, the lines deflated as a whole under `zlib`."""
+Encoding = Literal["plain", "zlib", "zlib-d1"]
+ENCODINGS: tuple[Encoding, ...] = ("plain", "zlib", "zlib-d1")     # what this release reads; a collector says so in its state
+
+
+def batch_encoded(batch: Batch, enc: Encoding = "plain") -> bytes:
+    """The payload of `up`: a header line, then one token a line, the lines deflated as a whole under `zlib`.
+
+    `zlib-d1` packs them (packing_wire.py), where they can be; else they go as `zlib`.
+    """
     assert 1 <= len(batch.tokens) <= RECORDS_MAX and batch.last - batch.first + 1 == len(batch.tokens), batch.first
     body = "".join(t + "\n" for t in batch.tokens).encode("ascii")
     assert len(body) <= BODY_MAX_BYTES, len(body)
-    header = msgspec.json.encode(_Header(batch.jid, batch.first, batch.last, batch.head, enc))
-    return header + b"\n" + (zlib.compress(body, 6) if enc == "zlib" else body)
+    packed = packing_wire.packed(batch.tokens) if enc == "zlib-d1" else None
+    if enc == "zlib-d1" and packed is None:
+        enc = "zlib"
+    if packed is None:
+        packed = zlib.compress(body, 6) if enc == "zlib" else body
+    return msgspec.json.encode(_Header(batch.jid, batch.first, batch.last, batch.head, enc)) + b"\n" + packed
 
 
 def batch_decoded(raw: bytes) -> Batch:
@@ -87,16 +99,18 @@ def batch_decoded(raw: bytes) -> Batch:
         header = msgspec.json.decode(line, type=_Header)
     except (msgspec.DecodeError, UnicodeDecodeError) as why:
         raise WireError("BATCH_HEADER", f"the header line cannot be read: {why}") from None
+    count = header.last - header.first + 1
+    if header.enc == "zlib-d1" and 1 <= count <= RECORDS_MAX:
+        return Batch(header.jid, header.first, header.last, header.head, tuple(_unpacked(body, count)))
     if header.enc == "zlib":
         body = _inflated(body)
-    elif header.enc != "plain":
-        raise WireError("BATCH_ENCODING", f"enc {header.enc[:20]!r} is neither plain nor zlib")
+    elif header.enc not in ENCODINGS:
+        raise WireError("BATCH_ENCODING", f"enc {header.enc[:20]!r} is none of {', '.join(ENCODINGS)}")
     if len(body) > BODY_MAX_BYTES:
         raise WireError("BATCH_TOO_LONG", f"the records have more than {BODY_MAX_BYTES} bytes")
     if not body.endswith(b"\n"):
         raise WireError("BATCH_COUNT", "the last line has no end: the message was cut")
     lines = body[:-1].split(b"\n")
-    count = header.last - header.first + 1
     if not 1 <= count <= RECORDS_MAX or count != len(lines):
         raise WireError("BATCH_COUNT", f"the header says {header.first} to {header.last}, "
                                       f"there are {len(lines)} lines, at most {RECORDS_MAX} are allowed")
@@ -105,6 +119,16 @@ def batch_decoded(raw: bytes) -> Batch:
             raise WireError("BATCH_TOKEN", f"line {at + 1} of the batch is no compact token of at most "
                                           f"{TOKEN_MAX_BYTES} bytes")
     return Batch(header.jid, header.first, header.last, header.head, tuple(one.decode("ascii") for one in lines))
+
+
+def _unpacked(body: bytes, count: int) -> list[str]:
+    try:
+        tokens = packing_wire.unpacked(body, count, BODY_MAX_BYTES)
+    except packing_wire.PackError as why:
+        raise WireError("BATCH_ENCODING", f"the packed records cannot be read: {why}") from None
+    if any(len(token) > TOKEN_MAX_BYTES for token in tokens):
+        raise WireError("BATCH_TOKEN", f"a packed record has more than {TOKEN_MAX_BYTES} bytes")
+    return tokens
 
 
 def _inflated(body: bytes) -> bytes:
@@ -204,11 +228,15 @@ def ack_decoded(raw: bytes, verifiers: Mapping[str, Callable[[bytes, bytes], boo
 # Birth, death, hello, open orders ----------------------------------------------------------------------------------
 
 class Status(msgspec.Struct, frozen=True):
-    """Birth (`up`) or death (`down`) of connection number `connect`, of a box or of a collector."""
+    """Birth (`up`) or death (`down`) of connection number `connect`, of a box or of a collector.
+
+    `enc` names the encodings of batches that a collector reads; one of before there were several says nothing.
+    """
 
     state: Literal["up", "down"]
     connect: Count
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    enc: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=20)], ...], msgspec.Meta(max_length=20)] = ()
 
 
 def status_holds(known: Status | None, told: Status) -> bool:
