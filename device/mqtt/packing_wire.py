@@ -43,8 +43,8 @@ _FEW_BYTES = 8 * 1024                    # so little is worth the best that defl
 _LEVEL_FEW, _LEVEL_MANY = 9, 3
 _RAW = -15                               # no header and no sum: signatures prove more
 _PREV_HERE, _PREV_GONE = b'"prev":"', b'"prev":""'
-_HEADER = re.compile(rb'\{"alg":"ES256","kid":"([A-Za-z0-9_-]{43})","typ":"till\+jws"\}')
-_KID = re.compile(rb"#[A-Za-z0-9_-]{43}")
+_HEADER = re.compile(rb'\{"alg":"ES256","kid":"([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])","typ":"till\+jws"\}')
+_KID = re.compile(rb"#[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")             # 32 bytes, no stray bits
 
 
 class PackError(ValueError):
