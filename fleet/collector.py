@@ -7,19 +7,17 @@ connection: one network thread, one thread that works.  Any number of collectors
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from device.mqtt import ask_wire, topics, wire
-from device.store_forward.token import thumbprint
 from fleet.database import DatabaseFailed, DatabaseRefused
+from fleet.keys import SigningKey
 from fleet.store_sqlite import Outcome, Store, Unreadable
 
 log = logging.getLogger("tillfleet.collect")
@@ -31,39 +29,6 @@ CONNECT_BITS = 20                        # connections of one start
 
 Message = tuple[str, bytes]              # topic, payload
 Taker = Callable[[str, bytes, str], list[Message]]   # box, payload, at (RFC 3339) -> replies
-
-
-class AckKey:
-    """The key that signs acknowledgements: a PKCS#8 PEM at `path`, mode 0600, made when it is not there."""
-
-    def __init__(self, path: Path | str) -> None:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        path = Path(path)
-        if not path.exists():
-            made = ec.generate_private_key(ec.SECP256R1())
-            pem = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                     serialization.NoEncryption())
-            with open(path, "xb", opener=_private) as file:
-                file.write(pem)
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-            raise ValueError(f"{path} holds no P-256 key")
-        self._key = key
-        point = key.public_key().public_numbers()
-        self.jwk = {"crv": "P-256", "kty": "EC", "x": wire.b64(point.x.to_bytes(32, "big")),
-                    "y": wire.b64(point.y.to_bytes(32, "big"))}
-        self.kid = thumbprint(self.jwk)
-
-    def sign(self, signing_input: bytes) -> bytes:
-        """64 raw bytes, r and s."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-        r, s = decode_dss_signature(self._key.sign(signing_input, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 class Clerk:
@@ -197,7 +162,7 @@ class Collector:
     set when it gave up, and then `failure` says why.
     """
 
-    def __init__(self, store: Store, host: str, port: int, tenant: str, key: AckKey, *, id: str = "c1",
+    def __init__(self, store: Store, host: str, port: int, tenant: str, key: SigningKey, *, id: str = "c1",
                  wall: Callable[[], str] | None = None, retry_max_s: int = 30) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
@@ -311,10 +276,6 @@ class Collector:
             for connect, mid, qos, *_ in together:
                 if connect == self._connect:                 # numbers start afresh with each connection
                     self._client.ack(mid, qos)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _wall() -> str:

@@ -10,7 +10,8 @@ from device.mqtt.wire import Ack, Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, digest
 from fleet.__main__ import main
-from fleet.collector import AckKey, Clerk
+from fleet.collector import Clerk
+from fleet.keys import SigningKey
 from fleet.store_sqlite import AHEAD_MAX, QUARANTINE_MAX, Store, defects, records, sums
 from tests.record_chain import Chain, Key
 
@@ -257,9 +258,9 @@ def test_two_journals_are_summed_and_listed_in_order_of_arrival() -> None:
 
 
 def test_the_ack_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    made = AckKey(tmp_path / "ack.pem")
+    made = SigningKey(tmp_path / "ack.pem")
     assert (tmp_path / "ack.pem").stat().st_mode & 0o777 == 0o600
-    assert AckKey(tmp_path / "ack.pem").kid == made.kid
+    assert SigningKey(tmp_path / "ack.pem").kid == made.kid
     assert public_verifier(made.jwk)(b"x", made.sign(b"x"))
 
 

@@ -17,7 +17,7 @@ from device.store_forward.es256 import public_verifier
 from device.txn.approval import badge_hash, pin_hash
 from device.types import Terms
 from fleet.__main__ import main as tillfleet
-from fleet.collector import AckKey
+from fleet.keys import SigningKey
 
 SHIPPED = json.loads((Path(rules.__file__).with_name("rules.json")).read_bytes())
 
@@ -70,7 +70,7 @@ def test_every_fault_is_named_at_once():
 
 
 def test_only_a_table_that_the_fleet_signed_is_believed(tmp_path):
-    ours, theirs = AckKey(tmp_path / "a.pem"), AckKey(tmp_path / "b.pem")
+    ours, theirs = SigningKey(tmp_path / "a.pem"), SigningKey(tmp_path / "b.pem")
     token = rules.sealed(json.dumps(SHIPPED).encode(), ours.kid, ours.sign)
     assert rules.opened(token, {ours.kid: public_verifier(ours.jwk)}) == read(SHIPPED)
     for keys in ({}, {ours.kid: public_verifier(theirs.jwk)}):

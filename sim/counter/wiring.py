@@ -25,7 +25,7 @@ from device import rules
 from device.config import MERCHANT_CHANNELS
 from device.store_forward.token import thumbprint
 from device.txn.approval import badge_hash, pin_hash
-from fleet.collector import AckKey
+from fleet.keys import SigningKey
 from sim.counter.calls import PRODUCTS_CSV
 from sim.counter.channel import Channel
 from sim.counter.files import toml, write
@@ -51,7 +51,7 @@ class Keys:
         for name in ("box", "run", "dev"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
         # The acknowledgement key's maker writes what the record key's reader reads: a P-256 key in a PEM of mode 0600.
-        record, ack = AckKey(folder / "box" / "record.key"), AckKey(folder / "ack.pem")
+        record, ack = SigningKey(folder / "box" / "record.key"), SigningKey(folder / "ack.pem")
         self._record_jwk = {**record.jwk, "kid": thumbprint(record.jwk), "box": BOX}
         write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
         write(folder / "boxes.jwks", json.dumps({"keys": [self._record_jwk]}).encode())
@@ -124,7 +124,7 @@ def write_rules(folder: Path, scale: int) -> None:
             steps = {-(-until // scale): -(-every // scale) for until, every in way["pace_s"]}
             way |= {"pace_s": [list(step) for step in steps.items()], "refund_query_s": REFUND_QUERY_S}
     table["version"] = int(time.time())              # rises from run to run: a box takes no older table than it had
-    fleet = AckKey(folder / "fleet.pem")
+    fleet = SigningKey(folder / "fleet.pem")
     write(folder / "fleet.jwk", json.dumps(fleet.jwk).encode())
     write(folder / "rules.jws", rules.sealed(json.dumps(table).encode(), fleet.kid, fleet.sign))
 

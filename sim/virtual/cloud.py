@@ -9,7 +9,8 @@ from device.mqtt import topics, wire
 from device.store_forward.es256 import public_verifier
 from device.store_forward.forwarder import Forwarder, Refused
 from device.txn import facts
-from fleet.collector import AckKey, Clerk
+from fleet.collector import Clerk
+from fleet.keys import SigningKey
 from fleet.store_sqlite import Store
 from sim.virtual.fate import Fate, WorldClock
 from sim.virtual.till import Till
@@ -22,7 +23,7 @@ class Cloud:
     """`store` is what the collector has committed."""
 
     def __init__(self, fate: Fate, clock: WorldClock, folder: Path, jwk: dict[str, str]) -> None:
-        key = AckKey(folder / "ack.pem")
+        key = SigningKey(folder / "ack.pem")
         self.store = Store(folder / "cloud.db", [jwk])
         self._clerk = Clerk(self.store, TENANT, key.kid, key.sign, clock.wall)
         self._fate, self._verifiers = fate, {key.kid: public_verifier(key.jwk)}

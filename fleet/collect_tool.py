@@ -1,0 +1,51 @@
+"""`tillfleet collect`: a collector as a program of its own.  Wires files, signals and arguments; decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fleet import files
+from fleet.keys import SigningKey, public_keys
+
+
+def add(commands: Any) -> None:
+    collect = commands.add_parser("collect", help="take records from boxes, commit and acknowledge them")
+    collect.add_argument("--broker", required=True, metavar="HOST:PORT")
+    collect.add_argument("--store", required=True, type=Path, metavar="FILE")
+    collect.add_argument("--keys", required=True, type=Path, metavar="JWKS", help="record keys of the boxes")
+    collect.add_argument("--tenant", required=True)
+    collect.add_argument("--id", default="c1", help="name of this collector within its tenant (c1)")
+    collect.add_argument("--ack-key", type=Path, metavar="PEM", help="made if missing (STORE.ack.pem); its public half "
+                                                                     "is written beside it as .jwks")
+    collect.add_argument("--json", action="store_true")
+    collect.set_defaults(run=_collect)
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from fleet.collector import Collector
+    from fleet.store_sqlite import Store
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tillfleet.collect.mqtt").setLevel(logging.WARNING)
+    host, _, port = args.broker.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--broker {args.broker!r} is not HOST:PORT")
+    path: Path = args.ack_key or args.store.with_name(args.store.name + ".ack.pem")
+    key = SigningKey(path)
+    files.written(path.with_suffix(".jwks"), key.jwks())
+    store = Store(args.store, public_keys(args.keys))
+    collector = Collector(store, host.strip("[]"), int(port), args.tenant, key, id=args.id)
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, lambda *_: collector.ended.set())
+    collector.start()
+    print(json.dumps({"event": "started", "ack_kid": key.kid}) if args.json else "collecting", flush=True)
+    collector.ended.wait()
+    collector.stop()
+    store.close()
+    return 1 if collector.failure else 0
