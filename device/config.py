@@ -77,6 +77,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("prices_file", "file", "prices.csv", "price list", "prices"),
         Key("record_key_file", "file", "record.key", "key that signs records", "daemon"),
         Key("ack_key_file", "file", "ack.pub", "key that acknowledgements are checked with", "daemon"),
+        Key("command_key_file", "file", "", "key that commands of the cloud are checked with; empty: none is obeyed", "daemon"),
     ),
     "scanner": (
         Key("kind", "word", "evdev", "how it is attached", "scanner", choices=("evdev", "serial", "none")),
@@ -327,6 +328,7 @@ class Config(msgspec.Struct, frozen=True):
     prices_file: str
     record_key_file: str
     ack_key_file: str
+    command_key_file: str
     scanner: ScannerConfig
     keypad: KeypadConfig
     display: DisplayConfig

@@ -19,17 +19,21 @@ import msgspec
 
 from device import __version__, rules
 from device.box import Box
+from device.commands import Commands, rows_of_sale
 from device.config import Config, parse_toml, show, to_terms, written_rules
 from device.drivers.registry import display_of, drivers_of
 from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
+from device.inquiries import inquiries
 from device.inside import keep_inside
 from device.key_store import store_of
+from device.log_ring import LogRing
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.real_clock import RealClock
+from device.restart import Restart
 from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn import show as screens
@@ -54,8 +58,11 @@ def clock_quality() -> str:
 class Daemon:
     """One box: config in, until it is told to stop."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, path: str = "") -> None:
+        """`path` of the file that `config` was read from, for the doctor."""
+        self.config, self.ring = config, LogRing()
+        log.addHandler(self.ring)
+        self.ends: asyncio.Future[int] | None = None
         state = Path(config.state_dir) / ("training" if config.training else "")
         state.mkdir(parents=True, exist_ok=True)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
@@ -76,18 +83,36 @@ class Daemon:
         self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
         self.uplink.takers["answer"] = self.cloud.came
         keys = None if config.training else store_of(config)
-        drivers = {"signer": self.signer, "cloud": self.cloud, **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
+        drivers = {"signer": self.signer, "cloud": self.cloud, "system": Restart(self.end),
+                   **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
+        self.commands = self._commands(path)
+        self.uplink.takers["cmd"] = self.commands.came
 
     def look_up(self, symbol: str):
         return self.prices.look_up(symbol, self.config.templates)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT.  An error of our own ends the process: systemd starts it again, boot folds."""
+    def _commands(self, path: str) -> Commands:
+        asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
+                          jwk=lambda: self.signer.jwk)
+        return Commands(self.config.box, self.uplink.command_keys, session=lambda: self.uplink.session, ask=self.runner.ask,
+                        publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry,
+                        recalled=lambda no: rows_of_sale(self.journal.recall, no), wall=lambda: self.clock.stamp().wall)
+
+    def end(self, status: int) -> None:
+        """Stop in good order and leave with `status`; said once more, or before anything runs, it changes nothing."""
+        if self.ends is not None and not self.ends.done():
+            self.ends.set_result(status)
+
+    async def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or `end`; the exit status.
+
+        An error of our own ends the process: systemd starts it again, boot folds.
+        """
         loop = asyncio.get_running_loop()
-        stop: asyncio.Future[None] = loop.create_future()
+        stop = self.ends = loop.create_future()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, lambda: stop.done() or stop.set_result(None))
+            loop.add_signal_handler(name, self.end, 0)
         loop.set_exception_handler(lambda _loop, context: _fatal(stop, context))
         first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid)
         work = [asyncio.create_task(self.runner.run(first), name="runner")]
@@ -96,6 +121,7 @@ class Daemon:
         self.uplink.begin(self.runner.post)
         if self.config.mqtt.host and not self.config.training:
             work.append(asyncio.create_task(self.uplink.run(), name="link"))
+            work.append(asyncio.create_task(self.commands.run(), name="commands"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
         gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
         gc.enable()
@@ -106,14 +132,14 @@ class Daemon:
             for task in work:
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     raise task.exception()
-            if stop.done():
-                stop.result()
+            return stop.result() if stop.done() else 0
         finally:
             notify("STOPPING=1")
             server.close()
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            log.removeHandler(self.ring)
             self.journal.close()
 
     async def _watchdog(self) -> None:
@@ -163,6 +189,8 @@ class Daemon:
             state["health"]["journal"] = "full"
         if self.clock.doubts:
             state["health"]["clock"] = "wrong"
+        if self.box.books.reboot:
+            state["health"]["system"] = "restart_due"
         if self.prices_fault:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault
@@ -173,7 +201,7 @@ class Daemon:
         now_ms = self.clock.now_ms()
         return {**figures(self.box.books, self.box.desk, now_ms), "unacked": self.uplink.unacked,
                 "oldest_unacked_s": self.uplink.oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
-                "room_bytes": self.journal.room_bytes()}
+                "room_bytes": self.journal.room_bytes(), "commands_refused": self.commands.refused.total()}
 
     def receipts(self) -> list[dict]:
         return [{"job": p.job, "order_no": "" if p.kind in ("x", "z") else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
@@ -335,7 +363,7 @@ def main(argv: list[str]) -> int:
     keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        asyncio.run(Daemon(config).run())
+        return asyncio.run(Daemon(config, _config_path(argv, "tillbox run")).run())
     except JournalUnreadable as why:
         _last_words(config, f"tillbox cannot sell: {why}")
         os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first
@@ -349,7 +377,6 @@ def main(argv: list[str]) -> int:
     except Outside as why:
         print(f"tillbox cannot start: {why}", file=sys.stderr)     # not on the display: it may be another daemon's
         return 1
-    return 0
 
 
 def _last_words(config: Config, sentence: str) -> None:

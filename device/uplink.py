@@ -52,6 +52,7 @@ class Uplink:
         self.config, self.journal, self.box, self.clock, self.boot = config, journal, box, clock, boot
         self.takers: dict[str, Callable[[bytes], None]] = {"ack": self._acknowledged}
         self.keys: Verifiers = {}
+        self.command_keys: Verifiers = {}             # another set: no acknowledgement's key commands a box
         self.forwarder: Forwarder | None = None
         self.link: Link | None = None
         batch_ms = config.mqtt.batch_s * 1000
@@ -77,6 +78,11 @@ class Uplink:
     def publish(self, name: str, payload: bytes) -> bool:
         """Hand a message to the broker; False when the line is down or full, and then nothing was kept."""
         return self.link is not None and self.link.publish(name, payload)
+
+    @property
+    def session(self) -> str:
+        """The nonce of this connection's hello, "" while the line is down."""
+        return self.link.session if self.link is not None and self.link.up else ""
 
     def forward(self) -> None:
         """Send what is due now; come back when the clock alone makes something due."""
@@ -147,6 +153,8 @@ class Uplink:
         from device.mqtt.client import Link
 
         self.keys |= verifiers(self.config.ack_key_file, "acknowledgements")
+        if self.config.command_key_file:
+            self.command_keys |= verifiers(self.config.command_key_file, "commands")
         c = self.config.mqtt
         return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._state,
                     hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
