@@ -6,7 +6,7 @@ import msgspec
 
 from device.store_forward.journal import Journal, Row
 from device.txn import facts as wire
-from device.txn.books import Books
+from device.txn.books import DUE_MAX, Books
 from device.txn.desk import Desk, Told, Verdict, observe
 from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Reboot
 from device.txn.facts import (
@@ -66,10 +66,10 @@ class Box:
         out exactly once: that they started stands in the same row.
         """
         verdict = decide(self.books, self.desk, event, at)
-        if isinstance(event, (Pressed, Scanned)) and self._full_for(verdict.facts):
-            verdict = Verdict(words=say("journal_full"), tone="bad", refused=True, desk={"typed": ""})
-        if isinstance(event, Asked) and self.journal.room_bytes() <= 0 and not set(map(type, verdict.facts)) <= ANSWERING:
-            verdict = Verdict(refused=True, told=Told(False, say("journal_full")[1], "full"))
+        if isinstance(event, (Pressed, Scanned)) and (full := self._full_for(verdict.facts)):
+            verdict = Verdict(words=say(full), tone="bad", refused=True, desk={"typed": ""})
+        if isinstance(event, Asked) and not set(map(type, verdict.facts)) <= ANSWERING and (full := self._full()):
+            verdict = Verdict(refused=True, told=Told(False, say(full)[1], "full"))
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
         touched = keys_touched(facts)
@@ -104,9 +104,15 @@ class Box:
         if self._rows >= RESTATE_ROWS and not self.books.basket.lines and self.journal.room_bytes() >= RESTATE_BYTES:
             self.restate(at)
 
-    def _full_for(self, facts: list[Fact]) -> bool:
-        """True when `facts` begin something that the card has no room to carry to its end."""
-        return any(map(wire.begins, facts)) and self.journal.room_bytes() <= 0
+    def _full_for(self, facts: list[Fact]) -> str:
+        """What is said when `facts` begin something now that nothing new may begin; "" otherwise."""
+        return self._full() if any(map(wire.begins, facts)) else ""
+
+    def _full(self) -> str:
+        """Why nothing new may begin: the card has no room to carry it to its end, or too many records are unsigned."""
+        if self.journal.room_bytes() <= 0:
+            return "journal_full"
+        return "signer_full" if len(self.books.due) >= DUE_MAX else ""
 
     def _moved(self) -> set[Key]:
         """Keys without a number whose ground moved since they were last looked at.
@@ -115,8 +121,9 @@ class Box:
         """
         books, desk = self.books, self.desk
         grounds: tuple[tuple[Key, object], ...] = (
-            (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due))), (("recall",), desk.looking),
-            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed), (("cloud",), (desk.asking, tuple(books.leases))),
+            (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due), books.broken)),
+            (("recall",), desk.looking), (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
+            (("cloud",), (desk.asking, tuple(books.leases))),
             (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
         if moved:

@@ -79,6 +79,14 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("ack_key_file", "file", "ack.pub", "key that acknowledgements are checked with", "daemon"),
         Key("command_key_file", "file", "", "key that commands of the cloud are checked with; empty: none is obeyed", "daemon"),
     ),
+    "signer": (
+        Key("kind", "word", "file", "where the key that signs records lies: record_key_file, or a token behind PKCS#11", "daemon",
+            choices=("file", "pkcs11")),
+        Key("module", "file", "", "PKCS#11 module of the chip, a shared library", "daemon"),
+        Key("token", "text", "", "label of the token", "daemon", high=32),
+        Key("key", "text", "tillbox-record", "label of the key in it; a new journal makes one", "daemon", low=1, high=64),
+        Key("pin_file", "file", "", "file of mode 0600 with the token's PIN; empty: systemd's credential tillbox-pin", "daemon"),
+    ),
     "scanner": (
         Key("kind", "word", "evdev", "how it is attached", "scanner", choices=("evdev", "serial", "none")),
         Key("path", "text", "/dev/input/tillbox-scanner", "event node or serial port, best a by-id or by-path link", "scanner"),
@@ -197,6 +205,14 @@ NEEDS: dict[str, tuple[str, ...]] = {
     CARD: ("terminal_id",),
 }
 MERCHANT_CHANNELS = ("wechat", "alipay", "unionpay")
+
+
+class SignerConfig(msgspec.Struct, frozen=True):
+    kind: str
+    module: str
+    token: str
+    key: str
+    pin_file: str
 
 
 class ScannerConfig(msgspec.Struct, frozen=True):
@@ -329,6 +345,7 @@ class Config(msgspec.Struct, frozen=True):
     record_key_file: str
     ack_key_file: str
     command_key_file: str
+    signer: SignerConfig
     scanner: ScannerConfig
     keypad: KeypadConfig
     display: DisplayConfig
@@ -370,6 +387,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
                 values[key.name] = posixpath.join(at, values[key.name])
     return Config(
         **top,
+        signer=SignerConfig(**parts["signer"]),
         scanner=ScannerConfig(**parts["scanner"]),
         keypad=KeypadConfig(**parts["keypad"]),
         display=DisplayConfig(**parts["display"]),
@@ -724,6 +742,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
     state = posixpath.normpath(str(top["state_dir"]))
     if top["seal_key_file"] and posixpath.normpath(posixpath.join(state, top["seal_key_file"])).startswith(state.rstrip("/") + "/"):
         faults.append("seal_key_file lies in state_dir, beside what it seals: name a file elsewhere, best on another medium")
+    if parts["signer"]["kind"] == "pkcs11":
+        faults += [f"signer.{need} is missing: a token is found by it" for need in ("module", "token") if not parts["signer"][need]]
     if parts["printer"]["kind"] == "tcp" and not parts["printer"]["host"]:
         faults.append("printer.host is missing: a tcp printer needs one")
     for name in ("scanner", "keypad", "display", "printer"):

@@ -21,8 +21,7 @@ from device import __version__, rules
 from device.box import Box
 from device.commands import Commands, rows_of_sale
 from device.config import Config, parse_toml, show, to_terms, written_rules
-from device.drivers.registry import display_of, drivers_of
-from device.drivers.signer_file import FileSigner
+from device.drivers.registry import display_of, drivers_of, signer_of
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments, with_terminal
 from device.goods import PriceList
@@ -73,14 +72,13 @@ class Daemon:
         self.box = Box(self.journal)
         self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
         try:
-            self.signer = FileSigner(str(state / "training.key") if config.training else config.record_key_file,
-                                     self.box.books.chain.kid)
+            self.signer = signer_of(config, self.box.books.chain.kid)
         except Outside:
             self.journal.close()
             raise
         self.prices, self.prices_fault = _prices(config)
         self.uplink = Uplink(config, self.journal, self.box, self.clock, self.boot)
-        self.cloud = Cloud(config.box, self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
+        self.cloud = Cloud(config.box, lambda: self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
         self.uplink.takers["answer"] = self.cloud.came
         keys = None if config.training else store_of(config)
         drivers = {"signer": self.signer, "cloud": self.cloud, "system": Restart(self.end),
@@ -339,10 +337,7 @@ def show_key(argv: list[str]) -> int:
     if config is None:
         return 2
     try:
-        if not os.path.lexists(config.record_key_file):
-            raise Outside(f"There is no record key at {config.record_key_file}.", which="signer",
-                          hint="a new journal makes one; for another, see docs/recovery.md")
-        print(json.dumps({**FileSigner(config.record_key_file).jwk, "box": config.box}))
+        print(json.dumps({**signer_of(config, make=False).jwk, "box": config.box}))
     except Outside as why:
         print(f"tillbox key: {why}", file=sys.stderr)
         return 1

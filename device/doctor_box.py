@@ -12,6 +12,7 @@ from pathlib import Path
 from device import daemon as running_box
 from device.config import MASK, show
 from device.doctor_look import Finding, Look
+from device.drivers.registry import signer_of
 from device.drivers.signer_file import FileSigner
 from device.errors import Outside
 from device.price_file import read_prices
@@ -59,8 +60,11 @@ def journal(look: Look) -> Iterator[Finding]:
 
 def record_key(look: Look) -> Iterator[Finding]:
     """A key is missing only where a journal names one; looking makes none."""
-    path = str(look.journal_path.with_name("training.key")) if look.config.training else look.config.record_key_file
     kid = look.books.chain.kid if look.books is not None else ""
+    if look.config.signer.kind == "pkcs11" and not look.config.training:
+        yield from _record_token(look, kid)
+        return
+    path = str(look.journal_path.with_name("training.key")) if look.config.training else look.config.record_key_file
     if not os.path.lexists(path):
         if kid or look.running:
             yield Finding("record_key_gone", "signer", f"The record key {path} is not there.",
@@ -68,6 +72,16 @@ def record_key(look: Look) -> Iterator[Finding]:
         return
     try:
         FileSigner(path, kid)
+    except Outside as why:
+        yield Finding("record_key_unfit", "signer", why.what, why.hint or "see docs/recovery.md")
+
+
+def _record_token(look: Look, kid: str) -> Iterator[Finding]:
+    """The running daemon has the token's session, and says itself when it is broken."""
+    if look.running or not kid:
+        return
+    try:
+        assert signer_of(look.config, kid, make=False).jwk
     except Outside as why:
         yield Finding("record_key_unfit", "signer", why.what, why.hint or "see docs/recovery.md")
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from device.txn.effects import CloseOrder, Effect, FetchBill, PlaceOrder, QueryOrder, QueryRefund, RefundOrder
+from device.txn.effects import (
+    CloseOrder,
+    Effect,
+    FetchBill,
+    PlaceOrder,
+    QueryOrder,
+    QueryRefund,
+    RefundOrder,
+    TrySigner,
+)
 from device.types import Terms
 
 WATCH_FIRST_MS, WATCH_MS = 5_000, 60_000      # a closed order: late money is rare, and the channel counts our calls
@@ -34,6 +43,8 @@ def wait_ms(effect: Effect, tries: int, running_ms: int, now_ms: int, terms: Ter
             return BILL_FIRST_MS if tries == 0 else BILL_MS
         case QueryRefund():
             return rules.refund_query_ms
+        case TrySigner():
+            return RETRY_MS[min(tries + effect.breaks - 1, len(RETRY_MS) - 1)]
         case PlaceOrder() | RefundOrder():
             return 0 if tries == 0 else RETRY_MS[min(tries - 1, len(RETRY_MS) - 1)]
     return 0 if tries == 0 else RETRY_MS[min(tries - 1, len(RETRY_MS) - 1)]

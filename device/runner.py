@@ -21,7 +21,7 @@ from device.pace import wait_ms
 from device.txn import show
 from device.txn.desk import Verdict
 from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Reboot, Recall
-from device.txn.facts import Fact, OrderIntended, RecordSigned
+from device.txn.facts import Fact, OrderIntended, RecordSigned, SignerBroke
 from device.txn.inputs import (
     Asked,
     BillSaid,
@@ -319,6 +319,9 @@ def _log(fact: Fact) -> None:
     """One line a fact, with its order number; never a QR, a key, a token or a payload."""
     if isinstance(fact, RecordSigned):
         log.info("RecordSigned seq=%d", fact.seq)
+        return
+    if isinstance(fact, SignerBroke):
+        log.error("SignerBroke: %s; sales go on, and records wait for it", fact.why)
         return
     no = getattr(fact, "order_no", "") or (fact.intent.order_no if isinstance(fact, OrderIntended) else "")
     log.info("%s%s", type(fact).__name__, f" order_no={no}" if no else "")

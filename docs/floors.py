@@ -88,4 +88,4 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 # Imports that a start would feel: in device/ only inside functions.  Not ssl: asyncio has taken it by then.
-HEAVY = frozenset({"PIL", "cryptography", "escpos", "evdev", "http", "paho", "sqlite_utils", "urllib.request"})
+HEAVY = frozenset({"PIL", "cryptography", "escpos", "evdev", "http", "paho", "pkcs11", "sqlite_utils", "urllib.request"})

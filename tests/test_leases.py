@@ -8,6 +8,7 @@ import json
 import msgspec
 import pytest
 
+from device.errors import DriverGone
 from device.mqtt import ask_wire, topics, wire
 from device.mqtt.cloud import Cloud, told
 from device.store_forward.es256 import public_verifier
@@ -332,7 +333,7 @@ def test_a_store_of_an_older_release_learns_its_sales(tmp_path):
 # The line
 
 def cloud(sent: list, answers: bool = True, up: bool = True) -> Cloud:
-    desk = Cloud("box-2", KEYS["box-2"].kid, KEYS["box-2"].sign, {CLOUD.kid: public_verifier(CLOUD.jwk)},
+    desk = Cloud("box-2", lambda: KEYS["box-2"].kid, KEYS["box-2"].sign, {CLOUD.kid: public_verifier(CLOUD.jwk)},
                  lambda name, payload: up and (sent.append((name, payload)) or True), patience_s=0.01 if not answers else 5)
     return desk
 
@@ -349,9 +350,11 @@ EFFECT = AskSale("b-1", NO)
 def test_the_answer_that_is_proven_and_asked_for_comes_back():
     async def story():
         sent: list = []
-        desk = cloud(sent)
+        desk, left = cloud(sent), asyncio.Event()
+        publish = desk._publish
+        desk._publish = lambda name, payload: (publish(name, payload), left.set())[0]
         waiting = asyncio.create_task(desk.do(EFFECT))
-        await asyncio.sleep(0)
+        await left.wait()
         desk.came(answered("b-1", NO, KEYS["box-1"]))             # not the cloud's key
         desk.came(answered("b-2", NO))                            # not asked
         desk.came(answered("b-1", NO, box="box-1"))               # not to us
@@ -372,6 +375,13 @@ def test_a_late_answer_is_told_once_and_a_silent_cloud_is_said():
         await desk.close()
         return silent.why, [late.lease async for late in desk.inputs()]
     assert asyncio.run(story()) == ("the cloud does not answer", ["L1"])
+
+
+def test_a_question_that_cannot_be_signed_is_answered_in_a_sentence():
+    def sign(_: bytes) -> bytes:
+        raise DriverGone("The token till is not there.", which="signer")
+    desk = Cloud("box-2", lambda: KEYS["box-2"].kid, sign, {}, lambda name, payload: True)
+    assert asyncio.run(desk.do(EFFECT)).why == "The token till is not there."
 
 
 def test_a_line_that_is_down_is_said_at_once():

@@ -236,7 +236,7 @@ def test_a_question_is_answered_with_a_lease_over_the_line(broker: Broker, cloud
         cloud.start()
         async with Box(broker.port, chain, cloud).running() as box:
             await box.until(lambda: box.forwarder.upto == 1)
-            desk = Desk("box-1", key.kid, key.sign, cloud.verifiers, box.link.publish, patience_s=WAIT_S)
+            desk = Desk("box-1", lambda: key.kid, key.sign, cloud.verifiers, box.link.publish, patience_s=WAIT_S)
             box.answered = desk.came
             answer = await desk.do(AskSale("b1-1", sale))
             assert isinstance(answer, SaleAnswered)

@@ -30,3 +30,25 @@ class Driver(Protocol):
     async def close(self) -> None:
         """Let go of files and sockets."""
         ...
+
+
+class Signer(Driver, Protocol):
+    """The record key, wherever it lies.  Whoever makes one names the journal's `kid`: KeyMissing when that key is not there."""
+
+    @property
+    def kid(self) -> str:
+        """Thumbprint of the public key, as it stands in every header."""
+        ...
+
+    @property
+    def jwk(self) -> dict[str, str]:
+        """The public half, with its `kid`.  Outside when the key cannot be reached."""
+        ...
+
+    def sign(self, payload: bytes) -> str:
+        """The token of `payload`.  Outside when the key cannot be reached."""
+        ...
+
+    def signature(self, to_sign: bytes) -> bytes:
+        """64 raw bytes over the signing input of any token of this box.  Outside likewise."""
+        ...

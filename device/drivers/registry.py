@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import time
@@ -18,7 +19,7 @@ from device.clock import WallClock
 from device.config import CARD, ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
 from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
-from device.drivers.contract import Driver
+from device.drivers.contract import Driver, Signer
 from device.errors import DriverGone, Outside
 from device.sealed import whose
 from device.txn.effects import Effect
@@ -91,6 +92,14 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None, wall: 
     return drivers
 
 
+def signer_of(config: Config, kid: str = "", *, make: bool = True) -> Signer:
+    """Whoever signs this box's records, with the key `kid` that its journal names; "" for a new journal, which makes one if `make`.
+
+    KeyMissing when another key is there, DriverGone when it cannot be used.  A box that practises has a key file of its own.
+    """
+    return SIGNERS["file" if config.training else config.signer.kind](config, kid, make)
+
+
 class Absent:
     """A part that cannot be used as it is set up: says so, and the rest of the till sells."""
 
@@ -114,6 +123,19 @@ class Absent:
 def display_of(config: Config):
     """The display, or None for a box without one."""
     return DISPLAYS[config.display.kind](config) if config.display.kind != "none" else None
+
+
+def _signer_file(config: Config, kid: str, make: bool) -> Signer:
+    from device.drivers.signer_file import FileSigner
+    return FileSigner(Path(config.state_dir, "training", "training.key") if config.training else config.record_key_file, kid,
+                      make=make)
+
+
+def _signer_pkcs11(config: Config, kid: str, make: bool) -> Signer:
+    from device.drivers.signer_pkcs11 import Pkcs11Signer
+    c = config.signer
+    pin_file = c.pin_file or str(Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials"), "tillbox-pin"))
+    return Pkcs11Signer(c.module, c.token, c.key, pin_file, kid, make=make)
 
 
 def _scanner_evdev(config: Config, look_up: LookUp) -> Driver:
@@ -335,6 +357,7 @@ def _key(path: str) -> bytes:
                          again=False) from None
 
 
+SIGNERS = {"file": _signer_file, "pkcs11": _signer_pkcs11}
 SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}

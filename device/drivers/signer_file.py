@@ -13,9 +13,10 @@ from typing import Any
 from device.drivers import private_file
 from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import b64, seal, signing_input, thumbprint
-from device.txn.effects import Effect, SignRecord
-from device.txn.inputs import Input, Signed
+from device.txn.effects import Effect, SignRecord, TrySigner
+from device.txn.inputs import DeviceSaid, Input, Signed
 
+TRIAL = b"tillbox: can you sign?"        # no token begins like this, so what signs it signs nothing
 KEY_BYTES_MAX = 4096                     # a P-256 key in PEM takes 241
 
 
@@ -23,29 +24,29 @@ class FileSigner:
     """Signs records with an EC P-256 key kept in `path` (PEM, PKCS #8).
 
     `kid` is the key that the journal names: KeyMissing when the file is gone or holds another one.  Without it the journal
-    is new, and a missing key is made.  DriverGone, with one sentence, when the file may be read by others, is not ours, or
-    holds another kind of key; a file that cannot be used is never replaced.  Signatures are deterministic (RFC 6979), so a
-    repeated request gives the same token, and take about 50 us: they run in the loop.
+    is new, and a missing key is made, where `make` says so.  DriverGone, with one sentence, when the file may be read by
+    others, is not ours, or holds another kind of key; a file that cannot be used is never replaced.  Signatures are
+    deterministic (RFC 6979), so a repeated request gives the same token, and take about 50 us: they run in the loop.
     """
 
-    does: frozenset[type[Effect]] = frozenset({SignRecord})
+    does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner})
     at_once = 1
 
-    def __init__(self, path: str | Path, kid: str = "") -> None:
+    def __init__(self, path: str | Path, kid: str = "", *, make: bool = True) -> None:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
         self._numbers_of = decode_dss_signature
         self._path = Path(path)
-        self._key = _load(self._path, kid)
+        self._key = _load(self._path, kid, make)
         self._algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
         numbers = self._key.public_key().public_numbers()
         self._jwk = {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32, "big")),
                      "y": b64(numbers.y.to_bytes(32, "big"))}
         self._kid = thumbprint(self._jwk)
         if kid and self._kid != kid:
-            raise _missing(f"The key file {self._path} holds key {self._kid}, and the journal's records are signed with {kid}.")
+            raise missing(f"The key file {self._path} holds key {self._kid}, and the journal's records are signed with {kid}.")
         self._closed = asyncio.Event()
 
     @property
@@ -66,6 +67,9 @@ class FileSigner:
 
     async def do(self, effect: Effect) -> Input:
         """Sign the payload of one record.  TokenError TOO_LONG for a payload that makes no legal token."""
+        if isinstance(effect, TrySigner):
+            self.signature(TRIAL)
+            return DeviceSaid("signer", "ok")
         assert isinstance(effect, SignRecord), effect
         return Signed(effect.seq, self.sign(effect.payload))
 
@@ -84,7 +88,7 @@ class FileSigner:
         self._closed.set()
 
 
-def _load(path: Path, kid: str) -> Any:
+def _load(path: Path, kid: str, make: bool) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -92,7 +96,9 @@ def _load(path: Path, kid: str) -> Any:
     try:
         pem = private_file.read(path, KEY_BYTES_MAX, which="signer")
         if pem is None and kid:
-            raise _missing(f"The key file {path} is gone, and the journal's records are signed with its key {kid}.")
+            raise missing(f"The key file {path} is gone, and the journal's records are signed with its key {kid}.")
+        if pem is None and not make:
+            raise _gone(f"There is no record key at {path}.", "a new journal makes one; for another, see docs/recovery.md")
         if pem is None:
             _make(path)
             pem = private_file.read(path, KEY_BYTES_MAX, which="signer")
@@ -117,7 +123,7 @@ def _make(path: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
-def _missing(what: str) -> KeyMissing:
+def missing(what: str) -> KeyMissing:
     return KeyMissing(what, which="signer", hint="put that key back; when it is lost for good, see docs/recovery.md", again=False)
 
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import ClassVar
 
+from device.errors import DriverGone
 from device.mqtt import ask_wire, wire
 from device.txn.effects import AskSale, Effect
 from device.txn.inputs import Input, SaleAnswered
@@ -22,12 +23,15 @@ ASKED_MAX = 64                           # questions whose late answers are stil
 
 
 class Cloud:
-    """`publish(name, payload)` False when the line is down; `sign` gives 64 raw bytes; `verifiers` the cloud's keys by kid."""
+    """`publish(name, payload)` False when the line is down; `verifiers` the cloud's keys by kid.
+
+    `sign` gives 64 raw bytes under the key that `kid` names now; a chip takes its time, and raises DriverGone when it cannot.
+    """
 
     does: ClassVar[frozenset[type[Effect]]] = frozenset({AskSale})
     at_once = 1
 
-    def __init__(self, box: str, kid: str, sign: ask_wire.Sign, verifiers: ask_wire.Verifiers,
+    def __init__(self, box: str, kid: Callable[[], str], sign: ask_wire.Sign, verifiers: ask_wire.Verifiers,
                  publish: Callable[[str, bytes], bool], *, patience_s: float = PATIENCE_S) -> None:
         self._box, self._kid, self._sign, self._verifiers = box, kid, sign, verifiers
         self._publish, self._patience_s = publish, patience_s
@@ -44,7 +48,11 @@ class Cloud:
         """The answer, or one that says why there is none."""
         assert isinstance(effect, AskSale), effect
         ask = ask_wire.Ask(self._box, effect.ask_id, "sale_by_order", effect.order_no)
-        if not self._publish("ask", ask_wire.ask_encoded(ask, self._kid, self._sign)):
+        try:
+            payload = await asyncio.to_thread(ask_wire.ask_encoded, ask, self._kid(), self._sign)
+        except DriverGone as why:
+            return SaleAnswered(effect.ask_id, effect.order_no, why.what)
+        if not self._publish("ask", payload):
             return SaleAnswered(effect.ask_id, effect.order_no, "the line to the cloud is down")
         while len(self._asked) >= ASKED_MAX:
             del self._asked[next(iter(self._asked))]

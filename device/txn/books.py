@@ -18,6 +18,7 @@ SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
 COMMANDS_MAX = 200       # commands whose answers are kept; an older id came in a session that is long over
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
+DUE_MAX = 5_000         # unsigned records, some days of a busy shop: beyond it nothing new begins
 WAITING_MAX = 60        # papers that may wait for a printer or a person; older ones are shelved
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 BILL_EARLY = datetime.timedelta(hours=1)   # some channels end their day at 23:00, and file what comes later under the next
@@ -198,6 +199,7 @@ class Due(msgspec.Struct):
     kind: str
     body: bytes
     at: Stamp
+    late: bool = False             # it waited while the signer was broken
 
 
 class Chain(msgspec.Struct):
@@ -290,6 +292,8 @@ class Books(msgspec.Struct):
     shelved: int = 0               # papers since the last Z that waited in vain
     kicks: dict[int, Kick] = {}
     due: list[Due] = []
+    broken: str = ""               # why the signer does not sign; empty: it does
+    breaks: int = 0                # how often it broke since it last signed a record
     sales: dict[str, Sale] = {}
     shown: Shown | None = None
     day: Totals = msgspec.field(default_factory=Totals)

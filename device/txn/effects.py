@@ -168,6 +168,16 @@ class SignRecord(Effect, frozen=True):
     payload: bytes
 
 
+class TrySigner(Effect, frozen=True):
+    """See whether a signer that failed can sign again, by a signature that is thrown away.  Answers DeviceSaid, `ok` when it can.
+
+    `breaks` counts how often it failed since it last signed a record: the more, the longer until it is tried.
+    """
+
+    part: ClassVar[str] = "signer"
+    breaks: int
+
+
 class Recall(Effect, frozen=True):
     """Look an order up in the journal's index.  Answers Recalled."""
 

@@ -331,6 +331,18 @@ class RebootStarted(Fact, frozen=True):
     id: str
 
 
+class SignerBroke(Fact, frozen=True):
+    """The signer failed, or did not answer in its time, over the record that is due: sales go on, and records wait."""
+
+    why: str
+
+
+class SignerReturned(Fact, frozen=True):
+    """It signs again.  First comes a `signer_gap` of this body (JSON text), then every record that waits, marked `late`."""
+
+    body: str
+
+
 class XTaken(Fact, frozen=True):
     x_no: int
 
@@ -356,7 +368,7 @@ AnyFact = (
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
-    | RebootStarted
+    | RebootStarted | SignerBroke | SignerReturned
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.

@@ -385,7 +385,7 @@ def _record_due(b: Books, f, at: Stamp) -> None:
 
 def _record_signed(b: Books, f, at: Stamp) -> None:
     due, chain = b.due.pop(0), b.chain
-    chain.seq, chain.prev = f.seq, f.digest
+    chain.seq, chain.prev, b.breaks = f.seq, f.digest, 0
     if due.kind in ("sale", "refund"):
         amount = msgspec.json.decode(due.body)["amount_fen"]
         chain.sales_fen += amount if due.kind == "sale" else 0
@@ -405,6 +405,20 @@ def _reboot_wished(b: Books, f, at: Stamp) -> None:
 
 def _reboot_started(b: Books, f, at: Stamp) -> None:
     b.reboot_started = True
+
+
+def _signer_broke(b: Books, f, at: Stamp) -> None:
+    b.broken = f.why
+    b.breaks += 1
+
+
+def _signer_returned(b: Books, f, at: Stamp) -> None:
+    b.broken = ""
+    if b.due[0].kind == "signer_gap":                     # of a return that signed nothing: this one tells of it, too
+        del b.due[0]
+    for due in b.due:
+        due.late = True
+    b.due.insert(0, Due("signer_gap", f.body.encode(), at))
 
 
 def _x_taken(b: Books, f, at: Stamp) -> None:
@@ -443,4 +457,5 @@ FOLDS = {
     "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,
     "LeaseEnded": _lease_ended, "CommandDone": _command_done, "RebootWished": _reboot_wished,
     "RebootStarted": _reboot_started,
+    "SignerBroke": _signer_broke, "SignerReturned": _signer_returned,
 }

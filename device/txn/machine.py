@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device.txn import leasing, record, sounds
+from device.txn import leasing, record, signing, sounds
 from device.txn.billing import known_lines, lines_of, on_bills
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.commanding import on_asked
@@ -41,7 +41,6 @@ from device.txn.facts import (
     ReceiptPrinted,
     ReceiptUnstarted,
     ReceiptUnsure,
-    RecordSigned,
     RefundAccepted,
     RefundConfirmed,
     RefundFailed,
@@ -79,7 +78,7 @@ from device.txn.inputs import (
     Started,
 )
 from device.txn.keys import SLOW_MS, on_pressed, on_scanned
-from device.txn.minting import EMPTY_DIGEST, business_day, digest, mint, paper_due, salt_of
+from device.txn.minting import EMPTY_DIGEST, business_day, mint, paper_due, salt_of
 from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.words import disputed_words, say, yuan
@@ -491,13 +490,9 @@ def on_drawer_kicked(b: Books, d: Desk, e: DrawerKicked, at: Stamp) -> Verdict:
     return Verdict([DrawerDone(e.kick)] if e.kick in b.kicks else [])
 
 
-def on_signed(b: Books, d: Desk, e: Signed, at: Stamp) -> Verdict:
-    if e.seq != b.chain.seq + 1 or not b.due:
-        return Verdict()
-    return Verdict([RecordSigned(e.seq, digest(e.token), e.token)])
-
-
 def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
+    if e.part == "signer":
+        return signing.on_signer_said(b, d, e, at)
     back = e.word == "ok" and dict(d.health).get(e.part, "ok") != "ok" and e.part.startswith("channel:")
     waiting = tuple(no for no, o in b.orders.items() if o.phase in UNDECIDED and f"channel:{o.intent.channel}" == e.part)
     return Verdict(desk=_health(d, e.part, e.word), again=waiting if back else ())
@@ -590,7 +585,7 @@ def _pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
 DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     Started: on_started, Configured: on_configured, Scanned: on_scanned, ScanSpoiled: on_scan_spoiled, Pressed: _pressed,
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
-    PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: on_signed,
+    PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: signing.on_signed,
     DeviceSaid: on_device_said,
     BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
     Rang: on_rang, Asked: on_asked,

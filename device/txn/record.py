@@ -57,4 +57,9 @@ def payload(books: Books, record: Due) -> bytes:
                     "refunds_fen": chain.refunds_fen + (amount if record.kind == "refund" else 0),
                     "count": chain.count + (record.kind in ("sale", "refund"))}}
     text = msgspec.json.encode(head)
-    return text[:-1] + b',"body":' + record.body + b"}"
+    return text[:-1] + b',"body":' + (late(record.body) if record.late else record.body) + b"}"
+
+
+def late(body: bytes) -> bytes:
+    """The body of a record that waited while the signer was broken."""
+    return body[:-1] + (b'"late":true}' if body == b"{}" else b',"late":true}')

@@ -107,6 +107,8 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
     """What is not well, and what waits, in words."""
     lang = 0 if desk.terms.lang == "zh" else 1
     parts = list(desk.health)
+    if books.broken:
+        parts.append(("signer", "broken"))
     if not desk.up:
         parts.append(("link", "down"))
     elif not desk.collector:
@@ -133,6 +135,7 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
 def state(books: Books, desk: Desk, now_ms: int) -> dict:
     """The `/state` object, except what only the link and the store know."""
     health = {"printer": "ok", "scanner": "ok", "keypad": "ok", "display": "ok"} | dict(desk.health)
+    health["signer"] = "broken" if books.broken else "ok"
     health["link"] = "ok" if desk.up else "down"
     health["collector"] = "ok" if desk.collector else "away"
     return {

@@ -26,6 +26,7 @@ from device.txn.effects import (
     Recall,
     RefundOrder,
     SignRecord,
+    TrySigner,
 )
 
 Key = tuple[str, ...]
@@ -58,6 +59,8 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
         case ("printer",):
             return _printer(books, desk)
         case ("record",):
+            if books.broken:
+                return {TrySigner(books.breaks)}
             return {SignRecord(books.chain.seq + 1, record.payload(books, books.due[0]))} if books.due else set()
         case ("recall",):
             return {Recall(desk.looking)} if desk.looking else set()

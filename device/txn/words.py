@@ -126,6 +126,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "amount_more": ("到账 {paid}，多于应付 {due}：PARK 转挂后核对", "{paid} was paid for {due}: PARK it and ask the channel"),
     "training_cash": ("培训模式仅收现金", "Training mode takes cash only: no channel is asked"),
     "journal_full": ("存储已满：请联网上传，暂不能开新单", "The card is full: let the box send its records, nothing new can begin"),
+    "signer_full": ("签名器故障，待签记录已满，暂不能开新单：请通知技术员",
+                    "The signer is broken and too many records wait for it, nothing new can begin: call a technician"),
     "cash_only": ("仅收现金", "Cash only for now"),
 }
 
@@ -140,6 +142,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
+    ("signer", "broken"): ("签名器故障：照常收款，请通知技术员", "The signer is broken: go on selling, call a technician"),
     ("sound", "gone"): ("扬声器无声", "The loudspeaker is silent"),
     ("sound", "error"): ("扬声器不可用", "No sound: a program is missing"),
     ("sound", "voice"): ("不能播报金额", "Amounts cannot be spoken"),
