@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import secrets
@@ -153,7 +152,7 @@ class Daemon:
         """JSON lines: one question, one answer.  Questions never reach the core; nothing here moves money."""
         try:
             while line := await reader.readline():
-                writer.write(json.dumps(self._answer(line), ensure_ascii=False).encode() + b"\n")
+                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
                 await writer.drain()
         except (ValueError, ConnectionError):         # a line too long, or a caller that hung up
             pass
@@ -337,7 +336,7 @@ def show_key(argv: list[str]) -> int:
     if config is None:
         return 2
     try:
-        print(json.dumps({**signer_of(config, make=False).jwk, "box": config.box}))
+        print(msgspec.json.encode({**signer_of(config, make=False).jwk, "box": config.box}).decode())
     except Outside as why:
         print(f"tillbox key: {why}", file=sys.stderr)
         return 1

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from device.ask import runs
 from device.config import WALLETS, ChannelConfig, Config
 from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import KeyFile, PlainFile, make, read
@@ -166,6 +165,8 @@ def _free(config: Config, c: ChannelConfig, again: bool) -> None:
     if not again:
         raise _refused(f"this box is terminal {held.notes.get('terminal') or c.terminal_id or '?'} already",
                        "say --again to give that up: its open payments and refunds could not be asked about any more")
+    from device.ask import runs
+
     if runs(config.run_dir):
         raise _refused("tillbox is running with the old key", "stop it first: systemctl stop tillbox")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 import logging
 import os
 import secrets
@@ -203,8 +202,8 @@ def verifiers(path: str, what: str) -> Verifiers:
     from device.store_forward.es256 import public_verifier
     from device.store_forward.token import thumbprint
     try:
-        jwk = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as why:
+        jwk = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as why:
         log.error("no key to check %s with, so none will be believed: %s", what, why)
         return {}
     return {thumbprint(jwk): public_verifier(jwk)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from typing import Any, NamedTuple
 
@@ -118,8 +117,7 @@ def thumbprint(jwk: dict[str, Any]) -> str:
     """Name of a public EC key (RFC 7638): only crv, kty, x and y count.  ValueError for another kind of key."""
     if jwk.get("kty") != "EC" or not all(isinstance(jwk.get(k), str) for k in ("crv", "x", "y")):
         raise ValueError("not an EC key: kty, crv, x and y are needed")
-    named = json.dumps({k: jwk[k] for k in ("crv", "kty", "x", "y")}, separators=(",", ":"), sort_keys=True)
-    return b64(hashlib.sha256(named.encode("utf-8")).digest())
+    return b64(hashlib.sha256(msgspec.json.encode({k: jwk[k] for k in ("crv", "kty", "x", "y")})).digest())
 
 
 def encode_payload(payload: Payload) -> bytes:
@@ -164,6 +162,8 @@ def _parts(token: str) -> tuple[bytes, bytes, bytes]:
 
 
 def _payload(data: bytes) -> Payload:
+    import json  # which tells a key named twice; a start has nothing to take apart
+
     try:
         tree = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
