@@ -246,10 +246,12 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
     A table once taken is kept in the state folder, so that neither an older one nor a spoilt file undoes it.
     """
     table, fault = rules.parse((Path(__file__).with_name("rules.json")).read_bytes(), which="the rule table that ships"), ""
-    kept = Path(config.state_dir) / "rules.taken"
+    kept, taken = Path(config.state_dir) / "rules.taken", b""
     for path in (kept, Path(config.rules_file)) if config.rules_file else ():
         try:
             token = path.read_bytes().strip()
+            if token == taken:
+                continue
             told = rules.opened(token, verifiers(config.rules_key_file, "a rule table"), which=str(path))
         except (OSError, Outside) as why:
             if path != kept:
@@ -257,7 +259,7 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
                 fault = f"the rule table is not taken: {why}"
             continue
         if told.version > table.version:
-            table = told
+            table, taken = told, token
             if path != kept:
                 fresh = kept.with_suffix(".new")
                 fresh.write_bytes(token)

@@ -6,8 +6,9 @@ number.  Knows files and pixels; what stands on them is `display_draw`'s busines
 
 from __future__ import annotations
 
-import json
 import os
+
+import msgspec
 
 from device.drivers.display_draw import Canvas
 from device.drivers.display_pixels import Box, packed, spans
@@ -40,7 +41,7 @@ class FileDisplay(Show):
                 "frame_no": self.frame_no}
         try:
             _replace(self._path, self._bytes)
-            _replace(self._path + ".json", json.dumps(side).encode())
+            _replace(self._path + ".json", msgspec.json.encode(side))
         except OSError as error:
             raise gone(error, self._path, "the folder must be there and writable") from error
 

@@ -41,7 +41,8 @@ class TcpLine:
 
     async def _connected(self) -> socket.socket:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        host = self._host.encode() if self._host.isascii() else self._host     # as text it loads the tables of all of Unicode
+        found = await loop.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         family, kind, proto, _, address = found[0]
         sock = socket.socket(family, kind, proto)
         try:

@@ -180,10 +180,11 @@ def _printer(c: PrinterConfig, state_dir: str) -> Driver:
 
 
 def _speaker(config: Config) -> Driver:
-    from device.drivers.sound_aplay import espeak
     from device.drivers.sound_driver import Speaker
-    c = config.sound
-    return Speaker(SOUNDS[c.kind](c), volume=c.volume, lang=config.lang, voice=espeak if c.speak else None)
+    c, voice = config.sound, None
+    if c.speak:
+        from device.drivers.sound_aplay import espeak as voice
+    return Speaker(SOUNDS[c.kind](c), volume=c.volume, lang=config.lang, voice=voice)
 
 
 def _sink_aplay(c: SoundConfig):
