@@ -26,7 +26,7 @@ from device.txn.facts import (
 from device.txn.folding import evolve
 from device.txn.inputs import Asked, Input, Pressed, Scanned, Started
 from device.txn.machine import decide
-from device.txn.wants import Key, keys, nobody_here, wants_of
+from device.txn.wants import Key, idle, keys, nobody_here, wants_of
 from device.txn.words import say
 from device.types import Stamp
 
@@ -124,7 +124,8 @@ class Box:
             (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due), books.broken)),
             (("recall",), desk.looking), (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
             (("cloud",), (desk.asking, tuple(books.leases))),
-            (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))))
+            (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))),
+            (("config",), (desk.config, desk.taking, books.boot, desk.config and idle(books, desk))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}
         if moved:
             self._seen = dict(grounds)

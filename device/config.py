@@ -78,6 +78,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("record_key_file", "file", "record.key", "key that signs records", "daemon"),
         Key("ack_key_file", "file", "ack.pub", "key that acknowledgements are checked with", "daemon"),
         Key("command_key_file", "file", "", "key that commands of the cloud are checked with; empty: none is obeyed", "daemon"),
+        Key("config_key_file", "file", "config.pub", "key that pushed configurations are checked with; no such file: none is taken",
+            "daemon"),
+        Key("encryption_key_file", "file", "encryption.key", "key that secrets in pushed configurations are opened with", "daemon"),
     ),
     "signer": (
         Key("kind", "word", "file", "where the key that signs records lies: record_key_file, or a token behind PKCS#11", "daemon",
@@ -345,6 +348,8 @@ class Config(msgspec.Struct, frozen=True):
     record_key_file: str
     ack_key_file: str
     command_key_file: str
+    config_key_file: str
+    encryption_key_file: str
     signer: SignerConfig
     scanner: ScannerConfig
     keypad: KeypadConfig

@@ -19,10 +19,10 @@ import msgspec
 from device import __version__, rules
 from device.box import Box
 from device.commands import Commands, rows_of_sale
-from device.config import Config, parse_toml, show, to_terms, written_rules
+from device.config import Config, show, to_terms, written_rules
 from device.drivers.registry import display_of, drivers_of, signer_of
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
-from device.gateway import activate, arguments, with_terminal
+from device.gateway import activate, arguments
 from device.goods import PriceList
 from device.inquiries import inquiries
 from device.inside import keep_inside
@@ -30,13 +30,14 @@ from device.key_store import store_of
 from device.log_ring import LogRing
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
+from device.push_layers import Layers, pushing
 from device.real_clock import RealClock
 from device.restart import Restart
 from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn import show as screens
 from device.txn.figures import figures
-from device.txn.inputs import Started
+from device.txn.inputs import Configured, Started
 from device.txn.screen import Screen
 from device.types import Rules, Terms
 from device.uplink import Uplink, verifiers
@@ -46,6 +47,7 @@ log = logging.getLogger("tillbox")
 IDLE_TICK_S = 1.0
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
+EXIT_CONFIG = 5                 # start again: another configuration waits
 
 
 def clock_quality() -> str:
@@ -56,7 +58,7 @@ def clock_quality() -> str:
 class Daemon:
     """One box: config in, until it is told to stop."""
 
-    def __init__(self, config: Config, path: str = "") -> None:
+    def __init__(self, config: Config, path: str = "", layers: Layers | None = None) -> None:
         """`path` of the file that `config` was read from, for the doctor."""
         self.config, self.ring = config, LogRing()
         log.addHandler(self.ring)
@@ -82,6 +84,9 @@ class Daemon:
         keys = None if config.training else store_of(config)
         drivers = {"signer": self.signer, "cloud": self.cloud, "system": Restart(self.end),
                    **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
+        self.pusher = pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
+        if self.pusher is not None:
+            drivers["config"] = self.pusher
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
         self.commands = self._commands(path)
         self.uplink.takers["cmd"] = self.commands.came
@@ -139,6 +144,18 @@ class Daemon:
             log.removeHandler(self.ring)
             self.journal.close()
 
+    def restart(self) -> None:
+        """End in order, to be started again: another configuration waits."""
+        self.end(EXIT_CONFIG)
+
+    def take(self, config: Config) -> None:
+        """Go on under `config`, which needs no restart; what stands in a basket keeps its price."""
+        self.config = config
+        self.prices, self.prices_fault = _prices(config)
+        terms, self.rules_fault = _ruled(to_terms(config), config)
+        self.runner.post(Configured(terms))
+        self.uplink.renew()
+
     async def _watchdog(self) -> None:
         """The loop itself feeds the watchdog: a thread would prove only that the thread lives."""
         spell_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 / 3 or 10.0
@@ -188,6 +205,8 @@ class Daemon:
             state["health"]["clock"] = "wrong"
         if self.box.books.reboot:
             state["health"]["system"] = "restart_due"
+        if self.pusher is not None:
+            state["config"] = self.pusher.shown()
         if self.prices_fault:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault
@@ -290,10 +309,15 @@ def _socket_path(config: Config) -> str:
 
 
 def _loaded(argv: list[str], prog: str) -> Config | None:
-    """The configuration named on the command line; None after saying what is wrong with it."""
+    """The configuration that a box with the file named on the command line runs with; None after saying what is wrong with it."""
+    layers = _layers(argv, prog)
+    return None if layers is None else layers.config()
+
+
+def _layers(argv: list[str], prog: str) -> Layers | None:
     path = _config_path(argv, prog)
     try:
-        return with_terminal(parse_toml(Path(path).read_text(encoding="utf-8"), which=path))
+        return Layers(Path(path).read_text(encoding="utf-8"), which=path)
     except (OSError, UnicodeDecodeError) as why:
         print(f"{path} cannot be read: {why}", file=sys.stderr)
     except ConfigError as why:
@@ -313,11 +337,19 @@ def _config_path(argv: list[str], prog: str) -> str:
 
 
 def show_config(argv: list[str]) -> int:
-    config = _loaded(["--config", *argv] if argv and not argv[0].startswith("-") else argv, "tillbox config")
-    if config is None:
+    """`tillbox config [FILE] [--why KEY]`: what the box runs with, or which layer gave one value."""
+    key = argv[argv.index("--why") + 1] if "--why" in argv[:-1] else ""
+    argv = [word for word in argv if word not in ("--why", key)] if key else argv
+    layers = _layers(["--config", *argv] if argv and not argv[0].startswith("-") else argv, "tillbox config")
+    if layers is None:
         return 2
-    for path, value in show(config):
-        print(f"{path} = {value}")
+    values = dict(show(layers.config()))
+    try:
+        print(*(f"{path} = {value}" for path, value in values.items()) if not key
+              else [f"{key} = {values.get(key)}   ({layers.why(key)})"], sep="\n")
+    except ConfigError as why:
+        print(f"tillbox config: {'; '.join(why.reasons)}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -353,13 +385,14 @@ def gateway(argv: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    config = _loaded(argv, "tillbox run")
-    if config is None:
+    layers = _layers(argv, "tillbox run")
+    if layers is None:
         return 2
     keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    config = layers.begin()
     try:
-        return asyncio.run(Daemon(config, _config_path(argv, "tillbox run")).run())
+        return asyncio.run(Daemon(config, _config_path(argv, "tillbox run"), layers).run())
     except JournalUnreadable as why:
         _last_words(config, f"tillbox cannot sell: {why}")
         os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first

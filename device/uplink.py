@@ -60,6 +60,10 @@ class Uplink:
         self._post: Callable[[Input], object] = _nobody
         self._timer: asyncio.TimerHandle | None = None
         self._session = ""
+        self.on_line: Callable[[bool], None] = lambda up: None        # the line came or went
+        self.on_ack: Callable[[int], None] = lambda upto: None        # the cloud said how much it has, and names our own digest
+        self.on_chunk: Callable[[str, int, bytes], None] = lambda sha256, n, data: None
+        self.standing: Callable[[], str] = str                        # which pushed configuration runs
 
     def begin(self, post: Callable[[Input], object]) -> None:
         """The journal has its name now: its records may be forwarded.  `post` takes what the line has to say."""
@@ -73,6 +77,16 @@ class Uplink:
         self.link = self._made()
         await asyncio.sleep(LINK_AFTER_S)             # its library is a fifth of a start, and the first customer may stand there
         await self.link.run()
+
+    def greet(self) -> None:
+        """Say hello once more on the connection that stands: the cloud answers with an acknowledgement."""
+        if self.link is not None and self.link.up:
+            self.link.publish("hello", self._hello(self.link.session))
+
+    def renew(self) -> None:
+        """Make a new connection."""
+        if self.link is not None:
+            self.link.renew()
 
     def publish(self, name: str, payload: bytes) -> bool:
         """Hand a message to the broker; False when the line is down or full, and then nothing was kept."""
@@ -163,7 +177,7 @@ class Uplink:
     def _hello(self, session: str) -> bytes:
         chain = self.box.books.chain
         head = wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else "")
-        return wire.encoded(wire.Hello((head,), session, software=__version__, boot=self.boot, clk=self.clock.stamp().clk,
+        return wire.encoded(wire.Hello((head,), session, self.standing(), __version__, self.boot, self.clock.stamp().clk,
                                        free_bytes=_free(self.config.state_dir), oldest_unacked_s=self.oldest_s()))
 
     def _state(self, up: bool, collector: bool) -> None:
@@ -172,10 +186,15 @@ class Uplink:
         if up and self.link is not None and self.link.session != self._session:
             self._session = self.link.session
             self.open.connected()
+        self.on_line(up)
         self.forwarder.on_link(up, collector, self.clock.now_ms())
         self.forward()
 
     def _came(self, name: str, payload: bytes) -> None:
+        if name.startswith("blob/"):
+            _, sha256, n = name.split("/")
+            self.on_chunk(sha256, int(n), payload)
+            return
         taker = self.takers.get(name)
         if taker is None:
             log.warning("a message on %s is not understood by this release", name)
@@ -192,8 +211,12 @@ class Uplink:
         released = self.forwarder.on_ack(ack, self.clock.now_ms())
         if isinstance(released, Refused):
             log.debug("ack: %s", released)
-        elif self.journal.ack(ack.jid, released.upto, released.head):
+            self.forward()
+            return
+        if self.journal.ack(ack.jid, released.upto, released.head):
             self.clock.acknowledged(ack.at)           # it released something that we sent: no replay of an older one
+        if ack.verdict == "ok":
+            self.on_ack(released.upto)
         self.forward()
 
 

@@ -92,6 +92,11 @@ class Link:
         """End a pause between two tries at once."""
         self._hurried.set()
 
+    def renew(self) -> None:
+        """End the connection that stands, and make another."""
+        if self._client is not None:
+            self._client.disconnect()
+
     def publish_up(self, payload: bytes) -> bool:
         """Hand one batch to the broker; False when the line is down or full, and then nothing was kept."""
         return self.publish("up", payload)
@@ -169,7 +174,8 @@ class Link:
             self._unconfirmed_max = min(getattr(properties, "ReceiveMaximum", None) or QUEUED_MAX, QUEUED_MAX)
             mine = [topics.of_box(self.tenant, self.box, t.name) for t in topics.TOPICS
                     if t.reader == "box" and t.under == "box" and "{" not in t.name]
-            client.subscribe([(t, _options()) for t in [*mine, topics.collectors_of(self.tenant)]])
+            mine += [topics.blobs_of(self.tenant, self.box), topics.collectors_of(self.tenant)]
+            client.subscribe([(t, _options()) for t in mine])
 
         def subscribed(_c: Client, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
             refused = [str(c) for c in codes if c.is_failure]

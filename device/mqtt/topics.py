@@ -108,6 +108,11 @@ def blob(tenant: str, box: str, sha256: str, n: int) -> str:
     return f"{PREFIX}/{tenant_checked(tenant)}/{box_checked(box)}/blob/{sha256}/{n}"
 
 
+def blobs_of(tenant: str, box: str) -> str:
+    """The filter by which a box takes the chunks that are sent to it."""
+    return f"{PREFIX}/{tenant_checked(tenant)}/{box_checked(box)}/blob/+/+"
+
+
 def collector_state(tenant: str, collector: str) -> str:
     if not _COLLECTOR.fullmatch(collector):
         raise TopicError(f"collector {collector[:40]!r} is not 1 to 32 of a-z, 0-9 and '-'")

@@ -233,6 +233,15 @@ class Tally(msgspec.Struct):
             self.failed[cause] = self.failed.get(cause, 0) + count
 
 
+class ConfigAt(msgspec.Struct, frozen=True):
+    """What was last told of a pushed configuration; version 0: none ever was."""
+
+    epoch: int = 0
+    version: int = 0
+    digest: str = ""
+    state: str = ""
+
+
 class Totals(msgspec.Struct):
     """One period from Z to Z.  `methods` sums tenders less refunds by method."""
 
@@ -300,6 +309,7 @@ class Books(msgspec.Struct):
     commands: dict[str, Command] = {}   # by id, oldest first
     reboot: str = ""               # the command that wants a restart, until a boot
     reboot_started: bool = False
+    config: ConfigAt = ConfigAt()
     wallet_fen: int = 0            # taken less given back by wallets, over the journal's life
 
     def sale_of(self, no: str) -> Sale | None:

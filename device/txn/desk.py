@@ -57,6 +57,8 @@ class Desk(msgspec.Struct, frozen=True):
     supervisor: str = ""                       # whose badge was scanned; the PIN comes next
     tries: int = 0                             # PINs that were wrong, one after the other
     billed: tuple[Billed, ...] = ()            # of orders nobody decided: a payment may stand in one of several bills
+    config: str = ""                           # digest of a configuration that waits until no customer stands there
+    taking: bool = False                       # and that is being taken now
     up: bool = False
     collector: bool = False
 

@@ -193,6 +193,13 @@ class AskSale(Effect, frozen=True):
     order_no: str
 
 
+class TakeConfig(Effect, frozen=True):
+    """Run with the configuration that waits, now that nobody stands at the counter.  Answers ConfigSaid."""
+
+    part: ClassVar[str] = "config"
+    digest: str
+
+
 class Alarm(Effect, frozen=True):
     """Ring `key` when the monotonic clock of boot `boot` reaches `at_ms`; at once under another boot.  Answers Rang."""
 

@@ -355,6 +355,16 @@ class DayClosed(Fact, frozen=True):
     z_no: int
 
 
+class ConfigStood(Fact, frozen=True):
+    """Where a pushed configuration stands; `state` is a word of ConfigSaid."""
+
+    epoch: int
+    version: int
+    digest: str
+    state: str
+    why: str = ""
+
+
 class ScreenCleared(Fact, frozen=True):
     pass
 
@@ -368,13 +378,14 @@ AnyFact = (
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
-    | RebootStarted | SignerBroke | SignerReturned
+    | RebootStarted | SignerBroke | SignerReturned | ConfigStood
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
                     BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
-                    PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted})
+                    PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted,
+                    ConfigStood})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

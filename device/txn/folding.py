@@ -15,6 +15,7 @@ from device.txn.books import (
     Books,
     Chain,
     Command,
+    ConfigAt,
     Due,
     Kick,
     Lease,
@@ -40,6 +41,10 @@ def evolve(books: Books, fact: msgspec.Struct, at: Stamp) -> None:
 def _stood(b: Books, f, at: Stamp) -> None:
     for name in Books.__struct_fields__:             # only a fold reads this fact, and it read it from disk a moment ago
         setattr(b, name, getattr(f.books, name))
+
+
+def _config_stood(b: Books, f, at: Stamp) -> None:
+    b.config = ConfigAt(f.epoch, f.version, f.digest, f.state)
 
 
 def _journal_opened(b: Books, f, at: Stamp) -> None:
@@ -439,6 +444,7 @@ def _screen_cleared(b: Books, f, at: Stamp) -> None:
 
 
 FOLDS = {
+    "ConfigStood": _config_stood,
     "BooksStood": _stood, "JournalOpened": _journal_opened, "Booted": _booted, "LineAdded": _line_added,
     "LineChanged": _line_changed, "LineVoided": _line_voided, "BasketCleared": _basket_cleared, "BasketHeld": _basket_held,
     "BasketRecalled": _basket_recalled, "TenderTaken": _tender_taken, "OrderIntended": _order_intended,

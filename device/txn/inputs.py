@@ -199,6 +199,20 @@ class SaleAnswered(Input, frozen=True):
     parts: int = 0
 
 
+class ConfigSaid(Input, frozen=True):
+    """Where a pushed configuration stands: `staged trial active rolled_back deferred refused`; `digest` names the document.
+
+    `waits`: the box should run with another configuration than it does, as soon as no customer stands there.
+    """
+
+    epoch: int
+    version: int
+    digest: str
+    state: str
+    why: str = ""
+    waits: bool = False
+
+
 class Rang(Input, frozen=True):
     """An alarm that was asked for."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from device.txn import leasing, record, signing, sounds
 from device.txn.billing import known_lines, lines_of, on_bills
-from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
+from device.txn.books import UNDECIDED, WAITING_MAX, Books, ConfigAt, Order, Phase, Sale
 from device.txn.commanding import on_asked
 from device.txn.day import in_its_day
 from device.txn.desk import Desk, Verdict
@@ -22,6 +22,7 @@ from device.txn.facts import (
     AmountDisputed,
     Booted,
     CancelWished,
+    ConfigStood,
     DrawerDone,
     Fact,
     JournalOpened,
@@ -56,6 +57,7 @@ from device.txn.inputs import (
     Asked,
     BillSaid,
     ChannelSaid,
+    ConfigSaid,
     Configured,
     DeviceSaid,
     DrawerKicked,
@@ -81,6 +83,7 @@ from device.txn.keys import SLOW_MS, on_pressed, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, mint, paper_due, salt_of
 from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
+from device.txn.wants import idle
 from device.txn.words import disputed_words, say, yuan
 from device.types import Stamp
 
@@ -460,6 +463,17 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     return Verdict(facts, words, "wait" if words else "plain", desk=desk)
 
 
+def on_config_said(b: Books, d: Desk, e: ConfigSaid, at: Stamp) -> Verdict:
+    """A configuration's word: kept and recorded when it is another than before, so that a boot may say it again."""
+    stands = ConfigAt(e.epoch, e.version, e.digest, e.state)
+    facts: list[Fact] = []
+    if e.state != "staged" and stands != b.config:
+        facts = [ConfigStood(e.epoch, e.version, e.digest, e.state, e.why),
+                 record.due("config", epoch=e.epoch, version=e.version, digest=e.digest, state=e.state,
+                            **({"why": e.why} if e.why else {}))]
+    return Verdict(facts, desk={"config": e.digest if e.waits else "", "taking": False})
+
+
 def on_configured(b: Books, d: Desk, e: Configured, at: Stamp) -> Verdict:
     return Verdict(desk={"terms": e.terms})
 
@@ -535,6 +549,8 @@ def on_rang(b: Books, d: Desk, e: Rang, at: Stamp) -> Verdict:
         return settled_by_bill(b, d, order, at)
     if what == "slow" and order is not None:
         return _slow(b, d, order, at)
+    if what == "config" and d.config and idle(b, d):
+        return Verdict(desk={"taking": True})
     if what == "shown" and b.shown is not None and at.mono_ms >= b.shown.until_ms:
         return Verdict([ScreenCleared()], ("", ""))
     return Verdict()
@@ -586,7 +602,7 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     Started: on_started, Configured: on_configured, Scanned: on_scanned, ScanSpoiled: on_scan_spoiled, Pressed: _pressed,
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
     PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: signing.on_signed,
-    DeviceSaid: on_device_said,
+    DeviceSaid: on_device_said, ConfigSaid: on_config_said,
     BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
     Rang: on_rang, Asked: on_asked,
 }

@@ -26,11 +26,13 @@ from device.txn.effects import (
     Recall,
     RefundOrder,
     SignRecord,
+    TakeConfig,
     TrySigner,
 )
 
 Key = tuple[str, ...]
-ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",), ("reboot",))
+ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",), ("reboot",),
+                            ("config",))
 
 
 def keys(books: Books) -> set[Key]:
@@ -67,6 +69,10 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
         case ("cloud",):
             asks: set[Effect] = {AskSale(desk.asking[0], desk.asking[1])} if desk.asking[0] else set()
             return asks | {Alarm(("lease", lease), books.boot, held.due_ms) for lease, held in books.leases.items()}
+        case ("config",):
+            if not desk.config or not idle(books, desk):
+                return set()
+            return {TakeConfig(desk.config) if desk.taking else Alarm(("config",), books.boot, 0)}
         case ("shown",):
             return {Alarm(("shown",), books.boot, books.shown.until_ms)} if books.shown is not None else set()
         case ("reboot",):
@@ -75,9 +81,16 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
 
 
 def nobody_here(books: Books, desk: Desk) -> bool:
-    """No basket, no live attempt, no question, and no paper half out of the printer: the box may stop for a minute."""
-    busy = books.basket.lines or books.basket.tenders or books.basket.order_no or desk.mode or books.shown is not None
-    return not busy and all(p.state != "started" for p in books.papers.values())
+    """As `idle`, and what the last customer paid is no more on the screen: the box may stop for a minute."""
+    return books.shown is None and idle(books, desk)
+
+
+def idle(books: Books, desk: Desk) -> bool:
+    """True between two customers: nothing on the counter, nothing typed or asked, no paper half out."""
+    return (not books.basket.lines and not books.basket.tenders and not books.basket.order_no
+            and not (desk.typed or desk.qty or desk.mode or desk.looking or desk.extras or desk.part_fen or desk.asking[0])
+            and not any(paper.state == "started" for paper in books.papers.values())
+            and not any(kick.started for kick in books.kicks.values()))
 
 
 def _order(no: str, books: Books, desk: Desk) -> set[Effect]:
