@@ -7,12 +7,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import collect_tool, rules_tool, verify_tool
+from fleet import collect_tool, command_tool, courier_tool, rules_tool, verify_tool
 
 FAMILIES = (
     collect_tool,
     verify_tool,
     rules_tool,
+    command_tool,
+    courier_tool,
 )
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet import files
+from fleet import commands, files, groups
 from fleet.keys import SigningKey, public_keys
 
 
@@ -41,6 +41,10 @@ def _collect(args: argparse.Namespace) -> int:
     files.written(path.with_suffix(".jwks"), key.jwks())
     store = Store(args.store, public_keys(args.keys))
     collector = Collector(store, host.strip("[]"), int(port), args.tenant, key, id=args.id)
+    groups.made(store.database, groups.SCHEMA, commands.SCHEMA)
+    desk = commands.CommandDesk(store.database)
+    collector.clerk.register("hello", desk.hello)
+    collector.clerk.register("cmd/res", desk.result)
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: collector.ended.set())
     collector.start()

@@ -83,7 +83,7 @@ class CmdAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     box: BoxId
     id: CmdId
     ok: bool
-    answer: msgspec.Raw = msgspec.Raw(b"")
+    answer: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: Short = ""
     name: Annotated[str, msgspec.Meta(max_length=32)] = ""
     at: Annotated[str, msgspec.Meta(max_length=40)] = ""
@@ -138,7 +138,7 @@ def answer_decoded(raw: bytes) -> CmdAnswer:
     if len(raw) > ANSWER_MAX_BYTES:
         raise WireError("CMD_ANSWER", f"the answer has more than {ANSWER_MAX_BYTES} bytes")
     answer: CmdAnswer = _payload(raw, CmdAnswer, "CMD_ANSWER")
-    if answer.ok == bool(answer.error):
+    if answer.ok == bool(answer.error) or answer.ok == isinstance(answer.answer, msgspec.UnsetType):
         raise WireError("CMD_ANSWER", "an answer is either well or says an error")
     return answer
 

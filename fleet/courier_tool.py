@@ -1,0 +1,53 @@
+"""`tillfleet courier`: the program that holds the command and configuration keys.  Wires files, signals and arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fleet import commands, courier, files
+from fleet.command_tool import store
+from fleet.keys import SigningKey
+
+
+def add(parsers: Any) -> None:
+    one = parsers.add_parser("courier", help="sign and send what waits for boxes: commands")
+    one.add_argument("--broker", required=True, metavar="HOST:PORT")
+    one.add_argument("--store", required=True, metavar="FILE|URL")
+    one.add_argument("--tenant", required=True)
+    one.add_argument("--id", default="courier1", help="name of this courier within its tenant")
+    one.add_argument("--command-key", type=Path, metavar="PEM", help="made if missing; its public half is written beside "
+                                                                     "it, as .jwks and .jwk")
+    one.add_argument("--json", action="store_true")
+    one.set_defaults(run=_courier)
+
+
+def _courier(args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    host, _, port = args.broker.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--broker {args.broker!r} is not HOST:PORT")
+    if args.command_key is None:
+        raise ValueError("without a key nothing can be sent: name --command-key")
+    database = store(args.store, commands.SCHEMA)
+    rooms = [courier.command_room(database, args.tenant, key_of(args.command_key))]
+    one = courier.Courier(database, host.strip("[]"), int(port), args.tenant, rooms, id=args.id)
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, lambda *_: one.stop.set())
+    print(json.dumps({"event": "started"}) if args.json else "carrying", flush=True)
+    well = courier.ended_well(one)
+    database.close()
+    return 0 if well else 1
+
+
+def key_of(path: Path) -> SigningKey:
+    """The key at `path`, its public half beside it in the two forms that boxes read."""
+    key = SigningKey(path)
+    files.written(path.with_suffix(".jwks"), key.jwks())
+    files.written(path.with_suffix(".jwk"), json.dumps({**key.jwk, "kid": key.kid}) + "\n")
+    return key
