@@ -11,6 +11,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE           what the box would run with, secrets masked
+       tillbox enrol CODE --broker HOST:PORT [--config FILE]   become a box of the fleet; `tillbox enrol` says more
        tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
        tillbox metrics [--config FILE]      the running box in numbers, one JSON object
@@ -43,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "key":
         from device.daemon import show_key
         return show_key(rest)
+    if word == "enrol":
+        from device.enrol import main as enrol
+        return enrol(rest)
     if word == "gateway":
         from device.daemon import gateway
         return gateway(rest)

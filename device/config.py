@@ -49,10 +49,10 @@ class Key(msgspec.Struct, frozen=True):
 _NAME = r"[a-z0-9-]{1,32}"
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "": (
-        Key("box", "word", _MUST, "name of this box", "daemon", pattern=_NAME),
-        Key("box_no", "word", _MUST, "number given at enrolment, the head of every order number", "daemon",
+        Key("box", "word", _MUST, "name of this box; an enrolled one knows it", "daemon", pattern=_NAME),
+        Key("box_no", "word", _MUST, "the head of every order number; an enrolled box knows it", "daemon",
             pattern=r"[0-9A-HJKMNP-TV-Z]{6}"),
-        Key("tenant", "word", _MUST, "name of the merchant in topics", "daemon", pattern=_NAME),
+        Key("tenant", "word", _MUST, "name of the merchant in topics; an enrolled box knows it", "daemon", pattern=_NAME),
         Key("shop_zh", "text", "便利店", "name of the shop on paper and screen, Chinese", low=1, high=40),
         Key("shop_en", "text", "Corner Shop", "the same in English", low=1, high=40),
         Key("cashier", "word", "01", "who sells, as it stands in records", pattern=r"[0-9A-Za-z-]{1,16}"),
@@ -76,11 +76,12 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("run_dir", "text", "/run/tillbox", "where sockets live", "daemon", low=1),
         Key("prices_file", "file", "prices.csv", "price list", "prices"),
         Key("record_key_file", "file", "record.key", "key that signs records", "daemon"),
-        Key("ack_key_file", "file", "ack.pub", "key that acknowledgements are checked with", "daemon"),
+        Key("ack_key_file", "file", "ack.pub", "key that acknowledgements are checked with; an enrolled box has its own", "daemon"),
         Key("command_key_file", "file", "", "key that commands of the cloud are checked with; empty: none is obeyed", "daemon"),
         Key("config_key_file", "file", "config.pub", "key that pushed configurations are checked with; no such file: none is taken",
             "daemon"),
         Key("encryption_key_file", "file", "encryption.key", "key that secrets in pushed configurations are opened with", "daemon"),
+        Key("identity_dir", "file", "identity", "where `tillbox enrol` keeps keys, certificates and names", "daemon"),
     ),
     "signer": (
         Key("kind", "word", "file", "where the key that signs records lies: record_key_file, or a token behind PKCS#11", "daemon",
@@ -350,6 +351,7 @@ class Config(msgspec.Struct, frozen=True):
     command_key_file: str
     config_key_file: str
     encryption_key_file: str
+    identity_dir: str
     signer: SignerConfig
     scanner: ScannerConfig
     keypad: KeypadConfig

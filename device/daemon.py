@@ -271,7 +271,7 @@ def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
             token = path.read_bytes().strip()
             if token == taken:
                 continue
-            told = rules.opened(token, verifiers(config.rules_key_file, "a rule table"), which=str(path))
+            told = rules.opened(token, verifiers(config.rules_key_file, "a rule table", "rules"), which=str(path))
         except (OSError, Outside) as why:
             if path != kept:
                 log.error("the rule table is not taken: %s", why)
@@ -323,6 +323,8 @@ def _layers(argv: list[str], prog: str) -> Layers | None:
     except ConfigError as why:
         print(f"{path} is refused, nothing of it is used:", *(f"  {reason}" for reason in why.reasons), sep="\n",
               file=sys.stderr)
+    except Outside as why:
+        print(f"{prog}: {why}", file=sys.stderr)
     return None
 
 

@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from device import doctor_box, doctor_keys, doctor_online
+from device import doctor_box, doctor_keys, doctor_online, identity
 from device.ask import DaemonAway, ask, runs
-from device.config import parse_toml
 from device.doctor_look import Finding, Look
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
@@ -36,6 +35,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("devices", doctor_box.devices),
     ("price list and rules", doctor_box.lists),
     ("cloud's files", doctor_box.cloud_files),
+    ("enrolment", doctor_box.enrolment),
     ("sealing key", doctor_keys.sealing),
     ("sealed keys", doctor_keys.sealed),
     ("plain keys", doctor_keys.plain),
@@ -88,13 +88,15 @@ def _found(look: Look, checks: tuple[tuple[str, Check], ...]) -> Iterator[Findin
 def _look(path: str) -> Look | list[Finding]:
     """What the checks look at, or why nothing can be looked at."""
     try:
-        config = parse_toml(Path(path).read_text(encoding="utf-8"), which=path)
+        config = identity.loaded(path)
     except (OSError, UnicodeDecodeError) as why:
         return [Finding("config_unread", "config", f"{path} cannot be read: {getattr(why, 'strerror', '') or why}.",
                         "name the box's file with --config")]
     except ConfigError as why:
         return [Finding("config_refused", "config", f"{reason}.", f"put it right in {path}; docs/config.md lists every key")
                 for reason in why.reasons]
+    except Outside as why:
+        return [Finding("identity_unread", "identity", why.what, why.hint)]
     seal_fault = ""
     try:
         sealing = sealing_keys(config.seal_key_file)

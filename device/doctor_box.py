@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from device import daemon as running_box
+from device import identity
 from device.config import MASK, show
 from device.doctor_look import Finding, Look
 from device.drivers.registry import signer_of
@@ -20,6 +21,7 @@ from device.store_forward.journal import RESERVE_BYTES
 
 LOW_BYTES = 200 * 1024 * 1024            # weeks of trade, and time to send somebody
 EXPIRES_DAYS = 30
+RENEWAL_LATE_DAYS = 14
 WELL = {"ok", "paper_low"}
 
 
@@ -159,6 +161,25 @@ def cloud_files(look: Look) -> Iterator[Finding]:
         yield Finding("key_open", "link", f"{c.key_file} may be read by others.", f"chmod 600 {c.key_file}")
     if c.cert_file:
         yield from expiring("link", c.cert_file)
+
+
+def enrolment(look: Look) -> Iterator[Finding]:
+    """Whether the cloud knows this box, and whether its certificate was renewed when it was due."""
+    c = look.config
+    if c.training or (c.mqtt.cert_file and not identity.enrolled(c)):
+        return                                           # certificates given by hand: said by `cloud_files`
+    if not identity.enrolled(c):
+        yield Finding("not_enrolled", "identity", f"This box is not enrolled: {c.identity_dir} holds no identity.", "")
+        return
+    try:
+        span = identity.span_of(Path(c.mqtt.cert_file).read_bytes())
+    except (OSError, ValueError):
+        return                                           # said by `cloud_files`
+    now = datetime.datetime.now(datetime.UTC)
+    if now > span.renew_at + datetime.timedelta(days=RENEWAL_LATE_DAYS):
+        yield Finding("renewal_late", "identity", f"The certificate of the line ends in {(span.ends - now).days} days, and was due "
+                      f"for renewal on {span.renew_at.date()}.", "have the box on the line for a day; then look at its log, and at "
+                      "`tillfleet enrol list` in the cloud; a fresh code renews it, too")
 
 
 def expiring(part: str, path: str) -> Iterator[Finding]:

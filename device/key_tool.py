@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from device import identity
 from device.ask import runs
-from device.config import ChannelConfig, Config, account_of, parse_toml
+from device.config import ChannelConfig, Config, account_of
 from device.drivers import private_file
 from device.drivers.channels.alipay_cert import pem_of
 from device.drivers.channels.terminal_bytes import held_of
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     try:
         asked = _arguments(argv)
-        config = with_terminal(parse_toml(Path(asked.config).read_text(encoding="utf-8"), which=asked.config))
+        config = with_terminal(identity.loaded(asked.config))
     except (ValueError, OSError) as why:
         return _said(str(why), 2)
     except ConfigError as why:

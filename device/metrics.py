@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device import identity
 from device.ask import DaemonAway, ask
-from device.config import parse_toml
 from device.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def _asked(argv: list[str], verb: str, what: str, line: Callable[[Any, bool], st
     parser.add_argument("--json", action="store_true", help="one object a line; metrics are always so")
     args = parser.parse_args(argv)
     try:
-        config = parse_toml(Path(args.config).read_text(encoding="utf-8"), which=args.config)
+        config = identity.loaded(args.config)
     except (OSError, UnicodeDecodeError, ConfigError) as why:
         print(f"tillbox {verb}: {args.config} cannot be read: {why}", file=sys.stderr)
         return 2

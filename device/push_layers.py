@@ -15,6 +15,7 @@ from device import rules
 from device.config import Config, parse, show
 from device.errors import ConfigError
 from device.gateway import with_terminal
+from device.identity import overlaid
 from device.price_file import read_prices
 from device.push import Pusher, chosen, maker, opener
 from device.push_store import PushStore
@@ -32,9 +33,10 @@ class Layers:
 
     def __init__(self, text: str, *, which: str) -> None:
         try:
-            self.base: dict[str, Any] = tomllib.loads(text)
+            self._text = tomllib.loads(text)
         except tomllib.TOMLDecodeError as fault:
             raise ConfigError([f"not TOML: {fault}"], which=which) from fault
+        self.base: dict[str, Any] = overlaid(self._text, which)
         self.alone = with_terminal(parse(self.base, which=which))
         self.store = PushStore(Path(self.alone.state_dir))
         self.made = maker(self.base, self.store, opener(Path(self.alone.encryption_key_file)), with_terminal)
@@ -49,8 +51,8 @@ class Layers:
         return chosen(self.store, self.alone, self.made, starts=False)
 
     def why(self, key: str) -> str:
-        """Which layer gave the value of `key` ("printer.columns"): `default`, `box.toml`, `box` or `group:NAME`.  ConfigError for
-        no key."""
+        """Which layer gave the value of `key` ("printer.columns"): `default`, `identity`, `box.toml`, `box` or `group:NAME`.
+        ConfigError for no key."""
         state = self.store.state
         known = dict(show(self.config()))
         if key not in known:
@@ -62,7 +64,9 @@ class Layers:
             for blob, file in (("prices", "prices_file"), ("rules", "rules_file")):
                 if key == file and blob in desired.body.blobs:
                     return _origin(desired.body.origin, f"blobs.{blob}")
-        return "box.toml" if _given(self.base, key) else "default"
+        if _given(self._text, key):
+            return "box.toml"
+        return "identity" if _given(self.base, key) else "default"
 
 
 def _given(table: Any, key: str) -> bool:
@@ -91,7 +95,7 @@ def pushing(daemon: Daemon, layers: Layers) -> Pusher:
     state.mark = max(state.mark, (at.epoch, at.version))        # the journal remembers, too, how far versions had risen
     uplink = daemon.uplink
     pusher = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, keys=verifiers(daemon.config.config_key_file,
-                    "configurations"), made=layers.made, checked=_checker(daemon.config))
+                    "configurations", "config"), made=layers.made, checked=_checker(daemon.config))
     uplink.takers["config/desired"] = pusher.came
     uplink.on_line, uplink.on_ack, uplink.on_chunk = pusher.linked, pusher.heard, pusher.chunk
     uplink.standing = lambda: pusher.standing
@@ -116,7 +120,7 @@ def _checker(config: Config) -> Callable[[str, bytes], object]:
         if name == "prices":
             return read_prices(data, which="blobs.prices")
         if name == "rules":
-            return rules.opened(data.strip(), verifiers(config.rules_key_file, "a rule table"), which="blobs.rules")
+            return rules.opened(data.strip(), verifiers(config.rules_key_file, "a rule table", "rules"), which="blobs.rules")
         if not data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
             raise ConfigError(["it is neither PNG nor JPEG"], which=f"blobs.{name}")
         return None

@@ -165,9 +165,9 @@ class Uplink:
     def _made(self) -> Link:
         from device.mqtt.client import Link
 
-        self.keys |= verifiers(self.config.ack_key_file, "acknowledgements")
+        self.keys |= verifiers(self.config.ack_key_file, "acknowledgements", "ack")
         if self.config.command_key_file:
-            self.command_keys |= verifiers(self.config.command_key_file, "commands")
+            self.command_keys |= verifiers(self.config.command_key_file, "commands", "command")
         c = self.config.mqtt
         return Link(c.host, c.port, self.config.tenant, self.config.box, on_message=self._came, on_state=self._state,
                     hello=self._hello, connect_from=self.box.books.boots << CONNECTS_BITS,
@@ -220,16 +220,20 @@ class Uplink:
         self.forward()
 
 
-def verifiers(path: str, what: str) -> Verifiers:
-    """The public key in `path`, by its kid; none, and said so, when there is no such file: then nothing is believed."""
+def verifiers(path: str, what: str, purpose: str) -> Verifiers:
+    """The public keys in `path`, by kid: a JWK, a JWKS, or an identity's `cloud.json` with a JWKS for each `purpose`.
+
+    None, and said so, when there is no such file: then nothing is believed.
+    """
     from device.store_forward.es256 import public_verifier
     from device.store_forward.token import thumbprint
     try:
-        jwk = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as why:
+        held = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
+        jwks = held if "kty" in held or "keys" in held else held[purpose]
+        return {thumbprint(jwk): public_verifier(jwk) for jwk in jwks.get("keys", [jwks])}
+    except (OSError, msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as why:
         log.error("no key to check %s with, so none will be believed: %s", what, why)
         return {}
-    return {thumbprint(jwk): public_verifier(jwk)}
 
 
 def broker_tls(config: Config) -> Any:

@@ -35,13 +35,15 @@ class Clerk:
     """Answers what boxes of `tenant` say.  `kid` and `sign` make acknowledgements; `wall()` gives RFC 3339.
 
     `takers`: a topic's name to all who take its messages, each (box, payload, at) -> replies; `register` adds one.  A taker runs
-    inside the commit, so it may write to `store.database` and must not reply to what it did not write.
+    inside the commit, so it may write to `store.database` and must not reply to what it did not write.  `answers`: who answers a
+    signed question, by its verb.
     """
 
     def __init__(self, store: Store, tenant: str, kid: str, sign: Callable[[bytes], bytes],
                  wall: Callable[[], str]) -> None:
         self.store, self.tenant = store, topics.tenant_checked(tenant)
         self.takers: dict[str, list[Taker]] = {}
+        self.answers: dict[str, Callable[[str, ask_wire.Ask, str], ask_wire.Answer]] = {"sale_by_order": store.leases.answer}
         self._kid, self._sign, self._wall = kid, sign, wall
         for name, taker in {"hello": self._hello, "open": self._open, "ask": self._ask}.items():
             self.register(name, taker)
@@ -151,8 +153,9 @@ class Clerk:
         ask = ask_wire.ask_decoded(payload, self.store.verifiers(box))
         if ask.box != box:
             raise wire.WireError("ASK_PAYLOAD", f"the question names box {ask.box!r}")
-        answer = ask_wire.answer_encoded(self.store.leases.answer(box, ask, at), self._kid, self._sign)
-        return [(topics.of_box(self.tenant, box, "answer"), answer)]
+        answerer = self.answers.get(ask.verb)
+        answer = answerer(box, ask, at) if answerer else ask_wire.Answer(box, ask.id, why=f"nobody here answers {ask.verb}")
+        return [(topics.of_box(self.tenant, box, "answer"), ask_wire.answer_encoded(answer, self._kid, self._sign))]
 
 
 class Collector:

@@ -79,12 +79,12 @@ def listing(folder):
 def test_a_well_box_has_nothing_wrong_and_is_not_touched(box):
     before = listing(box.folder)
     status, said, last = found(box)
-    assert status == 0 and set(said) == {"daemon_down", "seal_same_card", "thief"}
-    assert last == {"checks": 1 + len(doctor.CHECKS), "wrong": 0, "to_know": 3}
+    assert status == 0 and set(said) == {"daemon_down", "not_enrolled", "seal_same_card", "thief"}
+    assert last == {"checks": 1 + len(doctor.CHECKS), "wrong": 0, "to_know": 4}
     assert "1900000001" in said["thief"]["sentence"] and "back to their payers" in said["thief"]["sentence"]
     assert listing(box.folder) == before
     status, out, _ = command("doctor", "--config", str(box.toml))
-    assert status == 0 and out.splitlines()[-1] == "16 checks: nothing wrong, 3 to know"
+    assert status == 0 and out.splitlines()[-1] == "17 checks: nothing wrong, 4 to know"
 
 
 def put(text, *, at):
