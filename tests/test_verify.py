@@ -1,31 +1,21 @@
-"""The verifier: one planted chain per error, and an independent library that agrees on every signature."""
+"""The verifier: its walk, its command, and an independent library that agrees on every signature.  Each error: test_chains.py."""
 
 import base64
 import io
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import jwt
-import msgspec
 import pytest
 
 from device.drivers.signer_file import FileSigner
 from device.store_forward import verify as verifier
 from device.store_forward.es256 import public_verifier
-from device.store_forward.token import (
-    EMPTY_DIGEST,
-    Payload,
-    Sum,
-    b64,
-    digest,
-    encode_payload,
-    parse,
-    seal,
-)
-from device.store_forward.verify import DEFECTS, main, verify
-
-JID, JID2 = b64(bytes(16)), b64(bytes(15) + b"\1")
+from device.store_forward.token import EMPTY_DIGEST, digest, parse, seal
+from device.store_forward.verify import RECENT_MAX, main, verify
+from tests.chains import JID, JID2, Made, sound
 
 
 @pytest.fixture(scope="module")
@@ -34,98 +24,14 @@ def signers(tmp_path_factory):
     return FileSigner(folder / "one"), FileSigner(folder / "two")
 
 
-def sale(amount_fen=500, lines=None, tenders=None) -> dict:
-    return {"order_no": "A", "amount_fen": amount_fen, "cashier": "01", "lines": lines or [{"amount_fen": amount_fen}],
-            "tenders": tenders or [{"method": "cash", "amount_fen": amount_fen}]}
-
-
-class Made:
-    """A chain in the making; add() appends a sound record, whose fields `given` may spoil."""
-
-    def __init__(self, signer) -> None:
-        self.signer, self.tokens, self.sum, self.seq, self.prev = signer, [], Sum(), 0, EMPTY_DIGEST
-
-    def add(self, kind="boot", body=None, spoil=None, signer=None, **given) -> "Made":
-        body = body if body is not None else {}
-        amount = body.get("amount_fen", 0) if kind in ("sale", "refund") else 0
-        amount = amount if isinstance(amount, int) else 0
-        self.sum = Sum(self.sum.sales_fen + amount * (kind == "sale"), self.sum.refunds_fen + amount * (kind == "refund"),
-                       self.sum.count + (kind in ("sale", "refund")))
-        self.seq += 1
-        fields = {"v": 1, "box": "box-1", "jid": JID, "seq": self.seq, "prev": self.prev, "at": "2026-03-01T08:00:00+08:00",
-                  "clk": "ntp", "boot": f"b-{given.get('jid', JID)}", "mono_ms": 1000 * self.seq, "kind": kind, "sum": self.sum,
-                  "body": msgspec.Raw(json.dumps(body).encode()), **given}
-        payload = encode_payload(Payload(**fields))
-        token = (signer or self.signer).sign(spoil(payload) if spoil else payload)
-        self.seq, self.prev = fields["seq"], digest(token)
-        self.tokens.append(token)
-        return self
-
-
-def sound(signer) -> Made:
-    return Made(signer).add().add("sale", sale()).add("refund", {"amount_fen": 200}).add("drawer")
-
-
 def names(lines, signer, start=None) -> list[str]:
     return [d.name for d in verify(lines, {signer.kid: public_verifier(signer.jwk)}, start)]
-
-
-def swapped(payload: bytes) -> bytes:
-    tree = json.loads(payload)
-    return json.dumps({"box": tree.pop("box"), **tree}).encode()
 
 
 def bad_signature(one, two) -> list[str]:
     tokens = sound(one).tokens
     last = parse(tokens[-1])
     return [*tokens[:-1], seal(last.signing_input, bytes(64))]
-
-
-def forked(one, two) -> list[str]:
-    made = sound(one)
-    return [*made.tokens, sound(one).tokens[0] and Made(one).add("clock", boot="b9").tokens[0]]
-
-
-def other_header(one, two) -> list[str]:
-    head = b64(json.dumps({"alg": "none", "kid": one.kid, "typ": "till+jws"}, separators=(",", ":")).encode())
-    tokens = sound(one).tokens
-    return [*tokens[:-1], ".".join([head, *tokens[-1].split(".")[1:]])]
-
-
-PLANTED = {
-    "TOO_LONG": lambda one, two: [*sound(one).tokens, "A" * 17_000],
-    "NOT_A_TOKEN": lambda one, two: [*sound(one).tokens, "what is this"],
-    "BAD_HEADER": other_header,
-    "BAD_PAYLOAD": lambda one, two: sound(one).add(clk="sundial").tokens,
-    "KEY_TWICE": lambda one, two: sound(one).add(spoil=lambda p: p.replace(b'"body":{', b'"body":{"a":1,"a":2')).tokens,
-    "KEY_ORDER": lambda one, two: sound(one).add(spoil=swapped).tokens,
-    "AMOUNT_NOT_INTEGER": lambda one, two: sound(one).add("void", {"amount_fen": 1.0}).tokens,
-    "UNKNOWN_KEY": lambda one, two: sound(one).add(signer=two).tokens,
-    "BAD_SIGNATURE": bad_signature,
-    "BAD_KEY": lambda one, two: sound(one).add("key", {"jwk": {**two.jwk, "d": "AA"}}).tokens,
-    "BOX_CHANGED": lambda one, two: sound(one).add(box="box-2").tokens,
-    "JID_CHANGED_WITHOUT_AFTER": lambda one, two: sound(one).tokens + Made(one).add(jid=JID2).tokens,
-    "AFTER_NAMES_ANOTHER_HEAD": lambda one, two: sound(one).tokens + Made(one).add(jid=JID2, body={"after": EMPTY_DIGEST}).tokens,
-    "SEQ_GAP": lambda one, two: [t for i, t in enumerate(sound(one).tokens) if i != 1],
-    "SEQ_REPEATED": lambda one, two: [*sound(one).tokens, sound(one).tokens[1]],
-    "FORK": forked,
-    "LINK_BROKEN": lambda one, two: sound(one).add(prev=EMPTY_DIGEST).tokens,
-    "SUM_WRONG": lambda one, two: sound(one).add(sum=Sum(501, 200, 2)).tokens,
-    "TIME_BACKWARDS_IN_BOOT": lambda one, two: sound(one).add(mono_ms=3999).tokens,
-    "BAD_BODY": lambda one, two: sound(one).add("sale", {"amount_fen": 5}).tokens,
-    "LINES_DO_NOT_ADD_UP": lambda one, two: sound(one).add("sale", sale(500, lines=[{"amount_fen": 499}])).tokens,
-    "TENDERS_DO_NOT_ADD_UP": lambda one, two: sound(one).add("sale", sale(500, tenders=[{"amount_fen": 501}])).tokens,
-    "NO_RECORDS": lambda one, two: [],
-}
-
-
-def test_every_error_has_its_planted_chain():
-    assert set(PLANTED) == set(DEFECTS)
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_error_is_found_alone(name, signers):
-    assert names(PLANTED[name](*signers), signers[0]) == [name]
 
 
 def test_a_whole_chain_has_no_defect_and_can_be_taken_up_in_the_middle(signers):
@@ -157,6 +63,21 @@ def test_a_defect_does_not_stop_the_run_nor_breed_others(signers):
     lines = sound(one).add("sale", {"amount_fen": 5}).add().add(mono_ms=1).add().tokens
     found = [(d.name, d.line) for d in verify(lines, {one.kid: public_verifier(one.jwk)})]
     assert found == [("BAD_BODY", 5), ("TIME_BACKWARDS_IN_BOOT", 7)]
+
+
+def test_memory_does_not_grow_with_the_chain(signers):
+    one, _ = signers
+    made, chain = Made(one), verifier.Chain({one.kid: public_verifier(one.jwk)})
+    tracemalloc.start()
+    held, fed = [], 0
+    for _ in range(2):
+        for _ in range(RECENT_MAX + 50):
+            token = made.add().tokens.pop()
+            assert chain.feed(token) == []
+            fed += len(token)
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < fed / 10
 
 
 def test_a_late_record_may_be_older_within_its_boot(signers):
