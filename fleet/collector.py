@@ -11,24 +11,36 @@ import queue
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from device.mqtt import ask_wire, topics, wire
+from fleet import checking
 from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.keys import SigningKey
-from fleet.store_sqlite import Outcome, Store, Unreadable
+from fleet.store import Outcome, Store, Unreadable
 
 log = logging.getLogger("tillfleet.collect")
 
 RECEIVE_MAX = 64                         # batches that the broker may have handed over and we have not confirmed
 TOGETHER_MAX = 32                        # messages that share one commit
 UNREADABLE_HOLD_MS = 60_000
+ASK_CHECK_MAX = 1_000                    # records checked while a question waits: a tenth of a second
+IDLE_S = 5.0
+AWAY_PAUSE_MAX_S = 2.0                   # between two tries at a database that is away
 CONNECT_BITS = 20                        # connections of one start
 
 Message = tuple[str, bytes]              # topic, payload
 Taker = Callable[[str, bytes, str], list[Message]]   # box, payload, at (RFC 3339) -> replies
+
+
+class _Opened(NamedTuple):
+    box: str
+    name: str
+    payload: bytes
+    batch: wire.Batch | wire.WireError | None        # of `up` alone
+    journals: list[tuple[str, str]]
 
 
 class Clerk:
@@ -43,7 +55,7 @@ class Clerk:
                  wall: Callable[[], str]) -> None:
         self.store, self.tenant = store, topics.tenant_checked(tenant)
         self.takers: dict[str, list[Taker]] = {}
-        self.answers: dict[str, Callable[[str, ask_wire.Ask, str], ask_wire.Answer]] = {"sale_by_order": store.leases.answer}
+        self.answers: dict[str, Callable[[str, ask_wire.Ask, str], ask_wire.Answer]] = {"sale_by_order": self._sale}
         self._kid, self._sign, self._wall = kid, sign, wall
         for name, taker in {"hello": self._hello, "open": self._open, "ask": self._ask}.items():
             self.register(name, taker)
@@ -65,25 +77,61 @@ class Clerk:
         somebody cannot take is put aside and logged, and the others go on.
         """
         at = self._wall()
+        self.store.ready_for(at)
+        try:
+            return self._together(messages, at)
+        except DatabaseRefused as why:
+            if len(messages) > 1:                    # one of them is what the database will not have: find out which
+                return [reply for one in messages for reply in self.handle([one])]
+            return self._refused(messages[0], f"the database refuses it: {why}", at)
+
+    def _together(self, messages: list[Message], at: str) -> list[Message]:
         batches: dict[tuple[str, str], Outcome] = {}
         replies: list[Message] = []
+        opened = [one for one in map(self._opened, messages) if one is not None]
         with self.store.transaction():
-            for topic, payload in messages:
-                try:
-                    tenant, box, name = topics.box_parsed(topic)
-                except topics.TopicError as why:
-                    log.warning("%s", why)
-                    continue
-                if tenant != self.tenant:
-                    log.warning("%s is of another tenant", topic)
-                elif name == "up":
-                    replies += self._up(box, payload, at, batches)
+            self.store.lock(journal for one in opened for journal in one.journals)
+            for one in opened:
+                if one.name == "up":
+                    replies += self._up(one, at, batches)
                 else:
-                    for taker in self.takers.get(name, ()):
-                        replies += self._taken(taker, name, box, payload, at)
+                    for taker in self.takers.get(one.name, ()):
+                        replies += self._taken(taker, one.name, one.box, one.payload, at)
         acks = [self._ack(wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at))
                 for (box, jid), o in batches.items()]
         return replies + acks
+
+    def _opened(self, message: Message) -> _Opened | None:
+        """What can be said of a message before the database is asked: whose it is, and which journals' rows it needs."""
+        topic, payload = message
+        try:
+            tenant, box, name = topics.box_parsed(topic)
+        except topics.TopicError as why:
+            log.warning("%s", why)
+            return None
+        if tenant != self.tenant:
+            log.warning("%s is of another tenant", topic)
+            return None
+        try:
+            if name == "up":
+                batch = wire.batch_decoded(payload)
+                return _Opened(box, name, payload, batch, [(box, batch.jid)])
+            if name == "hello":
+                return _Opened(box, name, payload, None, [(box, one.jid) for one in wire.hello_decoded(payload).journals])
+        except wire.WireError as why:
+            return _Opened(box, name, payload, why if name == "up" else None, [])
+        return _Opened(box, name, payload, None, [])
+
+    def _refused(self, message: Message, sentence: str, at: str) -> list[Message]:
+        one = self._opened(message)
+        if one is None:
+            return []
+        with self.store.transaction():
+            if one.name == "up":
+                jid = one.batch.jid if isinstance(one.batch, wire.Batch) else ""
+                return self._unreadable(one.box, jid, "NOT_KEPT", sentence, one.payload, at)
+            self.store.quarantine(one.box, "NOT_KEPT", f"{one.name}: {sentence}", one.payload, at)
+            return []
 
     def _taken(self, taker: Taker, name: str, box: str, payload: bytes, at: str) -> list[Message]:
         try:
@@ -102,16 +150,16 @@ class Clerk:
     def _ack(self, ack: wire.Ack) -> Message:
         return topics.ack(self.tenant, ack.box), wire.ack_encoded(ack, self._kid, self._sign)
 
-    def _up(self, box: str, payload: bytes, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
-        jid = ""
+    def _up(self, one: _Opened, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
+        box, jid = one.box, ""
         try:
-            batch = wire.batch_decoded(payload)
-            jid = batch.jid
-            outcome = self.store.take(box, batch, at)
+            if isinstance(one.batch, wire.WireError):
+                raise one.batch
+            assert one.batch is not None
+            jid = one.batch.jid
+            outcome = self.store.take(box, one.batch, at)
         except (wire.WireError, Unreadable) as why:
-            return self._unreadable(box, jid, why.name, why.sentence, payload, at)
-        except DatabaseRefused as why:
-            return self._unreadable(box, jid, "NOT_KEPT", f"the database refuses the batch: {why}", payload, at)
+            return self._unreadable(box, jid, why.name, why.sentence, one.payload, at)
         before = batches.get((box, jid))
         if outcome.verdict == "fork":
             log.error("box %s: fork of journal %s: %s", box, jid, outcome.why)
@@ -140,6 +188,7 @@ class Clerk:
             elif not same:
                 ack = msgspec.structs.replace(ack, verdict="fork",
                                               why=f"record {upto} is committed with another content than the box has")
+            self.store.said_end(box, journal.jid, last, journal.head, at)
             replies.append(self._ack(ack))
         return replies
 
@@ -157,16 +206,22 @@ class Clerk:
         answer = answerer(box, ask, at) if answerer else ask_wire.Answer(box, ask.id, why=f"nobody here answers {ask.verb}")
         return [(topics.of_box(self.tenant, box, "answer"), ask_wire.answer_encoded(answer, self._kid, self._sign))]
 
+    def _sale(self, box: str, ask: ask_wire.Ask, at: str) -> ask_wire.Answer:
+        checking.catch_up(self.store, at, ASK_CHECK_MAX)     # a sale of this minute may not be checked yet, and would not count
+        return self.store.leases.answer(box, ask, at)
+
 
 class Collector:
     """A clerk on the line.  `id` names its retained state; boxes send while some collector's state is `up`.
 
     Whoever else answers boxes registers with `clerk` before `start()`, which returns at once, broker there or not; `ended` is
-    set when it gave up, and then `failure` says why.
+    set when it gave up, and then `failure` says why.  `checker`, a store of its own on the same database, is where every single
+    signature is checked in the background.  While PostgreSQL is away the collector says `down`, takes nothing more, keeps what it
+    was handed, confirms none of it, and comes back by itself.  A failing SQLite file ends it: nobody knows what the kernel kept.
     """
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: SigningKey, *, id: str = "c1",
-                 wall: Callable[[], str] | None = None, retry_max_s: int = 30) -> None:
+                 wall: Callable[[], str] | None = None, retry_max_s: int = 30, checker: Store | None = None) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self._wall = wall or _wall
@@ -176,7 +231,11 @@ class Collector:
         self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
         self._connect = int(datetime.now(UTC).timestamp()) << CONNECT_BITS
         self._client = self._made()
+        self._stopping = threading.Event()
+        self._away = False                                   # the database is; nothing is subscribed to meanwhile
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
+        self._checker = checking.Checker(checker, self._wall, lambda: not self._came.empty()) if checker else None
+        self._check_thread = threading.Thread(target=self._check, name="checker", daemon=True)
 
     def start(self) -> None:
         from paho.mqtt.packettypes import PacketTypes
@@ -187,11 +246,16 @@ class Collector:
         properties.ReceiveMaximum = RECEIVE_MAX
         properties.MaximumPacketSize = wire.PACKET_MAX_BYTES + 1024
         self._worker.start()
+        if self._checker is not None:
+            self._check_thread.start()
         self._client.connect_async(self._host, self._port, keepalive=30, clean_start=True, properties=properties)
         self._client.loop_start()
 
     def stop(self) -> None:
         """Say goodbye, finish what was taken, end both threads.  Harmless when it already ended."""
+        self._stopping.set()
+        if self._checker is not None:
+            self._checker.ended.set()
         if self._client.is_connected():
             told = self._client.publish(self._topic, self._state("down"), qos=1, retain=True)
             try:
@@ -203,6 +267,8 @@ class Collector:
         self._came.put(None)
         if self._worker.ident is not None:
             self._worker.join()
+        if self._check_thread.ident is not None:
+            self._check_thread.join()
         self.ended.set()
 
     @property
@@ -214,7 +280,6 @@ class Collector:
 
     def _made(self) -> Any:
         from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
-        from paho.mqtt.subscribeoptions import SubscribeOptions
 
         # Confirmed by hand, after the commit: until then the broker's own limit holds further messages back.
         client = Client(CallbackAPIVersion.VERSION2, client_id=f"{self._tenant}/_collector/{self._id}",
@@ -230,8 +295,10 @@ class Collector:
             if code.is_failure:
                 log.warning("the broker refused the connection: %s", code)
                 return
-            c.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1))
-                         for name in self.clerk.names])
+            if self._away:
+                c.publish(self._topic, self._state("down"), qos=1, retain=True)
+            else:
+                self._subscribe()
 
         def subscribed(c: Any, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
             refused = [str(one) for one in codes if one.is_failure]
@@ -262,7 +329,14 @@ class Collector:
             self.ended.set()
 
     def _serve(self) -> None:
-        while (first := self._came.get()) is not None:
+        while True:
+            try:
+                first = self._came.get(timeout=IDLE_S)
+            except queue.Empty:
+                self._committed([])                          # nobody speaks: is the database still there?
+                continue
+            if first is None:
+                return
             together = [first]
             while len(together) < TOGETHER_MAX:
                 try:
@@ -273,12 +347,63 @@ class Collector:
                     self._came.put(None)
                     break
                 together.append(more)
-            replies = self.clerk.handle([(topic, payload) for *_, topic, payload in together])
+            replies = self._committed([(topic, payload) for *_, topic, payload in together])
             for topic, payload in replies:
                 self._client.publish(topic, payload, qos=1)
             for connect, mid, qos, *_ in together:
                 if connect == self._connect:                 # numbers start afresh with each connection
                     self._client.ack(mid, qos)
+
+    def _committed(self, messages: list[Message]) -> list[Message]:
+        """The replies, when all is committed; waits while PostgreSQL is away.  Raises DatabaseFailed when waiting is of no use."""
+        store, pause_s = self.clerk.store, 0.0
+        while True:
+            try:
+                replies = self.clerk.handle(messages)
+            except DatabaseFailed as why:
+                if store.database.kind != "postgresql":
+                    raise
+                if pause_s:
+                    self._gone(why)
+                while True:                                  # at once the first time: a deadlock is gone then
+                    if self._stopping.wait(pause_s):
+                        raise
+                    pause_s = min(AWAY_PAUSE_MAX_S, pause_s * 2 or 0.1)
+                    try:
+                        store.again()
+                        break
+                    except DatabaseFailed as still:
+                        self._gone(still)
+            else:
+                self._back()
+                return replies
+
+    def _gone(self, why: Exception) -> None:
+        if self._away:
+            return
+        self._away = True
+        log.error("the database is away, nothing more is taken: %s", why)
+        self._client.publish(self._topic, self._state("down"), qos=1, retain=True)
+        self._client.unsubscribe([topics.shared(self._tenant, name) for name in self.clerk.names])
+
+    def _back(self) -> None:
+        if self._away:
+            self._away = False
+            log.warning("the database is there again")
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        self._client.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1)) for name in self.clerk.names])
+
+    def _check(self) -> None:
+        """The background's own thread and database connection."""
+        assert self._checker is not None
+        try:
+            self._checker.run_on()
+        except DatabaseFailed as why:
+            log.critical("nothing is checked any more: %s", why)
 
 
 def _wall() -> str:

@@ -54,6 +54,9 @@ class Database:
         """Run the statements of `schema`, which are parted by semicolons and written in SQLite's words."""
         raise NotImplementedError
 
+    def locked_for_making(self) -> None:
+        """Inside a transaction: nobody else makes tables until its end."""
+
     def again(self) -> None:
         """A fresh connection to the same place; the old one is dropped, whatever it was in the middle of."""
         raise NotImplementedError
@@ -94,11 +97,16 @@ class Database:
         self.execute("RELEASE SAVEPOINT part")
 
 
-def opened(where: Path | str, *, only_reads: bool = False) -> Database:
+def opened(where: Path | str) -> Database:
     """The database at `where`.  DatabaseFailed when it cannot be reached."""
-    if str(where).startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(str(where), only_reads=only_reads)
+    if not is_file(where):
+        return PostgresDatabase(str(where))
     return SqliteDatabase(where)
+
+
+def is_file(where: Path | str) -> bool:
+    """Whether `where` names a file and not a server."""
+    return not str(where).startswith(("postgresql://", "postgres://"))
 
 
 class SqliteDatabase(Database):
@@ -158,8 +166,8 @@ class PostgresDatabase(Database):
 
     kind = "postgresql"
 
-    def __init__(self, where: str, *, only_reads: bool = False) -> None:
-        self._where, self._only_reads = where, only_reads
+    def __init__(self, where: str) -> None:
+        self._where = where
         self._sql: dict[str, str] = {}
         self._db = self._connected()
 
@@ -167,12 +175,13 @@ class PostgresDatabase(Database):
         import psycopg
         with _postgres_errors():
             db = psycopg.connect(self._where, autocommit=True, connect_timeout=10, application_name="tillfleet")
+            # Whoever holds a lock and has gone silent must not hold it for ever.
+            db.execute("SET idle_in_transaction_session_timeout = '60s'")
+            db.execute("SET lock_timeout = '30s'")
             # A committed record is on disk before anybody is told, whatever the server's file says.
             db.execute("SET synchronous_commit = on")
             db.execute("SET timezone = 'UTC'")
             db.execute("SET client_min_messages = warning")
-            if self._only_reads:
-                db.execute("SET default_transaction_read_only = on")
         return db
 
     @property
@@ -197,10 +206,18 @@ class PostgresDatabase(Database):
             cursor.executemany(self._said(sql), list(rows))
 
     def made(self, schema: str) -> None:
+        if not self.inside:
+            with self.transaction():
+                self.made(schema)
+            return
+        self.locked_for_making()
         for pattern, word in _WORDS:
             schema = pattern.sub(word, schema)
         for statement in filter(str.strip, schema.split(";")):
             self.execute(statement)
+
+    def locked_for_making(self) -> None:
+        self.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
 
     def again(self) -> None:
         self.close()

@@ -11,7 +11,7 @@ import datetime
 import logging
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -34,63 +34,78 @@ CREATE INDEX IF NOT EXISTS lease_paid ON lease (paid_no);
 """
 
 
+# Numbers become keys of tables: short, and nothing in them that a database will not have in a text.
+Number = Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[^\x00]*\Z")]
+Fen = Annotated[int, msgspec.Meta(ge=-2**53, le=2**53)]
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+
+
 class _Tender(msgspec.Struct):
     method: str
-    amount_fen: int
-    order_no: str = ""
+    amount_fen: Fen
+    order_no: Number = ""
 
 
 class _Sale(msgspec.Struct):
-    order_no: str
+    order_no: Number
     tenders: list[_Tender]
 
 
 class _Refund(msgspec.Struct):
-    order_no: str
-    refund_no: str
-    amount_fen: int
+    order_no: Number
+    refund_no: Number
+    amount_fen: Fen
     method: str
-    paid_no: str = ""
-    lease: str = ""
+    paid_no: Number = ""
+    lease: Number = ""
 
 
 class _Part(msgspec.Struct):
-    paid_no: str
-    refund_no: str
-    amount_fen: int
+    paid_no: Number
+    refund_no: Number
+    amount_fen: Fen
 
 
 class _Lease(msgspec.Struct):
-    lease: str
-    order_no: str
+    lease: Number
+    order_no: Number
     begun: list[_Part] = []
     failed: list[_Part] = []
 
 
 class Leases:
-    """The tables of `db`; every method runs inside the caller's transaction."""
+    """The tables of `db`; every method runs inside the caller's transaction.  `token(box, jid, seq)` gives a committed record."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, db: Database, token: Callable[[str, str, int], str | None]) -> None:
+        self._db, self._token = db, token
 
-    def note(self, record: Payload) -> None:
-        """Take in what a committed record of a sale, a refund or a lease says; one that cannot be read is logged."""
-        takers: dict[str, tuple[Callable[[Payload, Any], None], type[msgspec.Struct]]] = {
-            "sale": (self._sold, _Sale), "refund": (self._refunded, _Refund), "lease": (self._told, _Lease)}
-        if record.kind not in takers:
-            return
-        take, shape = takers[record.kind]
-        try:
-            body = msgspec.json.decode(record.body, type=shape)
-        except msgspec.DecodeError as why:
-            log.error("box %s: record %d says nothing usable of a %s: %s", record.box, record.seq, record.kind, why)
-            return
-        take(record, body)
+    def note(self, records: list[Payload]) -> None:
+        """Take in what checked records say of sales, refunds and leases; one that cannot be read is logged.  Twice is as once."""
+        numbers: list[tuple[str, str, str, str, int]] = []
+        for record in records:
+            if record.kind == "sale":
+                sale = _read(record, _Sale)
+                if sale is not None:
+                    numbers += [(number, sale.order_no, record.box, record.jid, record.seq) for number in
+                                dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)])]
+        if numbers:
+            self._db.executemany("INSERT INTO sale VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING", numbers)
+        for record in records:
+            if record.kind == "refund" and (refund := _read(record, _Refund)) is not None:
+                self._refunded(record, refund)
+            elif record.kind == "lease" and (lease := _read(record, _Lease)) is not None:
+                self._told(record, lease)
 
-    def _sold(self, record: Payload, sale: _Sale) -> None:
-        for number in dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)]):
-            self._db.execute("INSERT INTO sale VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING",
-                             (number, sale.order_no, record.box, record.jid, record.seq))
+    def reserve(self, record: Payload) -> None:
+        """Take in at once what makes less of a paid order, before the record's own signature is checked: never too much is leased.
+
+        Whatever would make more of it, an ended lease or a refund that failed, waits for `note`.
+        """
+        if record.kind == "refund" and (refund := _read(record, _Refund)) is not None:
+            self._refunded(record, refund)
+        elif record.kind == "lease" and (lease := _read(record, _Lease)) is not None:
+            for part in lease.begun:
+                self._give(record.box, lease.order_no, lease.lease, part)
 
     def _refunded(self, record: Payload, refund: _Refund) -> None:
         paid_no = refund.paid_no or self._paid_by(refund)
@@ -122,13 +137,13 @@ class Leases:
         return next(iter(room or [t.order_no for t in tenders]), "")
 
     def _sale(self, number: str) -> tuple[Payload, _Sale] | None:
-        """The committed record of the sale that `number` belongs to, its own or one of its orders'."""
-        row = self._db.execute(
-            "SELECT r.token FROM sale s JOIN record r USING (box, jid, seq) JOIN guard g USING (box, jid) "
-            "WHERE s.number = ? AND s.seq <= g.upto", (number,)).fetchone()
-        if row is None:
+        """The checked record of the sale that `number` belongs to, its own or one of its orders'."""
+        row = self._db.execute("SELECT s.box, s.jid, s.seq FROM sale s JOIN guard g ON g.box = s.box AND g.jid = s.jid "
+                               "WHERE s.number = ? AND s.seq <= g.checked", (number,)).fetchone()
+        token = self._token(*row) if row else None
+        if token is None:
             return None
-        payload = parse(row[0]).payload
+        payload = parse(token).payload
         return payload, msgspec.json.decode(payload.body, type=_Sale)
 
     def _left(self, tender: _Tender) -> int:
@@ -176,6 +191,14 @@ class Leases:
         """(lease, box, sale_no, fen, until) of every lease that its box has not ended, the oldest first."""
         return self._db.execute("SELECT lease, box, sale_no, CAST(sum(fen) AS BIGINT), until FROM lease WHERE ended = 0 "
                                 "GROUP BY lease, box, sale_no, until ORDER BY until, lease").fetchall()
+
+
+def _read(record: Payload, shape: type[_Shape]) -> _Shape | None:
+    try:
+        return msgspec.json.decode(record.body, type=shape)
+    except msgspec.DecodeError as why:
+        log.error("box %s: record %d says nothing usable of a %s: %s", record.box, record.seq, record.kind, why)
+        return None
 
 
 def _leasable(tender: _Tender) -> bool:

@@ -16,7 +16,7 @@ from device.identity import loaded
 from device.mqtt.enrol_wire import Keys
 from fleet.database import opened
 from fleet.enrol import SCHEMA, Desk
-from fleet.store_sqlite import Store
+from fleet.store import Store
 from tests.record_chain import Key
 
 NOW = datetime.datetime(2026, 7, 14, 9, 26, 53, tzinfo=datetime.timezone(datetime.timedelta(hours=8)))

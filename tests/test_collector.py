@@ -1,6 +1,7 @@
 """What the collector commits: every link and signature checked, nothing twice, nothing over another, no answer too early."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,23 @@ from device.mqtt.wire import Ack, Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, digest
 from fleet.__main__ import main
+from fleet.checking import check_all
 from fleet.collector import Clerk
 from fleet.keys import SigningKey
-from fleet.store_sqlite import AHEAD_MAX, QUARANTINE_MAX, Store, defects, records, sums
+from fleet.proof import defects
+from fleet.store import AHEAD_MAX, QUARANTINE_MAX, Store, records, sums
 from tests.record_chain import Chain, Key
 
 KEY, ACK_KEY = Key(), Key()
+Place = Callable[[], str]
 AT = "2026-07-14T09:26:53+08:00"
 
 
 class Desk:
     """A clerk over a store, spoken to in batches, answering in acks."""
 
-    def __init__(self, path: Path | str = ":memory:", keys: list | None = None) -> None:
-        self.store = Store(path, [KEY.jwk] if keys is None else keys)
+    def __init__(self, where: Path | str, keys: list | None = None) -> None:
+        self.store = Store(where, [KEY.jwk] if keys is None else keys)
         self.clerk = Clerk(self.store, "shop", ACK_KEY.kid, ACK_KEY.sign, lambda: AT)
 
     def up(self, *batches: Batch | bytes, box: str = "box-1") -> Ack:
@@ -39,33 +43,35 @@ def _whole(desk: Desk, chain: Chain) -> bool:
     return records(desk.store)["tokens"] == chain.tokens and not defects(desk.store)
 
 
-def test_batches_in_order_are_committed_and_summed() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(60)
+def test_batches_in_order_are_committed_and_summed(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(60)
     chain.add("refund", {"order_no": "N1", "amount_fen": 30})
     ack = desk.up(chain.batch(1, 50))
     assert (ack.upto, ack.head, ack.verdict, ack.want, ack.at) == (50, digest(chain.tokens[49]), "ok", (), AT)
     assert desk.up(chain.batch(51, 61)).upto == 61
     assert _whole(desk, chain)
+    assert sums(desk.store)["count"] == 0, "counted before every signature was checked"
+    check_all(desk.store, AT)
     assert sums(desk.store) == {"sales_fen": 6000, "refunds_fen": 30, "count": 61}
     assert records(desk.store)["keys"][0]["kid"] == KEY.kid
 
 
-def test_a_repeat_changes_nothing_and_is_acknowledged() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(10)
+def test_a_repeat_changes_nothing_and_is_acknowledged(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(10)
     first = desk.up(chain.batch(1, 10))
     assert desk.up(chain.batch(1, 10)) == first
     assert desk.up(chain.batch(3, 7)) == first
     assert _whole(desk, chain) and desk.store.alarms() == []
 
 
-def test_many_batches_share_one_commit_and_one_answer() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(9)
+def test_many_batches_share_one_commit_and_one_answer(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(9)
     answers = desk.say(*[("up", wire.batch_encoded(chain.batch(n, n))) for n in range(1, 10)])
     assert [a.upto for a in answers] == [9]
 
 
-def test_a_gap_is_wanted_and_what_came_above_it_is_kept() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(40)
+def test_a_gap_is_wanted_and_what_came_above_it_is_kept(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(40)
     desk.up(chain.batch(1, 10))
     ack = desk.up(chain.batch(21, 30))
     assert (ack.upto, ack.want, ack.verdict) == (10, ((11, 20),), "ok")
@@ -76,17 +82,17 @@ def test_a_gap_is_wanted_and_what_came_above_it_is_kept() -> None:
     assert _whole(desk, chain)
 
 
-def test_too_far_above_a_gap_nothing_is_kept() -> None:
-    desk, chain = Desk(), Chain(KEY)
+def test_too_far_above_a_gap_nothing_is_kept(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY)
     chain.tokens = ["x"] * (AHEAD_MAX + 1)
     chain.add()
     ack = desk.up(chain.batch(AHEAD_MAX + 2, AHEAD_MAX + 2))
     assert (ack.upto, ack.want) == (0, ((1, AHEAD_MAX),))
-    assert desk.store._token("box-1", chain.jid, AHEAD_MAX + 2) is None
+    assert desk.store.token("box-1", chain.jid, AHEAD_MAX + 2) is None
 
 
-def test_another_content_under_a_known_number_is_a_fork_and_never_an_overwrite() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(10)
+def test_another_content_under_a_known_number_is_a_fork_and_never_an_overwrite(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(10)
     clone = Chain(KEY)
     clone.tokens, clone.sum = chain.tokens[:5], {"sales_fen": 500, "refunds_fen": 0, "count": 5}
     clone.add(body={"order_no": "CLONE", "amount_fen": 999})
@@ -101,8 +107,8 @@ def test_another_content_under_a_known_number_is_a_fork_and_never_an_overwrite()
     assert [d[3] for d in defects(desk.store)] == ["FORK"]
 
 
-def test_a_branch_that_goes_on_from_another_head_is_a_fork() -> None:
-    desk, chain, clone = Desk(), Chain(KEY).grow(5), Chain(KEY)
+def test_a_branch_that_goes_on_from_another_head_is_a_fork(place: Place) -> None:
+    desk, chain, clone = Desk(place()), Chain(KEY).grow(5), Chain(KEY)
     clone.add(body={"order_no": "CLONE", "amount_fen": 1})
     clone.grow(6)
     desk.up(chain.batch(1, 5))
@@ -110,8 +116,8 @@ def test_a_branch_that_goes_on_from_another_head_is_a_fork() -> None:
     assert (ack.verdict, ack.upto) == ("fork", 5) and records(desk.store)["tokens"] == chain.tokens
 
 
-def test_a_branch_kept_above_a_gap_is_found_when_the_gap_closes() -> None:
-    desk, chain, clone = Desk(), Chain(KEY).grow(7), Chain(KEY)
+def test_a_branch_kept_above_a_gap_is_found_when_the_gap_closes(place: Place) -> None:
+    desk, chain, clone = Desk(place()), Chain(KEY).grow(7), Chain(KEY)
     clone.add(body={"order_no": "CLONE", "amount_fen": 1})
     clone.grow(6)
     assert desk.up(clone.batch(6, 7)).verdict == "ok"
@@ -119,15 +125,15 @@ def test_a_branch_kept_above_a_gap_is_found_when_the_gap_closes() -> None:
     assert (ack.verdict, ack.upto) == ("fork", 5)
 
 
-def test_a_fork_is_not_washed_away_by_the_next_batch_of_the_same_commit() -> None:
-    desk, chain, clone = Desk(), Chain(KEY).grow(3), Chain(KEY)
+def test_a_fork_is_not_washed_away_by_the_next_batch_of_the_same_commit(place: Place) -> None:
+    desk, chain, clone = Desk(place()), Chain(KEY).grow(3), Chain(KEY)
     clone.add(body={"order_no": "CLONE", "amount_fen": 1})
     ack = desk.up(chain.batch(1, 2), clone.batch(1, 1), chain.batch(3, 3))
     assert (ack.verdict, ack.upto) == ("fork", 3) and ack.why
 
 
-def test_the_same_record_under_another_valid_signature_is_the_same_record() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(4)
+def test_the_same_record_under_another_valid_signature_is_the_same_record(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(4)
     desk.up(chain.batch(1, 4))
     chain.tokens[3] = chain.signed_again(4)                  # the box lost its own copy and signed again
     ack = desk.up(chain.batch(4, 4))
@@ -153,10 +159,10 @@ def _unreadables() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(_unreadables()))
-def test_an_unreadable_batch_is_put_aside_whole_and_stops_nothing(name: str) -> None:
-    desk, chain, raw = Desk(), Chain(KEY).grow(4), _unreadables()[name]
+def test_an_unreadable_batch_is_put_aside_whole_and_stops_nothing(place: Place, name: str) -> None:
+    desk, chain, raw = Desk(place()), Chain(KEY).grow(4), _unreadables()[name]
     desk.up(chain.batch(1, 1))
-    ack = desk.up(raw) if name != "BAD_SIGNATURE" else Desk().up(raw)
+    ack = desk.up(raw) if name != "BAD_SIGNATURE" else Desk(place()).up(raw)
     assert ack.verdict == "unreadable" and ack.why.startswith(name) and 0 < ack.hold_ms <= 600_000
     if name != "BAD_SIGNATURE":
         assert desk.store.quarantined()[0][:2] == ("box-1", name)
@@ -164,8 +170,8 @@ def test_an_unreadable_batch_is_put_aside_whole_and_stops_nothing(name: str) -> 
     assert _whole(desk, chain)
 
 
-def test_a_bad_signature_late_in_a_batch_keeps_none_of_it() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(3)
+def test_a_bad_signature_late_in_a_batch_keeps_none_of_it(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(3)
     last = chain.tokens[2].rpartition(".")[0] + "." + chain.tokens[1].rpartition(".")[2]
     ack = desk.up(Batch(chain.jid, 1, 3, digest(last), (*chain.tokens[:2], last)))
     assert (ack.verdict, ack.upto) == ("unreadable", 0)
@@ -173,14 +179,14 @@ def test_a_bad_signature_late_in_a_batch_keeps_none_of_it() -> None:
     assert desk.up(chain.batch(1, 3)).upto == 3
 
 
-def test_quarantine_is_bounded() -> None:
-    desk = Desk()
+def test_quarantine_is_bounded(place: Place) -> None:
+    desk = Desk(place())
     desk.say(*[("up", b"rubbish %d" % n) for n in range(QUARANTINE_MAX + 5)])
     assert len(desk.store.quarantined()) == QUARANTINE_MAX
 
 
-def test_a_key_record_introduces_its_key_for_its_own_box_only() -> None:
-    desk, chain, fresh = Desk(), Chain(KEY).grow(2), Key()
+def test_a_key_record_introduces_its_key_for_its_own_box_only(place: Place) -> None:
+    desk, chain, fresh = Desk(place()), Chain(KEY).grow(2), Key()
     chain.add("key", {"jwk": fresh.jwk})
     chain.key = fresh
     chain.grow(2)
@@ -193,34 +199,34 @@ def test_a_key_record_introduces_its_key_for_its_own_box_only() -> None:
     assert desk.up(other.batch(1, 1), box="box-2").why.startswith("KEY_UNKNOWN")
 
 
-def test_a_key_bound_to_a_box_signs_for_no_other() -> None:
-    desk = Desk(keys=[{**KEY.jwk, "box": "box-1"}])
+def test_a_key_bound_to_a_box_signs_for_no_other(place: Place) -> None:
+    desk = Desk(place(), keys=[{**KEY.jwk, "box": "box-1"}])
     assert desk.up(Chain(KEY).grow(1).batch(1, 1)).upto == 1
     assert desk.up(Chain(KEY, box="box-2").grow(1).batch(1, 1), box="box-2").verdict == "unreadable"
 
 
-def test_a_kill_between_commit_and_answer_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    chain, path = Chain(KEY).grow(6), tmp_path / "store.db"
-    killed = Desk(path)
+def test_a_kill_between_commit_and_answer_loses_and_doubles_nothing(place: Place) -> None:
+    chain, where = Chain(KEY).grow(6), place()
+    killed = Desk(where)
     killed.up(chain.batch(1, 6))                             # committed; the answer never leaves
-    again = Desk(path)
+    again = Desk(where)
     assert again.up(chain.batch(1, 6)).upto == 6
     assert _whole(again, chain)
 
 
-def test_a_kill_before_the_commit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, path = Chain(KEY).grow(6), tmp_path / "store.db"
-    desk = Desk(path)
-    monkeypatch.setattr(desk.store, "_gaps", lambda *_: (_ for _ in ()).throw(OSError("disk gone")))
+def test_a_kill_before_the_commit_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, where = Chain(KEY).grow(6), place()
+    desk = Desk(where)
+    monkeypatch.setattr(desk.store, "_write_guards", lambda *_: (_ for _ in ()).throw(OSError("disk gone")))
     with pytest.raises(OSError, match="disk gone"):
         desk.up(chain.batch(1, 6))
-    again = Desk(path)
+    again = Desk(where)
     assert again.store.guards() == [] and records(again.store)["tokens"] == []
     assert again.up(chain.batch(1, 6)).upto == 6
 
 
-def test_hello_is_answered_with_where_the_cloud_stands() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(6)
+def test_hello_is_answered_with_where_the_cloud_stands(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(6)
     desk.up(chain.batch(1, 6))
 
     def hello(upto: int) -> Ack:
@@ -233,8 +239,8 @@ def test_hello_is_answered_with_where_the_cloud_stands() -> None:
     assert desk.say(("hello", b"{")) == [] and desk.store.quarantined()[0][1] == "HELLO"
 
 
-def test_a_taker_that_breaks_takes_back_its_own_and_stops_nothing() -> None:
-    desk, chain = Desk(), Chain(KEY).grow(3)
+def test_a_taker_that_breaks_takes_back_its_own_and_stops_nothing(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(3)
 
     def broken(box: str, payload: bytes, at: str) -> list:
         desk.store.open_orders(box, "half", at)
@@ -249,11 +255,12 @@ def test_a_taker_that_breaks_takes_back_its_own_and_stops_nothing() -> None:
     assert "cmd/res" in desk.clerk.names
 
 
-def test_two_journals_are_summed_and_listed_in_order_of_arrival() -> None:
-    desk, old, new = Desk(), Chain(KEY, jid="z" * 21 + "A").grow(3), Chain(KEY, jid="a" * 21 + "A").grow(2)
+def test_two_journals_are_summed_and_listed_in_order_of_arrival(place: Place) -> None:
+    desk, old, new = Desk(place()), Chain(KEY, jid="z" * 21 + "A").grow(3), Chain(KEY, jid="a" * 21 + "A").grow(2)
     desk.up(old.batch(1, 3))
     desk.up(new.batch(1, 2))
     assert records(desk.store)["tokens"] == old.tokens + new.tokens
+    check_all(desk.store, AT)
     assert sums(desk.store)["count"] == 5
 
 
@@ -264,15 +271,21 @@ def test_the_ack_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path)
     assert public_verifier(made.jwk)(b"x", made.sign(b"x"))
 
 
-def test_verify_command_finds_what_was_changed_behind_its_back(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    chain, path, keys = Chain(KEY).grow(5), tmp_path / "store.db", tmp_path / "keys.jwks"
+def test_verify_command_finds_what_was_changed_behind_its_back(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    chain, where, keys = Chain(KEY).grow(5), place(), tmp_path / "keys.jwks"
     keys.write_text(json.dumps({"keys": [KEY.jwk]}))
-    desk = Desk(path)
+    desk = Desk(where)
     desk.up(chain.batch(1, 5))
-    call = ["verify", "--store", str(path), "--keys", str(keys), "--json"]
+    call = ["verify", "--store", where, "--keys", str(keys), "--json"]
     assert main(call) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["sales_fen"] == 500
-    desk.store._db.execute("DELETE FROM record WHERE seq = 3")
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["sales_fen"], summary["unchecked"]) == (500, 5)
+    assert main(["check", "--once", *call[1:]]) == 0
+    assert json.loads(capsys.readouterr().out) == {"checked": 5, "waiting": 0, "stopped": 0}
+    desk.store.database.execute("DELETE FROM record WHERE seq = 3")
     assert main(call) == 1
     assert {"GAP", "LINK"} <= {json.loads(line).get("error") for line in capsys.readouterr().out.splitlines()}
+    desk.store.database.execute("UPDATE guard SET checked = 0, sales_fen = 0, count = 0")
+    assert main(["check", "--once", *call[1:]]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["stopped"].startswith("GAP: record 3")
     assert main(["verify", "--store", str(tmp_path / "none.db"), "--keys", str(keys)]) == 2

@@ -19,7 +19,7 @@ from device.mqtt.wire import WireError
 from device.store_forward.token import thumbprint
 from device.uplink import verifiers
 from fleet.enrol import code_key
-from fleet.store_sqlite import Store
+from fleet.store import Store
 from tests.enrol_room import ACK, COMMAND, CONFIG, Office, Shop, Stand
 from tests.record_chain import Key
 

@@ -120,7 +120,7 @@ def test_an_admin_asks_a_box_that_is_away_and_everything_is_done_once(fleet):
     assert fleet.running["box"].poll() is None, "it restarted twice"
     until(lambda: fleet.state().get("unacked") == 0, "the records of the commands never arrived")
     from device.store_forward.token import parse
-    from fleet.store_sqlite import Store, records
+    from fleet.store import Store, records
     store = Store(fleet.folder / "cloud.db")
     kept = [json.loads(bytes(p.body)) for p in (parse(token).payload for token in records(store)["tokens"]) if p.kind == "command"]
     store.close()

@@ -17,7 +17,8 @@ from device.txn.effects import AskSale
 from device.txn.inputs import Configured, LinkSaid, Rang, RefundSaid, RefundWord, Said, SaleAnswered, Scanned, Signed
 from device.types import Account, Terms
 from fleet.collector import Clerk
-from fleet.store_sqlite import Store
+from fleet.store import Store
+from fleet.store_schema import GUARD_NEW
 from tests.counter import TEA, Counter
 from tests.record_chain import Key
 
@@ -323,6 +324,9 @@ def test_a_store_of_an_older_release_learns_its_sales(tmp_path):
     town.deliver(town.home)
     for table in ("sale", "given", "lease"):
         town.store._db.execute(f"DROP TABLE {table}")
+    town.store._db.execute("DROP INDEX guard_due")
+    for column, _ in GUARD_NEW:
+        town.store._db.execute(f"ALTER TABLE guard DROP COLUMN {column}")
     town.store._db.execute("PRAGMA user_version = 1")
     town.store.close()
     town.store = Store(tmp_path / "cloud.db", [{**key.jwk, "box": box} for box, key in KEYS.items()])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet.store_sqlite import Store, defects, records
+from fleet.proof import defects
+from fleet.store import Store, records
 from sim.counter.sums import cloud_sums, payload_of
 
 LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from device.ask import DaemonAway, ask
-from fleet.store_sqlite import Store, defects, records
+from fleet.proof import defects
+from fleet.store import Store, records
 from sim.broker import Broker
 from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring

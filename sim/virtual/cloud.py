@@ -11,7 +11,7 @@ from device.store_forward.forwarder import Forwarder, Refused
 from device.txn import facts
 from fleet.collector import Clerk
 from fleet.keys import SigningKey
-from fleet.store_sqlite import Store
+from fleet.store import Store
 from sim.virtual.fate import Fate, WorldClock
 from sim.virtual.till import Till
 

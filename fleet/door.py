@@ -1,0 +1,98 @@
+"""What the door asks of a batch before anything is kept: each record in its place, each link, the head, and no more.
+
+Pure: bytes in, values out.  The signature of the last record covers all before it through `prev`, so one signature is checked for
+a batch (by the store, which knows the keys) and every single one later, in the background (`checking.py`), together with all that
+a record must say of itself.  So here the middle records are read lightly: five members of each.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import NamedTuple
+
+import msgspec
+
+from device.mqtt.wire import Batch
+from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, b64, digest, parse
+
+LOOKED_INTO = frozenset({"key", "refund", "lease"})     # kinds that already matter at the door
+
+# The order of P-256 (FIPS 186-4, D.1.2.3): with (r, s) a signature, (r, N - s) is one too, and anybody can make it.
+_N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class Unreadable(Exception):
+    """A batch that cannot be taken at all; nothing of it was kept.  `name` for programs, `sentence` for a person."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(f"{name}: {sentence}")
+        self.name, self.sentence = name, sentence
+
+
+class Reading(NamedTuple):
+    """A batch taken apart: for each record its `prev` and its own digest; the last one whole; those of `LOOKED_INTO` by index."""
+
+    prevs: list[str]
+    digests: list[str]
+    last: Parsed
+    special: dict[int, Parsed]
+
+
+class _Light(msgspec.Struct, gc=False):
+    box: str
+    jid: str
+    seq: int
+    prev: str
+    kind: str
+
+
+_light = msgspec.json.Decoder(_Light).decode
+
+
+def read(box: str, batch: Batch) -> Reading:
+    """Raises Unreadable: a token's own error names, BAD_PAYLOAD, WRONG_PLACE, BROKEN_LINK, WRONG_HEAD."""
+    prevs: list[str] = []
+    digests: list[str] = []
+    special: dict[int, Parsed] = {}
+    jid, seq = batch.jid, batch.first
+    try:
+        last = parse(batch.tokens[-1])
+        for at, token in enumerate(batch.tokens):
+            payload = _light(base64.urlsafe_b64decode(token[token.index(".") + 1:token.rindex(".")] + "=="))
+            if payload.box != box or payload.jid != jid or payload.seq != seq:
+                raise Unreadable("WRONG_PLACE", f"record {seq} of the batch names box {payload.box!r}, "
+                                               f"journal {payload.jid!r}, number {payload.seq}")
+            if at and payload.prev != digests[-1]:
+                raise Unreadable("BROKEN_LINK", f"record {seq} does not name the one before it in its batch")
+            prevs.append(payload.prev)
+            digests.append(digest(token))
+            if payload.kind in LOOKED_INTO:
+                special[at] = parse(token)
+            seq += 1
+    except TokenError as why:
+        raise Unreadable(why.name, why.sentence) from None
+    except ValueError as why:                        # msgspec's and base64's errors are ValueErrors
+        raise Unreadable("BAD_PAYLOAD", f"record {seq} cannot be read: {why}") from None
+    if batch.first == 1 and prevs[0] != EMPTY_DIGEST:
+        raise Unreadable("BROKEN_LINK", "record 1 names a record before it")
+    if digests[-1] != batch.head:
+        raise Unreadable("WRONG_HEAD", "the head of the batch is not the digest of its last record")
+    return Reading(prevs, digests, last, special)
+
+
+def prev_of(token: str) -> str:
+    """The `prev` of a token that `read` let pass."""
+    return _light(base64.urlsafe_b64decode(token[token.index(".") + 1:token.rindex(".")] + "==")).prev
+
+
+def signing_input(token: str) -> str:
+    """What its signature covers: two tokens with the same are the same record."""
+    return token[:token.rindex(".")]
+
+
+def mirrored(token: str) -> str:
+    """The same record under the other signature that anybody can make of its own without the key."""
+    signing, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    s = (_N - int.from_bytes(raw[32:], "big")) % _N
+    return f"{signing}.{b64(raw[:32] + s.to_bytes(32, 'big'))}"
