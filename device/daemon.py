@@ -11,6 +11,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from device.drivers.registry import display_of, drivers_of, signer_of
 from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
 from device.goods import PriceList
+from device.identity import enrolled
 from device.inquiries import inquiries
 from device.inside import keep_inside
 from device.key_store import store_of
@@ -32,6 +34,7 @@ from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.push_layers import Layers, pushing
 from device.real_clock import RealClock
+from device.renewal import Renewal
 from device.restart import Restart
 from device.runner import Runner
 from device.store_forward.journal import Journal
@@ -40,7 +43,7 @@ from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
 from device.txn.screen import Screen
 from device.types import Rules, Terms
-from device.uplink import Uplink, verifiers
+from device.uplink import Uplink, tls_of, verifiers
 
 log = logging.getLogger("tillbox")
 
@@ -101,6 +104,10 @@ class Daemon:
                         publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry,
                         recalled=lambda no: rows_of_sale(self.journal.recall, no), wall=lambda: self.clock.stamp().wall)
 
+    def _renewal(self) -> Renewal:
+        return Renewal(self.config.identity_dir, self.config.box, ask=self.cloud.ask, line=lambda: self.uplink.link,
+                       stamp=self.clock.stamp, now_s=self.clock.now_s, mono_s=time.monotonic, tls=tls_of)
+
     def end(self, status: int) -> None:
         """Stop in good order and leave with `status`; said once more, or before anything runs, it changes nothing."""
         if self.ends is not None and not self.ends.done():
@@ -124,6 +131,8 @@ class Daemon:
         if self.config.mqtt.host and not self.config.training:
             work.append(asyncio.create_task(self.uplink.run(), name="link"))
             work.append(asyncio.create_task(self.commands.run(), name="commands"))
+            if enrolled(self.config):
+                work.append(asyncio.create_task(self._renewal().run(), name="renewal"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
         gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
         gc.enable()

@@ -238,13 +238,17 @@ def verifiers(path: str, what: str, purpose: str) -> Verifiers:
 
 def broker_tls(config: Config) -> Any:
     """What the line to the broker is proven by, None for a plain one."""
-    if not config.mqtt.ca_file:
-        return None
+    c = config.mqtt
+    return tls_of(c.key_file, c.cert_file, c.ca_file) if c.ca_file else None
+
+
+def tls_of(key_file: Path | str, cert_file: Path | str, ca_file: Path | str) -> Any:
+    """A TLS 1.3 context that believes one CA, and shows a certificate where there is one."""
     import ssl
-    context = ssl.create_default_context(cafile=config.mqtt.ca_file)
+    context = ssl.create_default_context(cafile=str(ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if config.mqtt.cert_file:
-        context.load_cert_chain(config.mqtt.cert_file, config.mqtt.key_file)
+    if cert_file:
+        context.load_cert_chain(cert_file, key_file)
     return context
 
 

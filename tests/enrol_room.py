@@ -24,10 +24,11 @@ ACK, CONFIG, COMMAND = Key(), Key(), Key()
 
 
 class Stand:
-    """A CA in memory, as `fleet.ca.Authority`; `revoked` names, in the order in which they were."""
+    """A CA in memory, as `fleet.ca.Authority`, its clock `ahead` of ours; `revoked` names, in the order in which they were."""
 
     def __init__(self) -> None:
         self.key, self.revoked, self.issued = ec.generate_private_key(ec.SECP256R1()), list[str](), list[tuple[str, str]]()
+        self.ahead = datetime.timedelta(0)
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
         self.certificate = self._made(self._subject, self.key.public_key(), 3650, ca=True)
         self.ca_pem = self.certificate.public_bytes(serialization.Encoding.PEM)
@@ -43,7 +44,7 @@ class Stand:
         self.revoked.append(name)
 
     def _made(self, subject: x509.Name, key: Any, days: int, *, ca: bool = False, use: str = "") -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = datetime.datetime.now(datetime.UTC) + self.ahead
         made = (x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
                 .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
                 .not_valid_after(now + datetime.timedelta(days=days))
@@ -72,6 +73,7 @@ class Office:
 
     def later(self, **span: int) -> None:
         self.now += datetime.timedelta(**span)
+        self.authority.ahead += datetime.timedelta(**span)
 
 
 class Shop:

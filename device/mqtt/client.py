@@ -92,6 +92,12 @@ class Link:
         """End a pause between two tries at once."""
         self._hurried.set()
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """From the next connection on be another by TLS; that connection is made now."""
+        self._context = context
+        self.renew()
+        self.hurry()
+
     def renew(self) -> None:
         """End the connection that stands, and make another."""
         if self._client is not None:

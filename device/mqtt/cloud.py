@@ -11,6 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import ClassVar
 
+import msgspec
+
 from device.errors import DriverGone
 from device.mqtt import ask_wire, wire
 from device.txn.effects import AskSale, Effect
@@ -35,7 +37,7 @@ class Cloud:
                  publish: Callable[[str, bytes], bool], *, patience_s: float = PATIENCE_S) -> None:
         self._box, self._kid, self._sign, self._verifiers = box, kid, sign, verifiers
         self._publish, self._patience_s = publish, patience_s
-        self._waits: dict[str, asyncio.Future[SaleAnswered]] = {}
+        self._waits: dict[str, asyncio.Future[ask_wire.Answer]] = {}
         self._asked: dict[str, str] = {}             # id to order number, until its one answer came
         self._late: asyncio.Queue[SaleAnswered | None] = asyncio.Queue(ASKED_MAX)
 
@@ -47,24 +49,28 @@ class Cloud:
     async def do(self, effect: Effect) -> Input:
         """The answer, or one that says why there is none."""
         assert isinstance(effect, AskSale), effect
-        ask = ask_wire.Ask(self._box, effect.ask_id, "sale_by_order", effect.order_no)
+        return told(await self.ask(ask_wire.Ask(self._box, effect.ask_id, "sale_by_order", effect.order_no)))
+
+    async def ask(self, ask: ask_wire.Ask) -> ask_wire.Answer:
+        """The proven answer to any question, or one of our own that says why there is none."""
+        none = ask_wire.Answer(self._box, ask.id, ask.order_no)
         try:
             payload = await asyncio.to_thread(ask_wire.ask_encoded, ask, self._kid(), self._sign)
         except DriverGone as why:
-            return SaleAnswered(effect.ask_id, effect.order_no, why.what)
+            return msgspec.structs.replace(none, why=why.what[:500])
         if not self._publish("ask", payload):
-            return SaleAnswered(effect.ask_id, effect.order_no, "the line to the cloud is down")
+            return msgspec.structs.replace(none, why="the line to the cloud is down")
         while len(self._asked) >= ASKED_MAX:
             del self._asked[next(iter(self._asked))]
-        self._asked[effect.ask_id] = effect.order_no
-        wait = self._waits[effect.ask_id] = asyncio.get_running_loop().create_future()
+        self._asked[ask.id] = ask.order_no
+        wait = self._waits[ask.id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._patience_s):
                 return await wait
         except TimeoutError:
-            return SaleAnswered(effect.ask_id, effect.order_no, "the cloud does not answer")
+            return msgspec.structs.replace(none, why="the cloud does not answer")
         finally:
-            del self._waits[effect.ask_id]
+            del self._waits[ask.id]
 
     def came(self, payload: bytes) -> None:
         """A message on `answer`: proven, to this box and to a question of it, once; anything else is logged and dropped."""
@@ -79,8 +85,8 @@ class Cloud:
         del self._asked[answer.id]
         wait = self._waits.get(answer.id)
         if wait is not None and not wait.done():
-            wait.set_result(told(answer))
-        elif not self._late.full():
+            wait.set_result(answer)
+        elif answer.order_no and not self._late.full():
             self._late.put_nowait(told(answer))
 
     async def close(self) -> None:
