@@ -13,7 +13,7 @@ help:
 	@echo 'make check   lint, types, the unit file, every test'
 	@echo 'make bench   the figures, one JSON object a line'
 	@echo 'make proof   tests, the simulated world, a storm of payments, each planted bug, every order of eight events'
-	@echo 'make docs    redraw docs/architecture.md from the code'
+	@echo 'make docs    redraw docs/architecture.md and docs/asyncapi.yaml from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
 
 setup:
@@ -56,6 +56,7 @@ plants: setup
 
 docs: setup
 	@$(PY) -m docs.draw
+	@$(PY) -m docs.asyncapi
 
 search: setup
 	@$(PY) -m sim.search --depth 8 --json
