@@ -186,7 +186,7 @@ class PriceList:
         The first template that fits `symbol` reads it; only what no template fits is looked up as it stands.
         """
         found = self._judge(symbol, templates)
-        return found if isinstance(found, Found) else None
+        return msgspec.structs.replace(found, list_version=self.version) if isinstance(found, Found) else None
 
     def why_unknown(self, symbol: str, templates: tuple[Template, ...] = ()) -> str:
         """One sentence saying why `look_up` gives None for `symbol`; "" when it does not."""

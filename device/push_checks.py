@@ -22,6 +22,7 @@ from device.mqtt.config_wire import REASONS_MAX, Body
 TOP = ("shop_zh", "shop_en", "cashier", "lang", "cutoff_hour", "cash_round_fen", "approve_refund_fen", "instalment_code",
        "amount_fen_max", "route")
 SET = ("scanner", "keypad", "display", "printer", "sound", "mqtt", "channel", "supervisor", "template")
+LINE = ("mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file")     # an enrolment brings them
 INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules"}
 BLOB_KEYS = (("prices", "prices_file"), ("rules", "rules_file"))
 # Where the money goes, and by what the channel is proven: a change needs the document's own word for it.
@@ -84,11 +85,13 @@ def _tables(name: str, value: dict[str, Any]) -> list[tuple[str, tuple[Key, ...]
 
 def _odd(section: str, key: Key, value: Any) -> str:
     at = f"{section}.{key.name}"
+    if at in LINE:
+        return f"{at} is not the cloud's to say: the box's certificates come by its enrolment"
     if key.name == "kind" and value == "file":
         return f"{at} is file: that is a device of the tests, and no counter has one"
     if key.type == "file" and value:
         fine = isinstance(value, str) and _FILE.fullmatch(value) and ".." not in value.split("/")
-        if not fine or posixpath.normpath(value).split("/")[0] in ("config", "config.mark", "identity", "keys"):
+        if not fine or posixpath.normpath(value).startswith(("config", "identity", "journal", "record", "keys")):
             return f"{at} names a file that no cloud names: only files below state_dir, by a plain relative name"
     if key.name == "path" and value and not (isinstance(value, str) and _DEVICE.fullmatch(value) and ".." not in value.split("/")):
         return f"{at} names no device: it begins with /dev/"
@@ -129,8 +132,6 @@ def _senseless(old: Config, new: Config, payee_change: bool) -> list[str]:
     reasons = []
     if not new.mqtt.host:
         reasons.append("mqtt.host is empty: a box without a line hears of no better configuration")
-    if old.mqtt.ca_file and not new.mqtt.ca_file:
-        reasons.append("mqtt.ca_file is empty: the line to the broker would be open to everybody")
     if old.channels and not new.channels:
         reasons.append("no channel is left: the box could take nothing but cash")
     if not payee_change:

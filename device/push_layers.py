@@ -6,6 +6,7 @@ Knows files and the daemon; refuses to know when a document is taken: that is `p
 from __future__ import annotations
 
 import logging
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from device.errors import ConfigError
 from device.gateway import with_terminal
 from device.identity import overlaid
 from device.price_file import read_prices
-from device.push import Pusher, chosen, maker, opener
+from device.push import TRIAL_MS, Pusher, chosen, maker, opener
 from device.push_store import PushStore
 from device.txn.wants import idle
 from device.uplink import verifiers
@@ -94,12 +95,19 @@ def pushing(daemon: Daemon, layers: Layers) -> Pusher:
     state, at = layers.store.state, daemon.box.books.config
     state.mark = max(state.mark, (at.epoch, at.version))        # the journal remembers, too, how far versions had risen
     uplink = daemon.uplink
-    pusher = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, keys=verifiers(daemon.config.config_key_file,
-                    "configurations", "config"), made=layers.made, checked=_checker(daemon.config))
+    keys = verifiers(daemon.config.config_key_file, "configurations", "config")
+    pusher = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, keys=keys, made=layers.made,
+                    checked=_checker(daemon.config), trial_ms=_trial_ms())
     uplink.takers["config/desired"] = pusher.came
     uplink.on_line, uplink.on_ack, uplink.on_chunk = pusher.linked, pusher.heard, pusher.chunk
     uplink.standing = lambda: pusher.standing
     return pusher
+
+
+def _trial_ms() -> int:
+    """Ten minutes; a test may have less, nobody more."""
+    told = os.environ.get("TILLBOX_TRIAL_S", "")
+    return min(TRIAL_MS, int(told) * 1000) if told.isdecimal() else TRIAL_MS
 
 
 class _Till:

@@ -34,6 +34,7 @@ class Found(msgspec.Struct, frozen=True):
     item: Item
     qty_milli: int = 1000
     amount_fen: int | None = None       # fixed by a price code; None: price times quantity
+    list_version: str = ""              # of the price list that says so
 
 
 class Account(msgspec.Struct, frozen=True):

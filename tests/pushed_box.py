@@ -6,6 +6,7 @@ A start is a new pusher over the same folder; `PowerCut` stops one in the middle
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from device.config import Config
+from device.goods import check_digit
 from device.mqtt import config_wire as wire
 from device.push import Pusher
 from device.push_layers import Layers, _checker
@@ -176,6 +178,19 @@ def doc(version: int, told: dict[str, Any] | None = None, *, epoch: int = 0, box
     body = {name: more.pop(name) for name in ("blobs", "origin", "payee_change") if name in more}
     told = {"printer": {"columns": 32}} if told is None else told
     return wire.Desired(epoch, version, box, body=wire.Body(told, **body), **more)
+
+
+def price_book(goods: int, cheaper: frozenset[int] = frozenset()) -> bytes:
+    """A price list of so many goods; those in `cheaper` cost a fen less."""
+    lines = ["gtin,name_zh,name_en,price_fen,unit,source\n"]
+    for n in range(goods):
+        stem = f"69{n:010d}"
+        lines.append(f"{stem}{check_digit(stem)},茶{n},Tea {n},{500 + n % 97 - (n in cheaper)},piece,test\n")
+    return "".join(lines).encode()
+
+
+def blob_of(data: bytes, *deltas: wire.Delta) -> wire.Blob:
+    return wire.Blob(hashlib.sha256(data).hexdigest(), len(data), deltas)
 
 
 class Cuts:

@@ -131,7 +131,8 @@ def test_good_templates_have_no_faults() -> None:
 
 def test_a_price_file_is_read_whole() -> None:
     prices = read_prices(b"\xef\xbb\xbf" + csv_of('4891028705949,维他柠檬茶,"Tea, lemon",700,piece,printed on the pack', ""))
-    assert prices.look_up("4891028705949") == Found(Item("4891028705949", "维他柠檬茶", "Tea, lemon", 700))
+    assert prices.look_up("4891028705949") == Found(
+        Item("4891028705949", "维他柠檬茶", "Tea, lemon", 700), list_version=prices.version)
     assert len(prices.version) == 12 and len(prices) == 1
 
 

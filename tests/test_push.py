@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 
 from device.mqtt import config_wire as wire
 from device.push import TRIAL_MS
+from device.txn.effects import TakeConfig
+from device.txn.inputs import ConfigSaid
 from tests.pushed_box import KEY, Box, Cuts, Key, PowerCut, doc
 
 POISON = {"mqtt": {"host": "nowhere.example"}}
@@ -40,6 +43,19 @@ def test_nothing_is_taken_while_a_customer_stands_there(box: Box):
     box.busy = False
     box.wait(3)
     assert box.starts == 2 and box.columns == 32
+
+
+def test_a_customer_who_comes_in_the_last_moment_is_waited_for(box: Box):
+    box.push(doc(1))
+    answer = asyncio.run(busy_do(box))
+    assert answer.waits and box.report.state == "staged" and not box.again
+
+
+async def busy_do(box: Box) -> ConfigSaid:
+    box.busy = True
+    answer = await box.pusher.do(TakeConfig(box.report.digest))
+    assert isinstance(answer, ConfigSaid)
+    return answer
 
 
 def test_what_needs_no_restart_is_taken_at_once_on_a_new_connection(box: Box):
@@ -250,13 +266,14 @@ def test_a_document_waits_for_its_time(box: Box):
 def test_every_reason_is_told_at_once(box: Box):
     box.push(doc(1, {"printer": {"colums": 32, "baud": 1}, "box": "box-2", "state_dir": "/tmp", "prices_file": "x.csv",
                      "merchant_keys_on_box": True, "display": {"kind": "file"}, "scanner": {"path": "/etc/passwd"},
-                     "mqtt": {"host": "", "password": "plain", "ca_file": "/etc/x.pem", "key_file": "../../x"},
-                     "channel": {"gateway": {"base_url": "http://127.0.0.1:1"}}}))
+                     "mqtt": {"host": "", "password": "plain", "ca_file": "/etc/x.pem"},
+                     "channel": {"gateway": {"base_url": "http://127.0.0.1:1", "private_key_file": "../../x"}}}))
     told = box.report
     assert told.state == "refused"
     for piece in ("did you mean printer.columns", "printer.baud is 1", "box is not the cloud's", "state_dir is not",
                   "blobs.prices", "merchant_keys_on_box is not", "display.kind is file", "scanner.path names no device",
-                  "mqtt.password is a secret", "mqtt.ca_file names a file", "mqtt.key_file names a file", "no https address"):
+                  "mqtt.password is a secret", "mqtt.ca_file is not", "channel.gateway.private_key_file names a file",
+                  "no https address"):
         assert any(piece in reason for reason in told.reasons), piece
     box.wait(5)
     assert box.starts == 1 and box.reports[-1].reasons == told.reasons

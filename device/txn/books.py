@@ -47,6 +47,7 @@ class Line(msgspec.Struct, frozen=True):
     price_fen: int
     amount_fen: int
     unit: str = "piece"
+    list_version: str = ""         # of the price list that its price was taken from
 
 
 class Tender(msgspec.Struct, frozen=True):
@@ -150,6 +151,11 @@ class Sale(msgspec.Struct):
     refunded_fen: int = 0          # asked for or done; a refund that fails gives its part back
     parts: int = 0
     returned: dict[str, int] = {}  # per tender, by its order number or method
+
+    @property
+    def price_lists(self) -> list[str]:
+        """Versions of the price lists that its prices were taken from; one, but where the list changed in mid-sale."""
+        return sorted({line.list_version for line in self.lines} - {""})
 
     def named(self, no: str) -> bool:
         """True for its own number and for those of the orders that paid it."""

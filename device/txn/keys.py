@@ -100,7 +100,7 @@ def _add(b: Books, d: Desk, found: Found) -> Verdict:
     else:
         if len(b.basket.lines) >= LINES_MAX:
             return refuse("lines_full")
-        line = Line(item.gtin, item.name_zh, item.name_en, qty_milli, item.price_fen, amount, item.unit)
+        line = Line(item.gtin, item.name_zh, item.name_en, qty_milli, item.price_fen, amount, item.unit, found.list_version)
         facts, more = [LineAdded(line)], amount
     if b.basket.total_fen + more > d.terms.amount_fen_max or line.amount_fen < 1:
         return refuse("amount_bad", max=yuan(d.terms.amount_fen_max))

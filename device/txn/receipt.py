@@ -45,6 +45,8 @@ def sale_paper(terms: Terms, sale: Sale, at: Stamp, note: str = "") -> Paper:
         parts += [Pair("实收 / Tendered", yuan(sale.tendered_fen)), Pair("找零 / Change", yuan(sale.change_fen))]
     if note:
         parts.append(Text(note, "c"))
+    if sale.price_lists:
+        parts.append(Text(f"价目 / Prices {' '.join(sale.price_lists)}"))
     return (*parts, Text(f"单号 / No. {sale.order_no}"), QrCode(sale.order_no), *_tail(terms, at))
 
 

@@ -23,7 +23,8 @@ def sale_due(sale: Sale, **more: object) -> RecordDue:
     return due("sale", order_no=sale.order_no, amount_fen=sale.amount_fen, cashier=sale.cashier,
                lines=[{"gtin": x.gtin, "name": x.name_zh, "qty_milli": x.qty_milli, "price_fen": x.price_fen,
                        "amount_fen": x.amount_fen} for x in sale.lines],
-               tenders=[_tender(t) for t in sale.tenders], **more)
+               tenders=[_tender(t) for t in sale.tenders],
+               **({"price_lists": sale.price_lists} if sale.price_lists else {}), **more)
 
 
 def _tender(t: Tender) -> dict[str, object]:
