@@ -340,3 +340,22 @@ def test_the_twin_keeps_papers_and_fails_as_the_printer_does():
     assert twin.papers == [(1, PAPER), (2, PAPER[:2])] and twin.torn == {2}
     assert [said.word for said in words] == ["ok", "ok", "gone", "paper_out"]
     assert words[0] == DeviceSaid("printer", "ok")
+
+
+def test_whoever_listens_can_be_stopped_in_any_step():
+    """A stop that met the end of a pause was taken for the pause's own: the box went on listening, and never stopped."""
+    async def story():
+        met = 0
+        for steps in range(12):
+            printer = Printer(FileLine("/dev/null", create=False), limits=QUICK)
+            printer._stirred.set()
+            pause = asyncio.create_task(printer._pause())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if not pause.done():
+                pause.cancel()
+                await asyncio.wait({pause})
+                assert pause.cancelled(), steps
+                met += 1
+        return met
+    assert run(story()) > 2

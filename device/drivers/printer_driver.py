@@ -7,7 +7,6 @@ no receipt (paper parts are).  Never repeats a job: from its first byte on, what
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, ClassVar, Protocol
@@ -356,10 +355,10 @@ class Printer:
             return nap.done()
         finally:
             self._stirred.clear()
-            for task in (nap, stir):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            nap.cancel()
+            stir.cancel()
+            # Not each with its cancel suppressed: one that meets us here is ours, and the box would never stop.
+            await asyncio.gather(nap, stir, return_exceptions=True)
 
 
 HINTS = {
