@@ -94,7 +94,7 @@ class _Bare:
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         self._db.execute("CREATE TABLE journal(n INTEGER PRIMARY KEY, mark INTEGER NOT NULL, facts BLOB NOT NULL)")
         signer = FileSigner(folder / "bare.pem")
-        self._key, self._algorithm = signer._key, signer._algorithm
+        self._key, self._algorithm = signer._key.private, signer._algorithm
         self._record = signing_input(signer.kid, b"x" * BARE_RECORD_BYTES)
 
     def sale(self, commits: list[list[tuple[bytes]]]) -> None:

@@ -19,6 +19,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
+       tillbox key rotate FILE       another record key, from the next start on
 """
 
 

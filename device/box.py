@@ -121,8 +121,9 @@ class Box:
         """
         books, desk = self.books, self.desk
         grounds: tuple[tuple[Key, object], ...] = (
-            (("printer",), desk.health), (("record",), (books.chain.seq, len(books.due), books.broken)),
-            (("recall",), desk.looking), (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
+            (("printer",), desk.health), (("recall",), desk.looking),
+            (("record",), (books.chain.seq, len(books.due), books.broken, books.key_wished, books.key_old)),
+            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
             (("cloud",), (desk.asking, tuple(books.leases))),
             (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))),
             (("config",), (desk.config, desk.taking, books.boot, desk.config and idle(books, desk))))

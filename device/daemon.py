@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from device import __version__, rules
+from device import __version__, rotation, rules
 from device.box import Box
 from device.commands import Commands, rows_of_sale
 from device.config import Config, show, to_terms, written_rules
@@ -123,7 +123,8 @@ class Daemon:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.end, 0)
         loop.set_exception_handler(lambda _loop, context: _fatal(stop, context))
-        first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid)
+        first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid,
+                        rotation.wished(self.config, self.box.books.chain.kid))
         work = [asyncio.create_task(self.runner.run(first), name="runner")]
         server = await asyncio.start_unix_server(self._serve, path=_socket_path(self.config), limit=SOCKET_LINE_MAX)
         await asyncio.sleep(0)
@@ -376,12 +377,20 @@ def show_supervisor(argv: list[str]) -> int:
 
 
 def show_key(argv: list[str]) -> int:
-    """Print the public half of the record key, for the cloud's key set; makes none."""
+    """Print the public half of the record key, for the cloud's key set; makes none.  `rotate` asks for another key."""
+    rotate = argv[:1] == ["rotate"]
+    argv = argv[1:] if rotate else argv
     config = _loaded(["--config", *argv] if argv and not argv[0].startswith("-") else argv, "tillbox key")
     if config is None:
         return 2
     try:
-        print(msgspec.json.encode({**signer_of(config, make=False).jwk, "box": config.box}).decode())
+        if rotate:
+            print(f"at its next start the box leaves key {rotation.wish(config)}: a new one is made, and introduced under it")
+        else:
+            print(msgspec.json.encode({**signer_of(config, make=False).jwk, "box": config.box}).decode())
+    except OSError as why:
+        print(f"tillbox key: {why.filename} cannot be written: {why.strerror}", file=sys.stderr)
+        return 1
     except Outside as why:
         print(f"tillbox key: {why}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
+import json
 import logging
 import queue
 import secrets
@@ -22,8 +23,8 @@ from device.drivers import private_file
 from device.drivers.signer_file import TRIAL, missing
 from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import SIGNATURE_BYTES, b64, seal, signing_input, thumbprint
-from device.txn.effects import Effect, SignRecord, TrySigner
-from device.txn.inputs import DeviceSaid, Input, Signed
+from device.txn.effects import DropKey, Effect, MakeKey, SignRecord, TrySigner
+from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, Signed
 
 log = logging.getLogger("tillbox")
 
@@ -50,7 +51,7 @@ class Pkcs11Signer:
     a token that cannot be used is a DriverGone.
     """
 
-    does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner})
+    does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner, MakeKey, DropKey})
     at_once = 1
 
     def __init__(self, module: str, token: str, label: str, pin_file: str, kid: str = "", *, make: bool = True,
@@ -88,16 +89,30 @@ class Pkcs11Signer:
             yield said
 
     async def do(self, effect: Effect) -> Input:
-        """Sign the payload of one record, or see whether that works again.
+        """Sign the payload of one record, see whether that works, make the next key or destroy the last one.
 
         DriverGone, one sentence without a secret, when the token is gone, says an error twice, or does not answer in its time.
         """
-        if isinstance(effect, TrySigner):
-            await self._soon(lambda: self._signature(TRIAL))
-            return DeviceSaid("signer", "ok")
-        assert isinstance(effect, SignRecord), effect
-        to_sign = signing_input(self._kid, effect.payload)
-        return Signed(effect.seq, seal(to_sign, await self._soon(lambda: self._signature(to_sign))))
+        match effect:
+            case SignRecord():
+                self._kid = effect.kid or self._kid
+                to_sign = signing_input(self._kid, effect.payload)
+                return Signed(effect.seq, seal(to_sign, await self._soon(lambda: self._signature(to_sign))))
+            case TrySigner():
+                await self._soon(lambda: self._signature(TRIAL))
+                return DeviceSaid("signer", "ok")
+            case MakeKey():
+                try:
+                    return await self._soon(self._follow)
+                except DriverGone as why:              # the key in use signs all the same
+                    log.error("the record key cannot be changed: %s", why)
+                    return KeyReady("", "", why.what)
+        assert isinstance(effect, DropKey), effect
+        try:
+            return await self._soon(lambda: self._destroy(effect))
+        except DriverGone as why:
+            log.error("the old record key cannot be destroyed: %s", why)
+            return KeyGone("", why.what)
 
     def sign(self, payload: bytes) -> str:
         """The token of `payload`; blocks."""
@@ -106,7 +121,10 @@ class Pkcs11Signer:
 
     def signature(self, to_sign: bytes) -> bytes:
         """64 raw bytes, r and s, over the signing input of any token of this box; blocks.  DriverGone as `do`."""
-        return self._wait(lambda: self._signature(to_sign))
+        try:
+            return self._wait(lambda: self._signature(to_sign))
+        except KeyMissing as why:
+            raise _gone(why.what, why.hint) from None
 
     async def close(self) -> None:
         """End `inputs` and the session."""
@@ -130,6 +148,8 @@ class Pkcs11Signer:
                 return await asyncio.wrap_future(begun)
         except TimeoutError:
             raise self._mute() from None
+        except KeyMissing as why:                      # another token was put there: at a start that stops the till
+            raise _gone(why.what, why.hint) from None
 
     def _mute(self) -> DriverGone:
         return _gone(f"The token {self._token} does not answer.", "look at the chip and its line", again=True)
@@ -165,10 +185,7 @@ class Pkcs11Signer:
                 self._drop()
                 if last:
                     raise self._failed(why) from None
-            except KeyMissing as why:                  # another token was put there: at a start that stops the till
-                self._drop()
-                raise _gone(why.what, why.hint) from None
-            except DriverGone:
+            except (DriverGone, KeyMissing):
                 self._drop()
                 raise
         raise AssertionError
@@ -240,6 +257,38 @@ class Pkcs11Signer:
             raise self._failed(why) from None
         (kid,) = set(self._pairs) - before
         return kid
+
+    def _follow(self) -> KeyReady:
+        """The key that follows this one; one that was made for it before is taken."""
+        self._pair()
+        others = [kid for kid in self._pairs if kid != self._kid]
+        if len(others) > 1:
+            raise _gone(f"The token {self._token} holds {len(self._pairs)} keys labelled {self._label}, one of them is too many.",
+                        "destroy those that no record names")
+        kid = others[0] if others else self._made()
+        return KeyReady(kid, json.dumps(self._pairs[kid].jwk))
+
+    def _destroy(self, effect: DropKey) -> KeyGone:
+        """The private half first: a public one alone is no key, and goes the next time."""
+        import pkcs11
+        from pkcs11 import Attribute, KeyType, ObjectClass
+        if self._session is None:
+            self._open()
+        if effect.then not in self._pairs:
+            raise _gone(f"The token {self._token} does not hold {effect.then}, which follows {effect.kid}.",
+                        "put the right token back")
+        try:
+            if effect.kid in self._pairs:
+                self._pairs[effect.kid].private.destroy()
+            kept = {bytes(pair.private[Attribute.ID]) for kid, pair in self._pairs.items() if kid != effect.kid}
+            own = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC, Attribute.LABEL: self._label}
+            for public in [key for key in self._session.get_objects(own) if bytes(key[Attribute.ID]) not in kept]:
+                public.destroy()
+            self._kid, self._pairs = effect.then, self._found()
+        except pkcs11.PKCS11Error as why:
+            self._drop()
+            raise self._failed(why) from None
+        return KeyGone(effect.kid)
 
     def _pin(self) -> str:
         held = private_file.read(self._pin_file, PIN_BYTES_MAX, which="signer")

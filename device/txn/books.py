@@ -309,6 +309,9 @@ class Books(msgspec.Struct):
     due: list[Due] = []
     broken: str = ""               # why the signer does not sign; empty: it does
     breaks: int = 0                # how often it broke since it last signed a record
+    key_wished: bool = False       # another record key is wanted
+    key_next: str = ""             # it is made, and its `key` record waits for the old one's signature
+    key_old: str = ""              # it signs; the one before is still to be destroyed
     sales: dict[str, Sale] = {}
     shown: Shown | None = None
     day: Totals = msgspec.field(default_factory=Totals)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from device.mqtt.cmd_wire import VERBS, Fault, digest_of, fault_of
-from device.txn import earlier, leasing, record
+from device.txn import earlier, leasing, record, signing
 from device.txn.books import Books, Sale
 from device.txn.desk import Desk, Told, Verdict
 from device.txn.effects import Cut, Pair, PaperPart, Ruler, Text
@@ -68,7 +68,10 @@ def _reboot(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
 
 
 def _rotate(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
-    return Fault("release", "this release cannot change the record key from afar")
+    wished = signing.wish_key(b)
+    if not wished:
+        return Fault("busy", "another record key is on its way already")
+    return wished, "a new key is made and introduced by a key record; then the old one is destroyed"
 
 
 def _refund(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:

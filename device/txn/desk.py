@@ -66,6 +66,11 @@ class Desk(msgspec.Struct, frozen=True):
         """True unless the part said otherwise; a printer low on paper still prints."""
         return all(name != part or word == "paper_low" for name, word in self.health)
 
+    def of_part(self, part: str, word: str) -> dict:
+        """What changes on the desk when `part` says `word` of its health."""
+        rest = tuple(pair for pair in self.health if pair[0] != part)
+        return {"health": rest if word == "ok" else tuple(sorted((*rest, (part, word))))}
+
 
 class Told(msgspec.Struct, frozen=True):
     """The answer to a command: one sentence, and a word for programs when it was not done."""

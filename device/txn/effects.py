@@ -161,11 +161,29 @@ class PlaySound(Effect, frozen=True):
 
 
 class SignRecord(Effect, frozen=True):
-    """Sign the payload of record `seq` as one compact token.  Answers Signed."""
+    """Sign the payload of record `seq` as one compact token, under key `kid`.  Answers Signed."""
 
     part: ClassVar[str] = "signer"
     seq: int
     payload: bytes
+    kid: str = ""                        # "": the key that the signer was made with
+
+
+class MakeKey(Effect, frozen=True):
+    """Make the key that follows `kid`, or find the one that was made for it before.  Answers KeyReady."""
+
+    part: ClassVar[str] = "signer"
+    binds: ClassVar[bool] = True
+    kid: str
+
+
+class DropKey(Effect, frozen=True):
+    """Destroy key `kid`: its last record, which introduced key `then`, is on the card.  Answers KeyGone."""
+
+    part: ClassVar[str] = "signer"
+    binds: ClassVar[bool] = True
+    kid: str
+    then: str
 
 
 class TrySigner(Effect, frozen=True):

@@ -343,6 +343,22 @@ class SignerReturned(Fact, frozen=True):
     body: str
 
 
+class KeyWished(Fact, frozen=True):
+    """Another record key is wanted."""
+
+
+class KeyMade(Fact, frozen=True):
+    """It lies ready; the `key` record that introduces it is due, under the old one."""
+
+    kid: str
+
+
+class KeyDropped(Fact, frozen=True):
+    """The old key is destroyed."""
+
+    kid: str
+
+
 class XTaken(Fact, frozen=True):
     x_no: int
 
@@ -378,14 +394,14 @@ AnyFact = (
     | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
-    | RebootStarted | SignerBroke | SignerReturned | ConfigStood
+    | RebootStarted | SignerBroke | SignerReturned | ConfigStood | KeyWished | KeyMade | KeyDropped
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
                     BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
                     PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted,
-                    ConfigStood})
+                    ConfigStood, KeyWished})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

@@ -396,6 +396,20 @@ def _record_signed(b: Books, f, at: Stamp) -> None:
         chain.sales_fen += amount if due.kind == "sale" else 0
         chain.refunds_fen += amount if due.kind == "refund" else 0
         chain.count += 1
+    elif due.kind == "key":
+        chain.kid, b.key_old, b.key_next = b.key_next, chain.kid, ""
+
+
+def _key_wished(b: Books, f, at: Stamp) -> None:
+    b.key_wished = True
+
+
+def _key_made(b: Books, f, at: Stamp) -> None:
+    b.key_wished, b.key_next = False, f.kid
+
+
+def _key_dropped(b: Books, f, at: Stamp) -> None:
+    b.key_old = ""
 
 
 def _command_done(b: Books, f, at: Stamp) -> None:
@@ -464,4 +478,5 @@ FOLDS = {
     "LeaseEnded": _lease_ended, "CommandDone": _command_done, "RebootWished": _reboot_wished,
     "RebootStarted": _reboot_started,
     "SignerBroke": _signer_broke, "SignerReturned": _signer_returned,
+    "KeyWished": _key_wished, "KeyMade": _key_made, "KeyDropped": _key_dropped,
 }

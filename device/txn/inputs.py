@@ -44,6 +44,7 @@ class Started(Input, frozen=True):
     terms: Terms
     seed: str = ""                 # 128 random bits, base64url: names a new journal, unused otherwise
     kid: str = ""                  # thumbprint of the record key
+    leave_kid: str = ""            # a person wants another key than this one
 
 
 class Configured(Input, frozen=True):
@@ -157,6 +158,21 @@ class Signed(Input, frozen=True):
 
     seq: int
     token: str
+
+
+class KeyReady(Input, frozen=True):
+    """A fresh record key lies ready: its thumbprint, and its public half as a JWK (JSON text); or `why` there is none yet."""
+
+    kid: str
+    jwk: str
+    why: str = ""
+
+
+class KeyGone(Input, frozen=True):
+    """Key `kid` is destroyed: nobody signs under it any more; or `why` it is not yet."""
+
+    kid: str
+    why: str = ""
 
 
 class DeviceSaid(Input, frozen=True):

@@ -62,6 +62,8 @@ from device.txn.inputs import (
     DeviceSaid,
     DrawerKicked,
     Input,
+    KeyGone,
+    KeyReady,
     LinkSaid,
     Pressed,
     Printed,
@@ -451,6 +453,8 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
         facts.append(JournalOpened(e.seed, e.terms.box, e.terms.box_no, salt_of(e.seed), e.kid, EMPTY_DIGEST))
     facts.append(Booted(e.boot, e.software))
     facts.append(record.due("boot", boot=e.boot, software=e.software, rules_version=e.terms.rules_version))
+    if e.leave_kid and e.leave_kid == b.chain.kid:    # the wish of a rotation that has happened since names a key of the past
+        facts += signing.wish_key(b)
     unsure = [p for p in b.papers.values() if p.state == "started"]
     facts += [ReceiptUnsure(p.job, "the box stopped while it printed") for p in unsure]
     facts += [DrawerDone(k.kick) for k in b.kicks.values() if k.started]
@@ -497,7 +501,7 @@ def on_print_unsure(b: Books, d: Desk, e: PrintUnsure, at: Stamp) -> Verdict:
 def on_print_refused(b: Books, d: Desk, e: PrintRefused, at: Stamp) -> Verdict:
     paper = b.papers.get(e.job)
     facts = [ReceiptUnstarted(e.job, e.why)] if paper is not None and paper.state == "started" else []
-    return Verdict(facts, desk=_health(d, "printer", e.word))
+    return Verdict(facts, desk=d.of_part("printer", e.word))
 
 
 def on_drawer_kicked(b: Books, d: Desk, e: DrawerKicked, at: Stamp) -> Verdict:
@@ -509,12 +513,7 @@ def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
         return signing.on_signer_said(b, d, e, at)
     back = e.word == "ok" and dict(d.health).get(e.part, "ok") != "ok" and e.part.startswith("channel:")
     waiting = tuple(no for no, o in b.orders.items() if o.phase in UNDECIDED and f"channel:{o.intent.channel}" == e.part)
-    return Verdict(desk=_health(d, e.part, e.word), again=waiting if back else ())
-
-
-def _health(d: Desk, part: str, word: str) -> dict:
-    rest = tuple(pair for pair in d.health if pair[0] != part)
-    return {"health": rest if word == "ok" else tuple(sorted((*rest, (part, word))))}
+    return Verdict(desk=d.of_part(e.part, e.word), again=waiting if back else ())
 
 
 def on_link_said(b: Books, d: Desk, e: LinkSaid, at: Stamp) -> Verdict:
@@ -603,6 +602,7 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
     PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: signing.on_signed,
     DeviceSaid: on_device_said, ConfigSaid: on_config_said,
+    KeyReady: signing.on_key_ready, KeyGone: signing.on_key_gone,
     BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
     Rang: on_rang, Asked: on_asked,
 }

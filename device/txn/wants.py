@@ -15,9 +15,11 @@ from device.txn.effects import (
     ChargeCard,
     ChargeCode,
     CloseOrder,
+    DropKey,
     Effect,
     FetchBill,
     KickDrawer,
+    MakeKey,
     PlaceOrder,
     Print,
     QueryOrder,
@@ -61,9 +63,7 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
         case ("printer",):
             return _printer(books, desk)
         case ("record",):
-            if books.broken:
-                return {TrySigner(books.breaks)}
-            return {SignRecord(books.chain.seq + 1, record.payload(books, books.due[0]))} if books.due else set()
+            return _signer(books)
         case ("recall",):
             return {Recall(desk.looking)} if desk.looking else set()
         case ("cloud",):
@@ -91,6 +91,20 @@ def idle(books: Books, desk: Desk) -> bool:
             and not (desk.typed or desk.qty or desk.mode or desk.looking or desk.extras or desk.part_fen or desk.asking[0])
             and not any(paper.state == "started" for paper in books.papers.values())
             and not any(kick.started for kick in books.kicks.values()))
+
+
+def _signer(books: Books) -> set[Effect]:
+    """One record at a time, lowest first; a trial while it is broken; the key that was wished for, and the end of the old one."""
+    wanted: set[Effect] = set()
+    if books.key_old:
+        wanted.add(DropKey(books.key_old, books.chain.kid))
+    elif books.key_wished:
+        wanted.add(MakeKey(books.chain.kid))
+    if books.broken:
+        wanted.add(TrySigner(books.breaks))
+    elif books.due:
+        wanted.add(SignRecord(books.chain.seq + 1, record.payload(books, books.due[0]), books.chain.kid))
+    return wanted
 
 
 def _order(no: str, books: Books, desk: Desk) -> set[Effect]:

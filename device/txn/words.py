@@ -142,6 +142,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
+    ("record_key", "stuck"): ("签名密钥未能更换：请通知技术员", "The record key cannot be changed: see the log"),
     ("signer", "broken"): ("签名器故障：照常收款，请通知技术员", "The signer is broken: go on selling, call a technician"),
     ("sound", "gone"): ("扬声器无声", "The loudspeaker is silent"),
     ("sound", "error"): ("扬声器不可用", "No sound: a program is missing"),
