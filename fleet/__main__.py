@@ -7,9 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import collect_tool, command_tool, courier_tool, rules_tool, verify_tool
+from fleet import ca_tool, collect_tool, command_tool, courier_tool, rules_tool, verify_tool
 
 FAMILIES = (
+    ca_tool,
     collect_tool,
     verify_tool,
     rules_tool,

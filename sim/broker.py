@@ -1,11 +1,12 @@
 """A real Mosquitto on a free loopback port, in its own folder: started, stopped, killed and brought back on the same port.
 
-Knows one process that it started itself; refuses to know topics and payloads.  Keeps nothing: persistence is off, so
-that whatever arrives does so because the ends agreed, never because the broker remembered.
+Runs the configuration that ships (`fleet/broker/`); only ports, paths and the user are this machine's.  Without an authority
+the same limits stand, but the listener asks for no certificate.  Knows processes that it started itself; refuses to know payloads.
 """
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import signal
 import socket
@@ -13,25 +14,12 @@ import subprocess
 import time
 from pathlib import Path
 
+from fleet import broker_files
+from fleet.ca import Authority
 from sim import leash
 
 MOSQUITTO = "/usr/sbin/mosquitto"
 START_MAX_S = 10.0
-
-_CONFIG = """\
-listener {port} 127.0.0.1
-allow_anonymous true
-persistence false
-max_packet_size 262144
-message_size_limit 262144
-max_inflight_messages 32
-max_queued_messages 1000
-log_dest stderr
-log_type error
-log_type warning
-log_type notice
-connection_messages true
-"""
 
 
 class BrokerFailed(Exception):
@@ -39,10 +27,13 @@ class BrokerFailed(Exception):
 
 
 class Broker:
-    """One Mosquitto.  `folder` is made if needed; `port` 0 takes a free one, kept over stop and start."""
+    """One Mosquitto.  `folder` is made if needed; `port` 0 takes a free one, kept over stop and start.
 
-    def __init__(self, folder: Path | str, port: int = 0) -> None:
-        self.folder, self.port = Path(folder), port
+    With an `authority` whose broker has a certificate for 127.0.0.1, clients prove themselves by TLS; without, nobody is asked.
+    """
+
+    def __init__(self, folder: Path | str, port: int = 0, *, authority: Authority | None = None) -> None:
+        self.folder, self.port, self.authority = Path(folder).resolve(), port, authority
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> int:
@@ -57,8 +48,7 @@ class Broker:
             port = self.port or _free_port()
             if _answers(port):
                 raise BrokerFailed(f"port {port} on 127.0.0.1 is taken by another program")
-            config = self.folder / "mosquitto.conf"
-            config.write_text(_CONFIG.format(port=port))
+            config = self._configured(port)
             # Started as root it becomes another user, who may not write here: so the log is a file that we opened.
             with open(self.folder / "mosquitto.log", "ab") as file:
                 self._process = leash.started([program, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=file,
@@ -70,6 +60,12 @@ class Broker:
             if not left:
                 break
         raise BrokerFailed(f"Mosquitto did not accept a connection on 127.0.0.1:{port}; see {self.folder}/mosquitto.log")
+
+    def refresh(self) -> None:
+        """Give it what the authority has revoked and whom it knows by now, as docs/broker.md tells: files, then SIGHUP."""
+        assert self.authority is not None and self._process is not None, "nothing to refresh"
+        broker_files.refreshed(self.authority, self.folder)
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it in order; harmless when it does not run."""
@@ -100,6 +96,14 @@ class Broker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _configured(self, port: int) -> Path:
+        config = self.folder / "mosquitto.conf"
+        if self.authority is None:
+            config.write_text(broker_files.open_listener(port, "127.0.0.1", _user()))
+        else:
+            broker_files.rendered(self.authority, self.folder, port=port, bind="127.0.0.1", user=_user(), log="stderr")
+        return config
+
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -121,6 +125,25 @@ class Broker:
                 return self._process.poll() is None
             time.sleep(0.02)
         return False
+
+
+class EnrolDoor(Broker):
+    """The listener of boxes without a certificate: its own Mosquitto, joined to `broker`, which runs and has an authority."""
+
+    def __init__(self, broker: Broker, port: int = 0) -> None:
+        super().__init__(broker.folder, port, authority=broker.authority)
+        self.broker = broker
+
+    def _configured(self, port: int) -> Path:
+        assert self.authority is not None and self.broker.port, "the broker behind the door comes first"
+        broker_files.rendered(self.authority, self.folder, port=self.broker.port, enrol_port=port, bind="127.0.0.1", user=_user(),
+                              host="127.0.0.1", log="stderr")
+        return self.folder / "enrol.conf"
+
+
+def _user() -> str:
+    """Who starts it stays its user: nobody else may read what this machine's folders hold."""
+    return getpass.getuser()
 
 
 def _answers(port: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 PREFIX = "tb1"
-SHARE = "collect"                        # name of the collectors' shared subscription
+SHARE = "collect"                        # name of the collectors' shared subscription, where no box could join it
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _BOX = re.compile(r"[a-z0-9-]{1,32}")
@@ -124,10 +124,12 @@ def collectors_of(tenant: str) -> str:
     return f"{PREFIX}/{tenant_checked(tenant)}/_collector/+/state"
 
 
-def shared(tenant: str, name: str) -> str:
-    """The collectors' shared filter for topic `name` of all boxes of a tenant."""
-    assert name in BY_NAME and BY_NAME[name].sender == "box", name
-    return f"$share/{SHARE}/{PREFIX}/{tenant_checked(tenant)}/+/{name}"
+def shared(tenant: str, name: str, share: str = SHARE) -> str:
+    """The collectors' shared filter for topic `name` of all boxes of a tenant.  `share` is a name of their own, where a broker
+    lets anybody join.
+    """
+    assert name in BY_NAME and BY_NAME[name].sender == "box" and not set(share) & set("/+#"), (name, share)
+    return f"$share/{share}/{PREFIX}/{tenant_checked(tenant)}/+/{name}"
 
 
 def enrol(code_id: str, way: Literal["ask", "answer"]) -> str:
