@@ -5,14 +5,15 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types unit bench proof world storm plants search docs lock
+.PHONY: help setup demo test check lint types unit bench proof world storm plants search attacks docs lock
 
 help:
 	@echo 'make demo    the whole counter on this machine; prints one URL   (ARGS="--day FILE --json" plays a scripted day)'
 	@echo 'make test    every test                                          (ARGS="-k word" some of them)'
 	@echo 'make check   lint, types, the unit file, every test'
 	@echo 'make bench   the figures, one JSON object a line'
-	@echo 'make proof   tests, the simulated world, a storm of payments, each planted bug, every order of eight events'
+	@echo 'make proof   tests, the simulated world, a storm of payments, each planted bug, every order of eight events,'
+	@echo '             and a thousand configurations that no box may take'
 	@echo 'make docs    redraw docs/architecture.md and docs/asyncapi.yaml from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
 
@@ -43,7 +44,7 @@ unit:
 bench: setup
 	@$(PY) -m bench $(ARGS)
 
-proof: test world storm plants search
+proof: test world storm plants search attacks
 
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)
@@ -53,6 +54,9 @@ storm: setup
 
 plants: setup
 	@$(PY) -m sim.storm --seed 1 --payments 3000 --plant all
+
+attacks: setup
+	@$(PY) -m tests.config_attacks --seed 1 --count 1000 --json
 
 docs: setup
 	@$(PY) -m docs.draw

@@ -10,7 +10,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox verify FILE --keys JWKS [--from SEQ:HEAD] [--json]
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
-       tillbox config FILE           what the box would run with, secrets masked
+       tillbox config FILE [--why KEY]      what the box would run with, secrets masked; which layer gave one value
        tillbox enrol CODE --broker HOST:PORT [--config FILE]   become a box of the fleet; `tillbox enrol` says more
        tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it

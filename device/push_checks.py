@@ -24,6 +24,7 @@ TOP = ("shop_zh", "shop_en", "cashier", "lang", "cutoff_hour", "cash_round_fen",
 SET = ("scanner", "keypad", "display", "printer", "sound", "mqtt", "channel", "supervisor", "template")
 LINE = ("mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file")     # an enrolment brings them
 INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules"}
+KEYS_MAX = 1_000
 BLOB_KEYS = (("prices", "prices_file"), ("rules", "rules_file"))
 # Where the money goes, and by what the channel is proven: a change needs the document's own word for it.
 PAYEE = ("base_url", "account", "appid", "mchid", "dialect", "terminal_id", "fields", "private_key_file", "platform_key_id",
@@ -55,6 +56,8 @@ def effective(base: dict[str, Any], body: Body, opened: Callable[[str], str], bl
 
 def judged(body: Body, runs: Config, made: Callable[[Body], Config]) -> tuple[str, ...]:
     """Every reason against the document, () for none.  `runs` what the box runs with; `made` as `effective`, of this box."""
+    if (count := _keys(body.set)) > KEYS_MAX:
+        return (f"it sets {count} keys; no box has more than {KEYS_MAX}",)       # each unknown one is compared with all there are
     reasons = _forbidden(body.set)
     try:
         reasons += _senseless(runs, made(body), body.payee_change)
@@ -63,6 +66,11 @@ def judged(body: Body, runs: Config, made: Callable[[Body], Config]) -> tuple[st
     if len(reasons) > REASONS_MAX:
         reasons[REASONS_MAX - 1:] = [f"and {len(reasons) - REASONS_MAX + 1} more"]
     return tuple(reason[:500] for reason in reasons)
+
+
+def _keys(told: Any) -> int:
+    inside = told.values() if isinstance(told, dict) else told if isinstance(told, list) else ()
+    return len(inside) + sum(map(_keys, inside))
 
 
 def _forbidden(told: dict[str, Any]) -> list[str]:
