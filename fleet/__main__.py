@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import ca_tool, collect_tool, command_tool, courier_tool, rules_tool, verify_tool
+from fleet import ca_tool, collect_tool, command_tool, config_tool, courier_tool, rules_tool, verify_tool
 
 FAMILIES = (
     ca_tool,
@@ -15,6 +15,7 @@ FAMILIES = (
     verify_tool,
     rules_tool,
     command_tool,
+    config_tool,
     courier_tool,
 )
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet import commands, files, groups
+from fleet import commands, config, files, groups
 from fleet.keys import SigningKey, public_keys
 
 SWITCH_S = 0.0005                        # the door must not wait long for the background's thread
@@ -50,10 +50,11 @@ def _collect(args: argparse.Namespace) -> int:
     store = Store(args.store, keys)
     background = None if args.no_check else Store(args.store, keys)
     collector = Collector(store, host.strip("[]"), int(port), args.tenant, key, id=args.id, checker=background)
-    groups.made(store.database, groups.SCHEMA, commands.SCHEMA)
+    groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA)
     desk = commands.CommandDesk(store.database)
     collector.clerk.register("hello", desk.hello)
     collector.clerk.register("cmd/res", desk.result)
+    collector.clerk.register("config/reported", config.ConfigDesk(store.database).reported)
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: collector.ended.set())
     collector.start()

@@ -10,19 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet import commands, courier, files
+from fleet import commands, config, config_room, courier, files
 from fleet.command_tool import store
 from fleet.keys import SigningKey
 
 
 def add(parsers: Any) -> None:
-    one = parsers.add_parser("courier", help="sign and send what waits for boxes: commands")
+    one = parsers.add_parser("courier", help="sign and send what waits for boxes: commands, configurations, blobs")
     one.add_argument("--broker", required=True, metavar="HOST:PORT")
     one.add_argument("--store", required=True, metavar="FILE|URL")
     one.add_argument("--tenant", required=True)
     one.add_argument("--id", default="courier1", help="name of this courier within its tenant")
     one.add_argument("--command-key", type=Path, metavar="PEM", help="made if missing; its public half is written beside "
                                                                      "it, as .jwks and .jwk")
+    one.add_argument("--config-key", type=Path, metavar="PEM", help="likewise; without it no configuration leaves")
+    one.add_argument("--blob-rate", type=int, default=512, metavar="KIB", help="KiB of blobs a second, all boxes together (512)")
     one.add_argument("--json", action="store_true")
     one.set_defaults(run=_courier)
 
@@ -32,10 +34,15 @@ def _courier(args: argparse.Namespace) -> int:
     host, _, port = args.broker.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"--broker {args.broker!r} is not HOST:PORT")
-    if args.command_key is None:
-        raise ValueError("without a key nothing can be sent: name --command-key")
-    database = store(args.store, commands.SCHEMA)
-    rooms = [courier.command_room(database, args.tenant, key_of(args.command_key))]
+    if args.command_key is None and args.config_key is None:
+        raise ValueError("without a key nothing can be sent: name --command-key, --config-key or both")
+    database = store(args.store, commands.SCHEMA, config.SCHEMA)
+    rooms: list[courier.Room] = []
+    if args.command_key is not None:
+        rooms.append(courier.command_room(database, args.tenant, key_of(args.command_key)))
+    if args.config_key is not None:
+        rooms += [config_room.config_room(database, args.tenant, key_of(args.config_key)),
+                  config_room.BlobRoom(database, args.tenant, rate_bytes_s=args.blob_rate * 1024)]
     one = courier.Courier(database, host.strip("[]"), int(port), args.tenant, rooms, id=args.id)
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: one.stop.set())

@@ -34,7 +34,7 @@ class Fleet:
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        for name in ("ack", "command"):
+        for name in ("ack", "command", "config"):
             key = SigningKey(folder / f"{name}.pem")
             (folder / f"{name}.jwk").write_text(json.dumps({**key.jwk, "kid": key.kid}))
         (folder / "box.toml").write_text(self.toml())
@@ -47,6 +47,7 @@ class Fleet:
         f = self.folder
         return (f'box = "box-1"\nbox_no = "00000A"\ntenant = "shop"\nstate_dir = "{f}/box"\nrun_dir = "{f}/run"\n'
                 f'record_key_file = "{f}/record.key"\nack_key_file = "{f}/ack.jwk"\ncommand_key_file = "{f}/command.jwk"\n'
+                f'config_key_file = "{f}/config.jwk"\nprices_file = "{f}/prices.csv"\n'
                 f'[scanner]\nkind = "none"\n[keypad]\nkind = "none"\n[display]\nkind = "none"\n'
                 f'[mqtt]\nhost = "127.0.0.1"\nport = {self.port}\n')
 
@@ -55,7 +56,8 @@ class Fleet:
         argv = {"box": ["device", "run", "--config", str(self.folder / "box.toml")],
                 "collector": ["fleet", "collect", *at, "--keys", str(self.folder / "boxes.jwks"), "--ack-key",
                               str(self.folder / "ack.pem")],
-                "courier": ["fleet", "courier", *at, "--command-key", str(self.folder / "command.pem")]}[name]
+                "courier": ["fleet", "courier", *at, "--command-key", str(self.folder / "command.pem"),
+                            "--config-key", str(self.folder / "config.pem")]}[name]
         with open(self.folder / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen([sys.executable, "-m", *argv], cwd=ROOT, stdout=log, stderr=log)
 
@@ -127,3 +129,20 @@ def test_an_admin_asks_a_box_that_is_away_and_everything_is_done_once(fleet):
     assert [(k["verb"], k["outcome"]) for k in kept] == [
         ("reboot", "done"), ("status", "answered"), ("journal verify", "answered"), ("logs", "answered"), ("doctor", "answered"),
         ("refund", "refused")]
+
+
+def test_a_push_reaches_a_real_box_and_a_poisonous_one_never_leaves(fleet):
+    for name in ("collector", "courier", "box"):
+        fleet.start(name)
+    until(lambda: fleet.cmd("status", by="li:lead")[0] == 0, "the box never answered")
+    (fleet.folder / "prices.csv").write_text("gtin,name_zh,name_en,price_fen,unit,source\n6902538004045,脉动,Mizone,550,piece,t\n")
+    (fleet.folder / "a.toml").write_text('shop_zh = "街角便利店"\n[blobs]\nprices = "prices.csv"\n')
+    push = ["config", "push", str(fleet.folder / "a.toml"), "--all", "--by", "li", "--soak", "0"]
+    code, (rollout,) = fleet.tillfleet(*push, "--wait", str(WAIT_S))
+    assert code == 0 and (rollout["state"], rollout["active"]) == ("done", 1), rollout
+    code, lines = fleet.tillfleet("config", "status")
+    assert code == 0 and lines[0]["desired"] == lines[0]["active"] == "0.1"
+    (fleet.folder / "a.toml").write_text('shop_zhh = "x"\n')
+    code, lines = fleet.tillfleet(*push)
+    assert code == 1 and "did you mean" in lines[0]["reason"]
+    assert fleet.running["box"].poll() is None
