@@ -102,10 +102,11 @@ class Uplink:
         if self.link is None or self.forwarder is None:
             return
         now_ms = self.clock.now_ms()
-        for batch in self.forwarder.due(now_ms):
-            if not self.link.publish_up(wire.batch_encoded(batch, self.link.enc)):
+        sent = False
+        for batch in self.forwarder.due(now_ms, 1):   # one a turn: a customer may stand there
+            sent = self.link.publish_up(wire.batch_encoded(batch, self.link.enc))
+            if not sent:
                 self.forwarder.unsent(batch, now_ms)
-                break
         if self.link.up and (told := self.open.due(now_ms)) is not None and self.link.publish("open", told):
             self.open.left(now_ms)
         if self._timer is not None:
@@ -113,7 +114,7 @@ class Uplink:
             self._timer = None
         waits = [ms for ms in (self.forwarder.next_due_ms(), self.open.next_due_ms() if self.link.up else None) if ms is not None]
         if waits:
-            wait_s = max(0.05, (min(waits) - self.clock.now_ms()) / 1000)
+            wait_s = max(0.0 if sent else 0.05, (min(waits) - self.clock.now_ms()) / 1000)
             self._timer = asyncio.get_running_loop().call_later(wait_s, self.forward)
 
     def hurry(self) -> str:

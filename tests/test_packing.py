@@ -74,7 +74,8 @@ LINKED = b'{"prev":""}\n'
 
 
 @pytest.mark.parametrize(("plain", "why"), [
-    (b'{"prev":"x"}\n', "no record key"), (HEAD + b'{"a":1}', "no end"), (HEAD, "0 payloads"), (b"#short\n{}\n", "names no"), (b"#" + b"B" * 43 + b"\n{}\n", "names no"),
+    (b'{"prev":"x"}\n', "no record key"), (HEAD + b'{"a":1}', "no end"), (HEAD, "0 payloads"), (b"#short\n{}\n", "names no"),
+    (b"#" + b"B" * 43 + b"\n{}\n", "names no"),
     (HEAD + b'{"prev":"x"}\n' + LINKED, "more payloads"), (HEAD + b" " * 70_000 + b"\n", "more than 65536"),
     (HEAD + b"x" * 60_000 + b"\n", "take more than"), (b"\xff" * 44 + b"\n", "no record key"),
 ])

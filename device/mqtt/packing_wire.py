@@ -9,12 +9,13 @@ so a batch whose inner links do not hold, or whose tokens are spelled in another
 
 from __future__ import annotations
 
+import binascii
 import re
 import zlib
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
+from hashlib import sha256
 
-from device.store_forward.token import SIGNATURE_BYTES, b64, digest, header
+from device.store_forward.token import SIGNATURE_BYTES, b64, header
 
 # Version 1 of what the stream may refer to before it begins; the likeliest stands last.  Never changed: another text is another
 # version, under another name of the encoding, which a collector must have said that it reads.
@@ -53,28 +54,29 @@ class PackError(ValueError):
 
 def packed(tokens: Sequence[str]) -> bytes | None:
     """`tokens` packed, or None when they cannot be put together again to the last byte."""
-    signatures, lines, part, before = [], [], "", ""
+    signatures, lines, part, link = [], [], b"", b""
     try:
         for token in tokens:
-            head, body, signature = token.split(".")
+            spelled = token.encode("ascii")
+            head, body, signature = spelled.translate(_TO_STANDARD).split(b".")
             if head != part:
-                found = _HEADER.fullmatch(_canonical(head))
+                found = _HEADER.fullmatch(_bytes(head))
                 if found is None:
                     return None
                 lines.append(b"#" + found[1])
                 part = head
-            line, raw = _canonical(body), _canonical(signature)
+            line, raw = _bytes(body), _bytes(signature)
             if len(raw) != SIGNATURE_BYTES or b"\n" in line or line[:1] != b"{":
                 return None
-            if before:
-                at, link = line.find(_PREV_HERE), digest(before).encode()
+            if link:
+                at = line.find(_PREV_HERE)
                 begins, ends = at + len(_PREV_HERE), at + len(_PREV_HERE) + len(link)
-                if at < 0 or line[begins:ends] != link or line[ends:ends + 1] != b'"' or line.find(_PREV_GONE, 0, at) >= 0:
+                if at < 0 or line[begins:ends] != link or line[ends:ends + 1] != b'"':
                     return None
                 line = line[:begins] + line[ends:]
             signatures.append(raw)
             lines.append(line)
-            before = token
+            link = _digest(spelled)
     except ValueError:
         return None
     plain = b"\n".join(lines) + b"\n"
@@ -90,27 +92,28 @@ def unpacked(raw: bytes, count: int, bytes_max: int) -> list[str]:
     if lines.pop():
         raise PackError("the last line has no end")
     tokens: list[str] = []
-    head, size = "", 0
+    head, link, size = b"", b"", 0
     for line in lines:
         if line[:1] == b"#":
             if not _KID.fullmatch(line):
                 raise PackError("a line names no record key")
-            head = b64(header(line[1:].decode("ascii")))
+            head = b64(header(line[1:].decode("ascii"))).encode("ascii")
             continue
         if len(tokens) == count or not head:
             raise PackError("there are more payloads than signatures" if head else "no record key is named")
-        if tokens:
+        if link:
             at = line.find(_PREV_GONE)
             if at < 0:
                 raise PackError("a payload names its own link")
             cut = at + len(_PREV_HERE)
-            line = line[:cut] + digest(tokens[-1]).encode("ascii") + line[cut:]
+            line = line[:cut] + link + line[cut:]
         at = len(tokens) * SIGNATURE_BYTES
-        token = f"{head}.{b64(line)}.{b64(raw[at:at + SIGNATURE_BYTES])}"
-        size += len(token) + 1
+        spelled = b"%b.%b.%b" % (head, _spelled(line), _spelled(raw[at:at + SIGNATURE_BYTES]))
+        size += len(spelled) + 1
         if size > bytes_max:
             raise PackError(f"the records take more than {bytes_max} bytes")
-        tokens.append(token)
+        tokens.append(spelled.decode("ascii"))
+        link = _digest(spelled)
     if len(tokens) != count:
         raise PackError(f"there are {len(tokens)} payloads, {count} are promised")
     return tokens
@@ -129,13 +132,26 @@ def _inflated(raw: bytes, bytes_max: int) -> bytes:
     return plain
 
 
-def _canonical(part: str) -> bytes:
-    """The bytes of base64url `part`; ValueError for a spelling that would not come back the same."""
-    data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if b64(data) != part:
-        raise ValueError("not as b64 spells it")
-    return data
+def _bytes(part: bytes) -> bytes:
+    """The bytes of `part`, which `_TO_STANDARD` went over; ValueError for a spelling that would not come back the same."""
+    rest = len(part) % 4
+    if rest and part[-1] not in _LAST[rest]:
+        raise ValueError("stray bits, or no base64 at all")
+    return binascii.a2b_base64(part + b"=" * (-rest % 4), strict_mode=True)
 
+
+def _spelled(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=")
+
+
+def _digest(spelled: bytes) -> bytes:
+    return _spelled(sha256(spelled).digest())
+
+
+# base64url as base64 and back; what base64url does not know becomes what base64 does not know.
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_LAST = {1: b"", 2: b"AQgw", 3: b"AEIMQUYcgkosw048"}       # last characters that carry no stray bits
 
 _FEW = zlib.compressobj(_LEVEL_FEW, zlib.DEFLATED, _RAW, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
 _MANY = zlib.compressobj(_LEVEL_MANY, zlib.DEFLATED, _RAW, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)

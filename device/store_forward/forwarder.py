@@ -93,8 +93,8 @@ class Forwarder:
             self._knock_ms = now_ms + KNOCK_EVERY_MS
         self._link, self._collector = up, collector
 
-    def due(self, now_ms: int) -> list[Batch]:
-        """The batches to send now, each counted as sent; lost ones come again by themselves."""
+    def due(self, now_ms: int, most: int = WINDOW_MAX) -> list[Batch]:
+        """The batches to send now, at most `most`, each counted as sent; lost ones come again by themselves."""
         if not self._link or self.halted:
             return []
         self._expire(now_ms)
@@ -109,7 +109,7 @@ class Forwarder:
                 self._knock_ms = now_ms + KNOCK_EVERY_MS
             return [one] if one else []
         batches: list[Batch] = []
-        while self._room():
+        while self._room() and len(batches) < most:
             batch = self._next(now_ms)
             if batch is None:
                 break

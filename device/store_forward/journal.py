@@ -20,6 +20,7 @@ from device.store_forward.schema import SCHEMA_VERSION, migrate, version_of
 RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
 ROW_EXTRA_BYTES = 64                     # SQLite's own share of a row, rounded up
+NEAR_MAX = 16                            # places in the chain remembered: more than batches are under way
 PAGE_ROWS = 200                          # rows read at once: no read stays open while somebody appends
 MODES = ("real", "training")
 
@@ -60,6 +61,7 @@ class Journal:
         self._fold_from_due: int | None = None
         self._ack_due = False
         self._dead = False
+        self._near: dict[int, int] = {}          # record number to the row at which a search above it begins
         self._card = str(self._path.parent)
         self.commits = 0
         self._db = self._open(connect, identity)
@@ -169,23 +171,27 @@ class Journal:
         found: list[tuple[int, str]] = []
         if after_seq >= self._durable_mark or limit < 1:
             return found
-        size, mark = 0, after_seq
-        for _, row_mark, facts in self._walk(self._place(after_seq)):
-            if row_mark == mark:
-                continue                                 # nothing was signed in this row
-            mark = row_mark
-            for seq, token in tokens_of(facts):
-                if seq <= after_seq:
-                    continue
-                size += len(token) + 1
-                if found and size > bytes_max:
-                    return found
-                found.append((seq, token))
-                if len(found) == limit:
-                    return found
-            if mark >= self._durable_mark:
-                break
+        size, first = 0, self._near.get(after_seq) or self._place(after_seq)
+        while rows := self._signing(first, limit + 1):
+            for n, mark, facts in rows:
+                for seq, token in tokens_of(facts):
+                    if seq <= after_seq:
+                        continue
+                    size += len(token) + 1
+                    if found and size > bytes_max:
+                        return self._found(found, n)
+                    found.append((seq, token))
+                    if len(found) == limit:
+                        return self._found(found, n)
+                if mark >= self._durable_mark:
+                    return self._found(found, n)
+            first = rows[-1][0] + 1
         return found
+
+    @property
+    def durable_mark(self) -> int:
+        """Highest record number signed in a row on the card."""
+        return self._durable_mark
 
     def acked(self) -> tuple[str, int, str]:
         """(jid, upto, head) that the collector has committed; ("", 0, "") before the first."""
@@ -326,6 +332,29 @@ class Journal:
             if not _of_database(error):
                 raise
             raise self.unreadable(f"from row {first} on it cannot be read: {error}") from None
+
+    def _signing(self, first: int, limit: int) -> list[tuple[int, int, bytes]]:
+        """(n, mark, facts) of durable rows from `first` on in which something was signed: those where the mark rises."""
+        try:
+            rows: list[tuple[int, int, bytes]] = self._db.execute(
+                "SELECT n, mark, facts FROM journal AS j WHERE n >= ? AND mark > coalesce((SELECT mark FROM journal "
+                "WHERE n = j.n - 1), 0) ORDER BY n LIMIT ?", (first, limit)).fetchall()
+        except Exception as error:
+            if not _of_database(error):
+                raise
+            raise self.unreadable(f"from row {first} on it cannot be read: {error}") from None
+        for n, mark, facts in rows:
+            if not isinstance(facts, bytes) or not isinstance(mark, int):
+                raise self.unreadable(f"row {n} holds something else than facts")
+        return rows
+
+    def _found(self, found: list[tuple[int, str]], n: int) -> list[tuple[int, str]]:
+        """Remember where the search ended: the next one begins there."""
+        if found:
+            if len(self._near) >= NEAR_MAX:
+                del self._near[next(iter(self._near))]
+            self._near[found[-1][0]] = n
+        return found
 
     def _place(self, after_seq: int) -> int:
         """Number of the first durable row whose mark is above `after_seq`; the last row is known to be."""
