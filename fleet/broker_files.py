@@ -27,15 +27,16 @@ def rendered(authority: Authority, folder: Path, *, port: int = PORT, enrol_port
     `bind` an address to listen at, "" for all; `host` where the enrolment listener finds the broker, the first name in its
     certificate when left out.  CaError when the authority has no certificate for a broker.
     """
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o2750)                                 # what is written here later belongs to Mosquitto's group, too
     host = host or authority.broker_hosts()[0]
     fill = {"PORT": str(port), "ENROL_PORT": str(enrol_port), "BIND": bind, "FOLDER": str(folder), "USER": user, "LOG": log,
             "TENANT": authority.tenant, "BROKER_HOST": host}
     for name in ("mosquitto.conf", "enrol.conf", "enrol.acl"):
         files.written(folder / name, _filled((SHIPPED / name).read_text(), fill), mode=0o640)
-    if not (folder / "enrol" / "tls.pem").exists():
+    if not (folder / "enrol" / "tls.pem").exists() or authority.due(f"{authority.tenant}/_enrol"):
         authority.client(f"{authority.tenant}/_enrol", folder / "enrol", use="service")
-        os.chmod(folder / "enrol", 0o750)                    # the group is Mosquitto's
+        os.chmod(folder / "enrol", 0o2750)
         os.chmod(folder / "enrol" / "tls.key", 0o640)
     files.written(folder / "broker.key", (authority.folder / "broker.key").read_bytes(), mode=0o640)
     files.written(folder / "broker.pem", (authority.folder / "broker.pem").read_bytes())

@@ -268,6 +268,11 @@ class Authority:
             rows = index.execute("SELECT * FROM issued WHERE ? IN ('', name) ORDER BY not_before, rowid", (name,)).fetchall()
         return [Issued(*row) for row in rows]
 
+    def due(self, name: str) -> bool:
+        """True when `name` has no certificate for a line, or the newest is past two thirds of its life."""
+        good = [one for one in self.issued(name) if not one.revoked and one.use not in ("record", "encryption")]
+        return not good or good[-1].renewal_due() <= _text(self._now())
+
     def revoke(self, name: str, *, serial: str = "") -> int:
         """Revoke every certificate of `name`, or the one with `serial` alone; the list is written before this returns.
 

@@ -369,4 +369,5 @@ def test_what_ships_is_what_ran(site: Site) -> None:
     shipped = (broker_files.SHIPPED / "mosquitto.conf").read_text().splitlines()
     ran = (site.folder / "broker" / "mosquitto.conf").read_text().splitlines()
     assert [line for line, wanted in zip(ran, shipped, strict=True) if line != wanted and "@" not in wanted] == []
+    assert os.stat(site.folder / "broker").st_mode & 0o7777 == 0o2750            # files of a refresh belong to Mosquitto's group
     assert (site.folder / "broker" / "acl").read_text().startswith((broker_files.SHIPPED / "acl").read_text())

@@ -192,6 +192,8 @@ def test_the_list_tells_what_is_due(tmp_path: Path, capsys: pytest.CaptureFixtur
     past.issue(request("shop/box-1"), "shop/box-1")
     past.issue(request("shop/box-2"), "shop/box-2", days=100)
     past.issue(request("shop/box-3"), "shop/box-3", days=500)
+    now_there = Authority(tmp_path / "ca")
+    assert [now_there.due(f"shop/box-{n}") for n in (1, 2, 3, 4)] == [True, True, False, True]
     assert main(["ca", "list", str(tmp_path / "ca"), "--json"]) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("state") for row in rows] == ["due", "over", "good", None] and rows[-1]["troubled"] == 2
