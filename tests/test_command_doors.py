@@ -204,6 +204,18 @@ def test_the_chain_is_walked_over_where_it_lies(spoilt):
     assert bool(told["defects"]) == spoilt
 
 
+def test_records_under_a_key_that_is_gone_are_counted_apart_and_prove_nothing_alone():
+    for signed, whole in ((20, True), (0, False)):
+        chain = grown(30)
+        chain.key = COMMAND
+        for _ in range(signed):
+            chain.add("drawer", {})
+        asked = inquiries("", state=dict, metrics=dict, ring=LogRing(), tokens=chain.after,
+                          jwk=lambda: {**COMMAND.jwk, "kid": COMMAND.kid})
+        told = asyncio.run(asked["journal verify"](""))
+        assert (told["whole"], told["by_other_keys"], told["found"]) == (whole, 30, 0)
+
+
 def test_a_journal_whose_first_records_are_gone_is_walked_from_what_is_kept():
     chain = grown(30)
     asked = inquiries("", state=dict, metrics=dict, ring=LogRing(), jwk=lambda: {**OTHER.jwk, "kid": OTHER.kid},

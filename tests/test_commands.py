@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from device.mqtt.cmd_wire import REFUND_FEN_MAX, ROLES, VERBS
+from device.mqtt.cmd_wire import AGAIN, REFUND_FEN_MAX, ROLES, VERBS
 from device.txn import facts as wire
 from device.txn.books import COMMANDS_MAX
 from device.txn.inputs import Asked, Pressed, RefundSaid, RefundWord, Said, Scanned
@@ -79,6 +79,14 @@ def test_a_command_cut_before_its_row_was_kept_is_simply_not_done():
     counter.once.clear()
     counter.cut_power()
     assert not counter.box.books.commands and not counter.once
+
+
+def test_a_new_record_key_is_wished_for_once_at_a_time():
+    counter = Counter()
+    assert counter.tell(Asked("command-1", "rotate key", "", "wang:admin")).told.ok
+    assert any(isinstance(f, wire.KeyWished) for f in rows(counter))
+    refused = counter.tell(Asked("command-2", "rotate key", "", "wang:admin")).told
+    assert refused.name == "key" and refused.name not in AGAIN, "it would be asked again for ever, and answered the same"
 
 
 def test_old_ids_are_forgotten_and_the_books_stay_small():

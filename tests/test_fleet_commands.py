@@ -125,12 +125,18 @@ def test_money_moves_at_one_box_at_a_time(desk):
         desk.ask("box-1", "box-2", verb="refund", args="00000100000000000000 5")
 
 
-def test_two_couriers_send_each_command_once(tmp_path):
-    one, other = Desk(tmp_path / "store.db"), Desk(tmp_path / "store.db")
+def test_two_couriers_send_each_command_once(place):
+    where = place()
+    one, other = Desk(where), Desk(where)
     one.hello("box-1", "s1")
     one.ask(*["box-1"] * 5)
     first, second = one.due(), other.due()
     assert (len(first), len(second)) == (5, 0)
+    for cmd in first:
+        one.said(cmd.id)
+    assert [c.state for c in other.commands.listed(box="box-1")] == ["done"] * 5 and other.commands.withdraw("x", at(0)) == 0
+    one.database.execute("UPDATE command SET state = 'waiting', until_s = 0")
+    assert other.due() == [] and {c.state for c in one.commands.listed()} == {"expired"}
     one.database.close()
     other.database.close()
 

@@ -120,8 +120,8 @@ def test_rings_take_their_percents_rounded_up_and_every_box_once():
 class Cloud:
     """The cloud's rooms; `boxes` are thin: they report what a test says of their newest document."""
 
-    def __init__(self, folder: Path, *boxes: str) -> None:
-        self.database = opened(str(folder / "cloud.db"))
+    def __init__(self, folder: Path, *boxes: str, where: str = "") -> None:
+        self.database = opened(where or str(folder / "cloud.db"))
         made(self.database, GROUPS, SCHEMA)
         self.configs, self.groups, self.key = Configs(self.database), Groups(self.database), SigningKey(folder / "config.pem")
         self.room = config_room(self.database, "shop", self.key)
@@ -250,6 +250,44 @@ def test_abort_with_undo_gives_released_boxes_what_they_had(cloud):
     undone = cloud.leaves(5)
     assert undone.keys() == released.keys() and {one.body.set["shop_zh"] for one in undone.values()} == {"旧"}
     assert {one.version for one in undone.values()} == {3}
+
+
+def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
+    """Two rings, a secret, a blob with its delta, a box that wants chunks, a stop, an undo: every statement is said once."""
+    one = Cloud(tmp_path, "box-1", "box-2", where=place())
+    configs, database = one.configs, one.database
+    with database.transaction():
+        configs.put_key("box-1", {"kty": "EC"}, "kid", at(0))
+        configs.put_base("box-1", "", at(0))
+        old, new = (configs.put_blob("prices", b"".join(b"%d\n" % (n * factor) for n in range(2000))) for factor in (1, 1))
+        assert old == new
+    one.push({"shop_zh": "一"}, blobs={"prices": old})
+    for box in one.leaves():
+        one.say(box, "staged", want={old: ((0, 0),)})
+    with database.transaction():
+        assert len(list(one.blobs(at(1)))) == 2 and list(one.blobs(at(2))) == []
+    for box in ("box-1", "box-2"):
+        one.say(box, "active", 3)
+    one.leaves(4)
+    with database.transaction():
+        changed = configs.put_blob("prices", configs.blob_bytes(old).replace(b"\n77\n", b"\n78\n"))
+        assert configs.put_deltas("prices", changed, ["box-1", "box-2"]) == 1
+        layer = configs.put_layer("group:north", {"mqtt": {"password": {"sealed": True}}}, {"prices": changed}, "li", at(5))
+        for box in ("box-1", "box-2"):
+            configs.put_sealed(layer, "mqtt.password", box, "a..b.c.d")
+        id_ = configs.push(layer, ["box-1", "box-2"], "li", at(5), percents=(50, 100))
+    ((box, desired),) = one.leaves(6).items()
+    assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == {"kty": "EC"}
+    assert [n for n, *_ in configs.history("group:north")] == [2, 1]
+    one.hello(box, "s1", 7)
+    assert list(one.leaves(7)) == [box]
+    one.say(box, "rolled_back", 8)
+    one.leaves(9)
+    assert one.rollout(id_).state == "stopped"
+    with database.transaction():
+        assert configs.abort(id_, "li", at(10), undo=True) == 1
+    assert one.leaves(11)[box].body.blobs["prices"].sha256 == old and configs.standing(box).word == "silent"
+    database.close()
 
 
 def test_two_rollouts_never_meet_at_one_box(cloud):

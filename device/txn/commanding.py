@@ -70,7 +70,7 @@ def _reboot(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
 def _rotate(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
     wished = signing.wish_key(b)
     if not wished:
-        return Fault("busy", "another record key is on its way already")
+        return Fault("key", "another record key is on its way already")
     return wished, "a new key is made and introduced by a key record; then the old one is destroyed"
 
 
