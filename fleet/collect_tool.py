@@ -1,4 +1,4 @@
-"""`tillfleet collect`: a collector as a program of its own.  Wires files, signals and arguments; decides nothing."""
+"""`tillfleet collect`: a collector as a program of its own, or a dead box's journal brought in.  Wires, and decides nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import logging
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fleet import commands, config, files, groups
 from fleet.keys import SigningKey, public_keys
@@ -17,11 +20,13 @@ SWITCH_S = 0.0005                        # the door must not wait long for the b
 
 
 def add(commands: Any) -> None:
-    collect = commands.add_parser("collect", help="take records from boxes, commit and acknowledge them")
-    collect.add_argument("--broker", required=True, metavar="HOST:PORT")
+    collect = commands.add_parser("collect", help="take records from boxes, commit and acknowledge them; or a dead box's from FILE")
+    collect.add_argument("file", nargs="?", metavar="FILE", help="a journal's export, one record a line, - for standard input; "
+                                                                 "needs neither broker nor tenant")
+    collect.add_argument("--broker", metavar="HOST:PORT")
     collect.add_argument("--store", required=True, metavar="PLACE", help="a file, or postgresql://...")
     collect.add_argument("--keys", required=True, type=Path, metavar="JWKS", help="record keys of the boxes")
-    collect.add_argument("--tenant", required=True)
+    collect.add_argument("--tenant")
     collect.add_argument("--id", default="c1", help="name of this collector within its tenant (c1)")
     collect.add_argument("--ack-key", type=Path, metavar="PEM", help="made if missing (a file's STORE.ack.pem); its public half "
                                                                      "is written beside it as .jwks")
@@ -31,6 +36,41 @@ def add(commands: Any) -> None:
 
 
 def _collect(args: argparse.Namespace) -> int:
+    if args.file is not None:
+        return _brought(args)
+    missing = [name for name in ("--broker", "--tenant") if not getattr(args, name[2:])]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given, or a FILE")
+    return _served(args)
+
+
+def _brought(args: argparse.Namespace) -> int:
+    """0 when every record of the file stands in the store afterwards."""
+    from fleet.bring_in import brought_in
+    from fleet.store import Store
+
+    store = Store(args.store, public_keys(args.keys))
+    at = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+    try:
+        if args.file == "-":
+            reports = brought_in(store, sys.stdin, at)
+        else:
+            with open(args.file, encoding="ascii", errors="replace") as lines:
+                reports = brought_in(store, lines, at)
+    finally:
+        store.close()
+    for r in reports:
+        print(json.dumps(msgspec.to_builtins(r)) if args.json else
+              f"box {r.box or '?'} journal {r.jid or '?'}: {r.records} records, {r.new} new, {r.known} known, {r.refused} refused, "
+              f"committed up to {r.upto}: {r.verdict}{' - ' + r.why if r.why else ''}")
+    total = {name: sum(getattr(r, name) for r in reports) for name in ("records", "new", "known", "refused")}
+    whole = bool(reports) and all(r.verdict == "ok" for r in reports)
+    print(json.dumps({**total, "journals": len(reports), "whole": whole}) if args.json else
+          ", ".join(f"{name} {count}" for name, count in total.items()))
+    return 0 if whole else 1
+
+
+def _served(args: argparse.Namespace) -> int:
     from fleet.collector import Collector
     from fleet.database import is_file
     from fleet.store import Store
