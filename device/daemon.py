@@ -32,7 +32,7 @@ from device.key_store import store_of
 from device.log_ring import LogRing
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
-from device.push_layers import Layers, pushing
+from device.push_layers import Layers, Pushing
 from device.real_clock import RealClock
 from device.renewal import Renewal
 from device.restart import Restart
@@ -87,7 +87,7 @@ class Daemon:
         keys = None if config.training else store_of(config)
         drivers = {"signer": self.signer, "cloud": self.cloud, "system": Restart(self.end),
                    **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
-        self.pusher = pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
+        self.pusher = Pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
         if self.pusher is not None:
             drivers["config"] = self.pusher
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
@@ -227,7 +227,8 @@ class Daemon:
         now_ms = self.clock.now_ms()
         return {**figures(self.box.books, self.box.desk, now_ms), "unacked": self.uplink.unacked,
                 "oldest_unacked_s": self.uplink.oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
-                "room_bytes": self.journal.room_bytes(), "commands_refused": self.commands.refused.total()}
+                "room_bytes": self.journal.room_bytes(), "config_refused": self.pusher.refused if self.pusher is not None else 0,
+                "commands_refused": self.commands.refused.total()}
 
     def receipts(self) -> list[dict]:
         return [{"job": p.job, "order_no": "" if p.kind in ("x", "z") else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}

@@ -13,7 +13,6 @@ import datetime
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from device.blobs import Blobs
@@ -22,7 +21,7 @@ from device.config import Config, restarts
 from device.errors import ConfigError, Outside
 from device.mqtt import config_wire as wire
 from device.mqtt.wire import WireError
-from device.push_checks import Unreadable, effective, judged
+from device.push_checks import judged
 from device.push_store import PushStore, Told
 from device.txn.effects import Effect, TakeConfig
 from device.txn.inputs import ConfigSaid, Input
@@ -70,20 +69,21 @@ class Pusher:
     """`runs` is what box.toml and the documents in `store` made.
 
     `keys` are the cloud's for configurations, by kid; `made` gives what a document makes of this box, or ConfigError with every
-    reason; `checked(name, data)` raises Outside when a blob of that name is of no use.
+    reason; `checked(name, data)` raises Outside when a blob of that name is of no use; `proof_seq` is this boot's first record.
     """
 
     does: ClassVar[frozenset[type[Effect]]] = frozenset({TakeConfig})
     at_once = 1
 
     def __init__(self, store: PushStore, till: Till, clock: Clock, runs: Config, *, keys: wire.Verifiers,
-                 made: Callable[[wire.Body], Config], checked: Callable[[str, bytes], object], trial_ms: int = TRIAL_MS) -> None:
+                 made: Callable[[wire.Body], Config], checked: Callable[[str, bytes], object], proof_seq: int,
+                 trial_ms: int = TRIAL_MS) -> None:
         self.store, self.clock, self.runs = store, clock, runs
-        self.blobs = Blobs(blob_folder(store))
+        self.blobs = Blobs(store.blobs)
         self._till, self._keys, self._made, self._checked, self._trial_ms = till, keys, made, checked, trial_ms
         self._say: deque[ConfigSaid] = deque()
         self._since_ms, self._saved_ms = clock.now_ms(), clock.now_ms()
-        self._proof_seq = till.next_seq()         # a record from here on proves what runs now
+        self._proof_seq = proof_seq               # a record from here on proves what runs now
         self._link_ms: int | None = None          # when the connection was made that stands
         self._heard_ms: int | None = None         # when the cloud last answered on it
         self._hello_ms = -HELLO_MS
@@ -120,7 +120,7 @@ class Pusher:
             self._save()
             return
         state.mark = desired.place
-        state.told = Told(*desired.place, digest, "staged")
+        state.told = Told(*desired.place, digest, "staged", at=self.clock.stamp().wall)
         reasons = self._late(desired) or judged(desired.body, self.runs, self._made)
         if reasons:
             self._refuse(reasons)
@@ -195,6 +195,7 @@ class Pusher:
         return {"active": f"{told.active.epoch}.{told.active.version}", "newest": f"{told.epoch}.{told.version}",
                 "state": told.state, "why": told.why,
                 "trial_s": (state.used_ms + self.clock.now_ms() - self._saved_ms) // 1000 if state.phase else 0,
+                "since": (state.tried if state.phase else state.told).at,
                 "missing_chunks": sum(last - first + 1 for ranges in self._want.values() for first, last in ranges),
                 "refused": state.refused}
 
@@ -381,55 +382,3 @@ class Pusher:
 
 def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
-
-
-def blob_folder(store: PushStore) -> Path:
-    return store.folder / "blobs"
-
-
-def maker(base: dict[str, Any], store: PushStore, opened: Callable[[str], str],
-          finished: Callable[[Config], Config]) -> Callable[[wire.Body], Config]:
-    """What a document makes of this box.  `base` is box.toml as read; `opened` gives the text of a secret, or raises Unreadable;
-    `finished` adds what this box alone knows."""
-    folder = blob_folder(store)
-    return lambda body: finished(effective(base, body, opened, lambda sha256: str(folder / sha256)))
-
-
-def chosen(store: PushStore, alone: Config, made: Callable[[wire.Body], Config], *, starts: bool) -> Config:
-    """What the box runs with: the document on trial, the active one, the one before, or box.toml `alone`: the first that fits.
-
-    One that once ran and fits no more, after an update of the box or a change of box.toml, is said so and left out; at a start a
-    trial of one ends there.
-    """
-    state = store.state
-    for digest in dict.fromkeys((state.runs, state.active, state.previous)):
-        desired = store.document(digest)
-        if desired is not None:
-            missing = [name for name, blob in desired.body.blobs.items() if not (blob_folder(store) / blob.sha256).exists()]
-            try:
-                if missing:
-                    raise ConfigError([f"blobs.{name} is gone from the card" for name in missing], which="a pushed configuration")
-                return made(desired.body)
-            except ConfigError as why:
-                log.error("pushed configuration %d.%d does not fit this box: %s", *desired.place, why)
-        if starts and digest == state.trial and state.phase == "trial":
-            store.roll_back("it does not fit this box any more")
-        if not digest:
-            break
-    return alone
-
-
-def opener(key_file: Path) -> Callable[[str], str]:
-    """Opens secrets with the encryption key in `key_file`; each time anew, so that no key lies in memory for it."""
-    def opened(token: str) -> str:
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        from device.mqtt.jwe_wire import jwe_decrypted
-        try:
-            key = load_pem_private_key(key_file.read_bytes(), None)
-            return jwe_decrypted(token, key).decode("utf-8")         # type: ignore[arg-type]
-        except OSError:
-            raise Unreadable("this box has no encryption key: it is not enrolled") from None
-        except (ValueError, UnicodeDecodeError) as why:
-            raise Unreadable(f"it does not open: {why}" if str(why).startswith("it") else "it does not open") from None
-    return opened

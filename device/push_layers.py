@@ -5,12 +5,12 @@ Knows files and the daemon; refuses to know when a document is taken: that is `p
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from device import rules
 from device.config import Config, parse, show
@@ -18,15 +18,16 @@ from device.errors import ConfigError
 from device.gateway import with_terminal
 from device.identity import overlaid
 from device.price_file import read_prices
-from device.push import TRIAL_MS, Pusher, chosen, maker, opener
 from device.push_store import PushStore
+from device.txn.effects import Effect, TakeConfig
+from device.txn.inputs import Input
 from device.txn.wants import idle
-from device.uplink import verifiers
+from device.uplink import LINK_AFTER_S, verifiers
 
 if TYPE_CHECKING:
     from device.daemon import Daemon
-
-log = logging.getLogger("tillbox")
+    from device.mqtt import config_wire as wire
+    from device.push import Pusher
 
 
 class Layers:
@@ -40,16 +41,28 @@ class Layers:
         self.base: dict[str, Any] = overlaid(self._text, which)
         self.alone = with_terminal(parse(self.base, which=which))
         self.store = PushStore(Path(self.alone.state_dir))
-        self.made = maker(self.base, self.store, opener(Path(self.alone.encryption_key_file)), with_terminal)
 
     def begin(self) -> Config:
         """As `config`, for a start that counts."""
         self.store.boot()
-        return chosen(self.store, self.alone, self.made, starts=True)
+        return self._chosen(starts=True)
 
     def config(self) -> Config:
         """What the box runs with."""
-        return chosen(self.store, self.alone, self.made, starts=False)
+        return self._chosen(starts=False)
+
+    def made(self, body: wire.Body) -> Config:
+        """What a document makes of this box.  ConfigError with every reason."""
+        from device.push_chosen import maker, opener
+
+        return maker(self.base, self.store, opener(Path(self.alone.encryption_key_file)), with_terminal)(body)
+
+    def _chosen(self, *, starts: bool) -> Config:
+        if not self.store.state.kept:                 # no document: nothing of theirs is loaded for a start
+            return self.alone
+        from device.push_chosen import chosen
+
+        return chosen(self.store, self.alone, self.made, starts=starts)
 
     def why(self, key: str) -> str:
         """Which layer gave the value of `key` ("printer.columns"): `default`, `identity`, `box.toml`, `box` or `group:NAME`.
@@ -90,24 +103,72 @@ def _origin(origin: dict[str, str], key: str) -> str:
     return "box"
 
 
-def pushing(daemon: Daemon, layers: Layers) -> Pusher:
-    """The pusher of a daemon, its ends tied to the line."""
-    state, at = layers.store.state, daemon.box.books.config
-    state.mark = max(state.mark, (at.epoch, at.version))        # the journal remembers, too, how far versions had risen
-    uplink = daemon.uplink
-    keys = verifiers(daemon.config.config_key_file, "configurations", "config")
-    pusher = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, keys=keys, made=layers.made,
-                    checked=_checker(daemon.config), trial_ms=_trial_ms())
-    uplink.takers["config/desired"] = pusher.came
-    uplink.on_line, uplink.on_ack, uplink.on_chunk = pusher.linked, pusher.heard, pusher.chunk
-    uplink.standing = lambda: pusher.standing
-    return pusher
+class Pushing:
+    """The pusher of a daemon, its ends tied to the line; made when the line is, for no start needs it."""
+
+    does: ClassVar[frozenset[type[Effect]]] = frozenset({TakeConfig})
+    at_once = 1
+
+    def __init__(self, daemon: Daemon, layers: Layers) -> None:
+        self._daemon, self._layers = daemon, layers
+        self._made: Pusher | None = None
+        self._first_seq = daemon.box.books.chain.seq + 1
+        uplink = daemon.uplink
+        uplink.takers["config/desired"], uplink.on_chunk = self._came, self._chunk
+        uplink.on_line, uplink.on_ack, uplink.standing = self._linked, self._heard, self._standing
+
+    @property
+    def pusher(self) -> Pusher:
+        if self._made is None:
+            from device.push import Pusher
+
+            daemon, layers = self._daemon, self._layers
+            state, at = layers.store.state, daemon.box.books.config
+            state.mark = max(state.mark, (at.epoch, at.version))        # the journal remembers, too, how far versions had risen
+            self._made = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, made=layers.made,
+                                keys=verifiers(daemon.config.config_key_file, "configurations", "config"),
+                                checked=checker(daemon.config), proof_seq=self._first_seq, **_trial_ms())
+        return self._made
+
+    def _came(self, token: bytes) -> None:
+        self.pusher.came(token)
+
+    def _chunk(self, sha256: str, n: int, data: bytes) -> None:
+        self.pusher.chunk(sha256, n, data)
+
+    def _linked(self, up: bool) -> None:
+        self.pusher.linked(up)
+
+    def _heard(self, upto: int) -> None:
+        self.pusher.heard(upto)
+
+    def _standing(self) -> str:
+        return self.pusher.standing
+
+    @property
+    def refused(self) -> int:
+        """Documents that were not taken, over the life of this box."""
+        return self._layers.store.state.refused
+
+    def shown(self) -> dict[str, object]:
+        return self.pusher.shown()
+
+    async def inputs(self) -> AsyncIterator[Input]:
+        await asyncio.sleep(LINK_AFTER_S)
+        async for event in self.pusher.inputs():
+            yield event
+
+    async def do(self, effect: Effect) -> Input:
+        return await self.pusher.do(effect)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
-def _trial_ms() -> int:
+def _trial_ms() -> dict[str, int]:
     """Ten minutes; a test may have less, nobody more."""
     told = os.environ.get("TILLBOX_TRIAL_S", "")
-    return min(TRIAL_MS, int(told) * 1000) if told.isdecimal() else TRIAL_MS
+    return {"trial_ms": min(600, int(told)) * 1000} if told.isdecimal() else {}
 
 
 class _Till:
@@ -123,7 +184,7 @@ class _Till:
         return self._daemon.box.books.chain.seq + 1
 
 
-def _checker(config: Config) -> Callable[[str, bytes], object]:
+def checker(config: Config) -> Callable[[str, bytes], object]:
     def checked(name: str, data: bytes) -> object:
         if name == "prices":
             return read_prices(data, which="blobs.prices")

@@ -10,12 +10,18 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from device.mqtt.config_wire import Desired, Standing, digest_of, document_decoded
 from device.mqtt.wire import WireError
 from device.store_forward.token import unb64
+
+if TYPE_CHECKING:
+    from device.mqtt.config_wire import (  # at run time only where there is a document: a start feels it
+        Desired,
+        Standing,
+    )
 
 log = logging.getLogger("tillbox")
 
@@ -31,6 +37,7 @@ class Told(msgspec.Struct, frozen=True):
     state: str = ""
     why: str = ""
     reasons: tuple[str, ...] = ()
+    at: str = ""                  # wall time when it came
 
 
 class State(msgspec.Struct):
@@ -68,8 +75,10 @@ class PushStore:
 
     def __init__(self, state_dir: Path) -> None:
         self.folder = state_dir / "config"
+        self.blobs = self.folder / "blobs"
         self._mark = state_dir / "config.mark"
         self.state = self._read()
+        self._read_before: dict[str, Desired] = {}
 
     def boot(self) -> None:
         """Count this boot against a trial, and end one that outlived too many.  To be called before the configuration is chosen."""
@@ -140,6 +149,8 @@ class PushStore:
 
     def put(self, token: bytes) -> str:
         """Keep a document; returns its digest."""
+        from device.mqtt.config_wire import digest_of
+
         digest = digest_of(token)
         self.folder.mkdir(exist_ok=True)
         self._write(self.folder / f"{digest}.jws", token)
@@ -149,21 +160,28 @@ class PushStore:
         """The document of that digest, whose signature was checked when it came; None when it is gone or rotten."""
         if not digest:
             return None
+        if digest in self._read_before:
+            return self._read_before[digest]
+        from device.mqtt.config_wire import digest_of, document_decoded
         try:
             token = (self.folder / f"{digest}.jws").read_bytes()
             if digest_of(token) != digest:
                 raise ValueError("its digest is another")
-            return document_decoded(unb64(token.decode("ascii").split(".")[1]))
+            self._read_before[digest] = document_decoded(unb64(token.decode("ascii").split(".")[1]))
+            return self._read_before[digest]
         except (OSError, ValueError, WireError) as why:
             log.error("pushed configuration %.12s cannot be read: %s", digest, why)
             return None
 
     def standing(self, digest: str) -> Standing:
+        from device.mqtt.config_wire import Standing
+
         desired = self.document(digest)
         return Standing(*desired.place, digest) if desired is not None else Standing()
 
     def trim(self) -> None:
         """Forget documents that nobody can need any more."""
+        self._read_before.clear()
         for path in self.folder.glob("*.jws"):
             if path.stem not in self.state.kept:
                 path.unlink(missing_ok=True)

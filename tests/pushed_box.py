@@ -18,7 +18,7 @@ from device.config import Config
 from device.goods import check_digit
 from device.mqtt import config_wire as wire
 from device.push import Pusher
-from device.push_layers import Layers, _checker
+from device.push_layers import Layers, checker
 from device.store_forward.es256 import public_verifier
 from device.txn.effects import TakeConfig
 from device.txn.inputs import ConfigSaid
@@ -111,7 +111,7 @@ class Box:
         self.starts += 1
         self._ms, self.again, self._renews, self.linked, self.said = 5_000, False, False, False, []
         self.pusher = Pusher(self.layers.store, self, self, self.config, keys=KNOWN, made=self.layers.made,
-                             checked=_checker(self.config))
+                             checked=checker(self.config), proof_seq=self.seq + 1)
         self.seq += 1
         self._line(True)
 

@@ -149,10 +149,14 @@ def test_a_poisonous_configuration_undoes_itself_and_its_tale_is_in_the_chain(sh
         told = shop.await_state(2, "rolled_back")
     assert told.active.version == 1 and shop.daemon.starts >= 4
     assert shop.state()["config"]["state"] == "rolled_back"
+    starts = shop.daemon.starts
+    shop.push(doc(3, {"printer": {"columns": 32}, "shop_en": "Corner Shop 3"}, blobs={"prices": blob_of(book)}))
+    assert shop.await_state(3, "active").active.version == 3
+    assert shop.daemon.starts == starts            # words alone: a new connection, no new start
     store = Store(shop.folder / "store.db")
     try:
-        _until(lambda: _tale(store)[-1:] == [(2, "rolled_back")])
-        assert _tale(store) == [(1, "trial"), (1, "active"), (2, "trial"), (2, "rolled_back")]
+        _until(lambda: _tale(store)[-1:] == [(3, "active")])
+        assert _tale(store) == [(1, "trial"), (1, "active"), (2, "trial"), (2, "rolled_back"), (3, "trial"), (3, "active")]
     finally:
         store.close()
 
