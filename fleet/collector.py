@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from device.mqtt import ask_wire, topics, wire
-from fleet import checking
+from fleet import checking, door
 from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.keys import SigningKey
 from fleet.store import Outcome, Store, Unreadable
@@ -25,7 +25,7 @@ from fleet.store import Outcome, Store, Unreadable
 log = logging.getLogger("tillfleet.collect")
 
 RECEIVE_MAX = 64                         # batches that the broker may have handed over and we have not confirmed
-TOGETHER_MAX = 32                        # messages that share one commit
+TOGETHER_MAX = 16                        # messages under one commit: half of what a broker hands over; the rest comes meanwhile
 UNREADABLE_HOLD_MS = 60_000
 ASK_CHECK_MAX = 1_000                    # records checked while a question waits: a tenth of a second
 IDLE_S = 5.0
@@ -36,12 +36,16 @@ Message = tuple[str, bytes]              # topic, payload
 Taker = Callable[[str, bytes, str], list[Message]]   # box, payload, at (RFC 3339) -> replies
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
+    """A message as far as it can be understood before the database is asked.  Of `up`: batch and reading, or the fault."""
+
     box: str
     name: str
     payload: bytes
-    batch: wire.Batch | wire.WireError | None        # of `up` alone
-    journals: list[tuple[str, str]]
+    journals: tuple[tuple[str, str], ...] = ()       # whose guard rows it needs
+    batch: wire.Batch | None = None
+    reading: door.Reading | None = None
+    fault: tuple[str, str] = ("", "")                # ERROR_NAME, sentence
 
 
 class Clerk:
@@ -77,22 +81,25 @@ class Clerk:
         Raises DatabaseFailed when nothing was committed; then nothing may be confirmed to the broker either.  A message that
         somebody cannot take is put aside and logged, and the others go on.
         """
+        return self.handle_opened([self.opened(*message) for message in messages])
+
+    def handle_opened(self, messages: list[Opened]) -> list[Message]:
+        """As `handle`, for messages that were opened before, by another thread perhaps."""
         at = self._wall()
         self.store.ready_for(at)
         try:
             return self._together(messages, at)
         except DatabaseRefused as why:
             if len(messages) > 1:                    # one of them is what the database will not have: find out which
-                return [reply for one in messages for reply in self.handle([one])]
+                return [reply for one in messages for reply in self.handle_opened([one])]
             return self._refused(messages[0], f"the database refuses it: {why}", at)
 
-    def _together(self, messages: list[Message], at: str) -> list[Message]:
+    def _together(self, messages: list[Opened], at: str) -> list[Message]:
         batches: dict[tuple[str, str], Outcome] = {}
         replies: list[Message] = []
-        opened = [one for one in map(self._opened, messages) if one is not None]
         with self.store.transaction():
-            self.store.lock(journal for one in opened for journal in one.journals)
-            for one in opened:
+            self.store.lock(journal for one in messages for journal in one.journals)
+            for one in messages:
                 if one.name == "up":
                     replies += self._up(one, at, batches)
                 else:
@@ -102,35 +109,35 @@ class Clerk:
                 for (box, jid), o in batches.items()]
         return replies + acks
 
-    def _opened(self, message: Message) -> _Opened | None:
-        """What can be said of a message before the database is asked: whose it is, and which journals' rows it needs."""
-        topic, payload = message
+    def opened(self, topic: str, payload: bytes) -> Opened:
+        """Whose it is, which journals' rows it needs, and of a batch every link.  Touches nothing; any thread's.  Never raises."""
         try:
             tenant, box, name = topics.box_parsed(topic)
         except topics.TopicError as why:
             log.warning("%s", why)
-            return None
+            return Opened("", "", payload)
         if tenant != self.tenant:
             log.warning("%s is of another tenant", topic)
-            return None
+            return Opened("", "", payload)
+        jid, fault = "", ("", "")
         try:
             if name == "up":
                 batch = wire.batch_decoded(payload)
-                return _Opened(box, name, payload, batch, [(box, batch.jid)])
+                jid = batch.jid
+                return Opened(box, name, payload, ((box, jid),), batch, door.read(box, batch))
             if name == "hello":
-                return _Opened(box, name, payload, None, [(box, one.jid) for one in wire.hello_decoded(payload).journals])
-        except wire.WireError as why:
-            return _Opened(box, name, payload, why if name == "up" else None, [])
-        return _Opened(box, name, payload, None, [])
+                return Opened(box, name, payload, tuple((box, one.jid) for one in wire.hello_decoded(payload).journals))
+        except (wire.WireError, Unreadable) as why:
+            fault = why.name, why.sentence
+        except Exception as why:  # noqa: BLE001 - whatever a box can send must not end the thread that all others come through
+            log.exception("box %s: a message on %s broke its reader", box, name)
+            fault = "NOT_TAKEN", f"{type(why).__name__}: {why}"
+        return Opened(box, name, payload, ((box, jid),) if jid else (), fault=fault)
 
-    def _refused(self, message: Message, sentence: str, at: str) -> list[Message]:
-        one = self._opened(message)
-        if one is None:
-            return []
+    def _refused(self, one: Opened, sentence: str, at: str) -> list[Message]:
         with self.store.transaction():
             if one.name == "up":
-                jid = one.batch.jid if isinstance(one.batch, wire.Batch) else ""
-                return self._unreadable(one.box, jid, "NOT_KEPT", sentence, one.payload, at)
+                return self._unreadable(one, "NOT_KEPT", sentence, at)
             self.store.quarantine(one.box, "NOT_KEPT", f"{one.name}: {sentence}", one.payload, at)
             return []
 
@@ -151,16 +158,16 @@ class Clerk:
     def _ack(self, ack: wire.Ack) -> Message:
         return topics.ack(self.tenant, ack.box), wire.ack_encoded(ack, self._kid, self._sign)
 
-    def _up(self, one: _Opened, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
-        box, jid = one.box, ""
+    def _up(self, one: Opened, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
+        if one.batch is None:
+            return self._unreadable(one, *one.fault, at)
+        box, jid = one.box, one.batch.jid
         try:
-            if isinstance(one.batch, wire.WireError):
-                raise one.batch
-            assert one.batch is not None
-            jid = one.batch.jid
-            outcome = self.store.take(box, one.batch, at)
-        except (wire.WireError, Unreadable) as why:
-            return self._unreadable(box, jid, why.name, why.sentence, one.payload, at)
+            outcome = self.store.take(box, one.batch, at, one.reading)
+        except Unreadable as why:
+            return self._unreadable(one, why.name, why.sentence, at)
+        except DatabaseRefused as why:
+            return self._unreadable(one, "NOT_KEPT", f"the database refuses the batch: {why}", at)
         before = batches.get((box, jid))
         if outcome.verdict == "fork":
             log.error("box %s: fork of journal %s: %s", box, jid, outcome.why)
@@ -169,9 +176,10 @@ class Clerk:
         batches[(box, jid)] = outcome
         return []
 
-    def _unreadable(self, box: str, jid: str, name: str, sentence: str, payload: bytes, at: str) -> list[Message]:
+    def _unreadable(self, one: Opened, name: str, sentence: str, at: str) -> list[Message]:
+        box, jid = one.box, one.journals[0][1] if one.journals else ""
         log.warning("box %s: %s: %s", box, name, sentence)
-        self.store.quarantine(box, name, sentence, payload, at)
+        self.store.quarantine(box, name, sentence, one.payload, at)
         upto, head = self.store.guard(box, jid) if jid else (0, "")
         return [self._ack(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at))]
 
@@ -246,6 +254,10 @@ class Collector:
         properties.SessionExpiryInterval = 0
         properties.ReceiveMaximum = RECEIVE_MAX
         properties.MaximumPacketSize = wire.PACKET_MAX_BYTES + 1024
+        try:
+            self.clerk.store.ready_for(self._wall())         # not while the first batch waits
+        except DatabaseFailed as why:
+            log.warning("the database is not ready yet: %s", why)
         self._worker.start()
         if self._checker is not None:
             self._check_thread.start()
@@ -310,7 +322,8 @@ class Collector:
             log.info("collecting at %s:%s", self._host, self._port)
 
         def came(_c: Any, _u: Any, message: Any) -> None:
-            self._came.put((self._connect, message.mid, message.qos, message.topic, bytes(message.payload)))
+            # Opened here, in the network's thread: the worker waits for the database most of its time, and this goes on meanwhile.
+            self._came.put((self._connect, message.mid, message.qos, self.clerk.opened(message.topic, bytes(message.payload))))
 
         client.on_socket_open = _at_once
         client.on_pre_connect, client.on_connect, client.on_subscribe = before, connected, subscribed
@@ -349,19 +362,19 @@ class Collector:
                     self._came.put(None)
                     break
                 together.append(more)
-            replies = self._committed([(topic, payload) for *_, topic, payload in together])
+            replies = self._committed([opened for *_, opened in together])
             for topic, payload in replies:
                 self._client.publish(topic, payload, qos=1)
             for connect, mid, qos, *_ in together:
                 if connect == self._connect:                 # numbers start afresh with each connection
                     self._client.ack(mid, qos)
 
-    def _committed(self, messages: list[Message]) -> list[Message]:
+    def _committed(self, messages: list[Opened]) -> list[Message]:
         """The replies, when all is committed; waits while PostgreSQL is away.  Raises DatabaseFailed when waiting is of no use."""
         store, pause_s = self.clerk.store, 0.0
         while True:
             try:
-                replies = self.clerk.handle(messages)
+                replies = self.clerk.handle_opened(messages)
             except DatabaseFailed as why:
                 if store.database.kind != "postgresql":
                     raise

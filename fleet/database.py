@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+_PARTED = "\x1f"
 LOCK_KEY = 0x7411B0                      # advisory lock under which tables are made
 
 # SQLite's words for tables, and PostgreSQL's.
@@ -49,6 +50,11 @@ class Database:
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         raise NotImplementedError
+
+    def insert(self, table: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> None:
+        """Insert `rows`, leaving out those whose key is there; `columns`: name to `TEXT` or `INTEGER`, in the order of a row."""
+        names = ", ".join(columns)
+        self.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))}) ON CONFLICT DO NOTHING", rows)
 
     def made(self, schema: str) -> None:
         """Run the statements of `schema`, which are parted by semicolons and written in SQLite's words."""
@@ -204,6 +210,16 @@ class PostgresDatabase(Database):
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         with _postgres_errors(), self._db.cursor() as cursor:
             cursor.executemany(self._said(sql), list(rows))
+
+    def insert(self, table: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> None:
+        """In one statement: a column goes as one text, parted by a character that no value may have."""
+        texts = [_PARTED.join(map(str, column)) for column in zip(*rows, strict=True)]
+        if any(text.count(_PARTED) != len(rows) - 1 for text in texts):
+            super().insert(table, columns, rows)
+            return
+        arrays = ", ".join(f"string_to_array(?, '{_PARTED}')" + ("::bigint[]" if kind == "INTEGER" else "")
+                           for kind in columns.values())
+        self.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING", texts)
 
     def made(self, schema: str) -> None:
         if not self.inside:

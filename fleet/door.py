@@ -8,6 +8,7 @@ a record must say of itself.  So here the middle records are read lightly: five 
 from __future__ import annotations
 
 import base64
+import binascii
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +48,8 @@ class _Light(msgspec.Struct, gc=False):
 
 
 _light = msgspec.json.Decoder(_Light).decode
+_URL_TO_PLAIN = bytes.maketrans(b"-_", b"+/")
+_HEAD_CHARS = 512                        # of a payload in base64url: all members before `sum`, whatever their values
 
 
 def read(box: str, batch: Batch) -> Reading:
@@ -54,19 +57,18 @@ def read(box: str, batch: Batch) -> Reading:
     prevs: list[str] = []
     digests: list[str] = []
     special: dict[int, Parsed] = {}
-    jid, seq = batch.jid, batch.first
+    seq, before = batch.first, ""
+    start = f'{{"v":1,"box":"{box}","jid":"{batch.jid}","seq":'
     try:
         last = parse(batch.tokens[-1])
         for at, token in enumerate(batch.tokens):
-            payload = _light(base64.urlsafe_b64decode(token[token.index(".") + 1:token.rindex(".")] + "=="))
-            if payload.box != box or payload.jid != jid or payload.seq != seq:
-                raise Unreadable("WRONG_PLACE", f"record {seq} of the batch names box {payload.box!r}, "
-                                               f"journal {payload.jid!r}, number {payload.seq}")
-            if at and payload.prev != digests[-1]:
+            prev, kind = _named(token, f'{start}{seq},"prev":"'.encode()) or _looked_up(box, batch.jid, seq, token)
+            if at and prev != before:
                 raise Unreadable("BROKEN_LINK", f"record {seq} does not name the one before it in its batch")
-            prevs.append(payload.prev)
-            digests.append(digest(token))
-            if payload.kind in LOOKED_INTO:
+            before = digest(token)
+            prevs.append(prev)
+            digests.append(before)
+            if kind in LOOKED_INTO:
                 special[at] = parse(token)
             seq += 1
     except TokenError as why:
@@ -75,14 +77,37 @@ def read(box: str, batch: Batch) -> Reading:
         raise Unreadable("BAD_PAYLOAD", f"record {seq} cannot be read: {why}") from None
     if batch.first == 1 and prevs[0] != EMPTY_DIGEST:
         raise Unreadable("BROKEN_LINK", "record 1 names a record before it")
-    if digests[-1] != batch.head:
+    if before != batch.head:
         raise Unreadable("WRONG_HEAD", "the head of the batch is not the digest of its last record")
     return Reading(prevs, digests, last, special)
 
 
+def _named(token: str, start: bytes) -> tuple[str, str] | None:
+    """(prev, kind) of a payload that begins with `start`, as a box writes it; None for any other."""
+    begin = token.index(".") + 1
+    head = binascii.a2b_base64(token[begin:min(begin + _HEAD_CHARS, token.rindex("."))].encode().translate(_URL_TO_PLAIN) + b"==")
+    n = len(start)
+    if not head.startswith(start) or head[n + 43:n + 51] != b'","at":"':
+        return None
+    kind = head.find(b',"kind":"', n + 51)           # a quote inside a value stands behind a backslash
+    return (head[n:n + 43].decode(), head[kind + 9:head.index(b'"', kind + 9)].decode()) if kind > 0 else None
+
+
+def _looked_up(box: str, jid: str, seq: int, token: str) -> tuple[str, str]:
+    payload = _payload(token)
+    if payload.box != box or payload.jid != jid or payload.seq != seq:
+        raise Unreadable("WRONG_PLACE", f"record {seq} of the batch names box {payload.box!r}, journal {payload.jid!r}, "
+                                       f"number {payload.seq}")
+    return payload.prev, payload.kind
+
+
+def _payload(token: str) -> _Light:
+    return _light(base64.urlsafe_b64decode(token[token.index(".") + 1:token.rindex(".")] + "=="))
+
+
 def prev_of(token: str) -> str:
     """The `prev` of a token that `read` let pass."""
-    return _light(base64.urlsafe_b64decode(token[token.index(".") + 1:token.rindex(".")] + "==")).prev
+    return _payload(token).prev
 
 
 def signing_input(token: str) -> str:

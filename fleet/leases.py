@@ -89,7 +89,7 @@ class Leases:
                     numbers += [(number, sale.order_no, record.box, record.jid, record.seq) for number in
                                 dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)])]
         if numbers:
-            self._db.executemany("INSERT INTO sale VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING", numbers)
+            self._db.insert("sale", {"number": "TEXT", "sale_no": "TEXT", "box": "TEXT", "jid": "TEXT", "seq": "INTEGER"}, numbers)
         for record in records:
             if record.kind == "refund" and (refund := _read(record, _Refund)) is not None:
                 self._refunded(record, refund)

@@ -135,14 +135,14 @@ class Store:
         for (box, jid), row in self._rows.locked(missing).items():
             self._guards[(box, jid)] = Guard(*row)
 
-    def take(self, box: str, batch: Batch, at: str) -> Outcome:
+    def take(self, box: str, batch: Batch, at: str, reading: Reading | None = None) -> Outcome:
         """Keep what is new in `batch` from `box`; raise Unreadable, and then nothing of it was kept.
 
-        Only inside `transaction()`.  Repeats change nothing.  Another content under a known number is an alarm and the
-        verdict `fork`; both branches stay.
+        Only inside `transaction()`.  `reading` is what `door.read` said of it, if that was asked before.  Repeats change nothing.
+        Another content under a known number is an alarm and the verdict `fork`; both branches stay.
         """
         assert self._db.inside, "take outside a transaction"
-        reading = read(box, batch)
+        reading = reading or read(box, batch)
         self._at = at
         guard = self._guard(box, batch.jid)
         if batch.last > guard.upto + AHEAD_MAX:

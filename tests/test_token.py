@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, strategies
 
 from device.drivers.signer_file import FileSigner
 from device.errors import DriverGone
+from device.store_forward import token as token_module
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import (
     EMPTY_DIGEST,
@@ -176,3 +178,35 @@ def test_silence_ends_when_the_signer_is_closed(tmp_path):
         await signer.close()
         return [said async for said in signer.inputs()]
     assert asyncio.run(told()) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_quick_reading_of_a_payload_never_differs_from_the_careful_one(seed: int) -> None:
+    """Whatever the quick one takes, the careful one takes too, as the same; and it takes what a box writes."""
+    dice = random.Random(seed)
+    good = ('{"v":1,"box":"box-1","jid":"' + "j" * 21 + 'A","seq":7,"prev":"' + EMPTY_DIGEST + '","at":"2026-07-14T09:26:53+08:00",'
+            '"clk":"ntp","boot":"b1","mono_ms":0,"kind":"sale","sum":{"sales_fen":5,"refunds_fen":0,"count":1},'
+            '"body":{"order_no":"N1","amount_fen":5,"lines":[{"price_fen":5,"name":"茶\\"_fen"}]}}').encode()
+    assert token_module._plain(good) is not None
+    pieces = [b'"amount_fen":5', b'"amount_fen":5.0', b'"amount_fen":1e2', b',"amount_fen":6', b'"x_f\\u0065n":"a",', b'"a":1.50,',
+              b" ",
+              b'"a":{"b":1,"b":2},', b'"k_fen":9007199254740992,', b'"a":NaN,', b"\xff", b'"v":1,', b'"a":"\\ud800",', b"[[", b"}"]
+    taken = 0
+    for _ in range(2_000):
+        raw = bytearray(good)
+        at, how = dice.randrange(len(raw)), dice.randrange(4)
+        if how == 0:
+            raw[at] = dice.randrange(256)
+        elif how == 1:
+            del raw[at:at + dice.randrange(1, 9)]
+        elif how == 2:
+            raw[at:at] = dice.choice(pieces)
+        else:
+            raw = bytearray(good.replace(b'"order_no":', dice.choice(pieces) + b'"order_no":').replace(b'"amount_fen":5',
+                                                                                                    dice.choice(pieces)))
+        quick = token_module._plain(bytes(raw))
+        if quick is not None:
+            careful = token_module._payload(bytes(raw))
+            assert bytes(quick.body) == bytes(careful.body) and quick.sum == careful.sum and quick.seq == careful.seq
+            taken += 1
+    assert taken > 20

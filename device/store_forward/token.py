@@ -6,7 +6,8 @@ as they stand, so a token is kept and sent byte for byte, and nothing here ever 
 
 from __future__ import annotations
 
-import base64
+import binascii
+import functools
 import hashlib
 import re
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class TokenError(ValueError):
         self.name, self.sentence = name, sentence
 
 
-class Sum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Sum(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Totals of a journal after a record: fen sold, fen given back, sales and refunds together."""
 
     sales_fen: int = 0
@@ -47,7 +48,7 @@ class Sum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: int = 0
 
 
-class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a record says.  The fields stand in the order of the keys on the wire; `body` is JSON as written."""
 
     v: int
@@ -75,17 +76,24 @@ class Parsed(NamedTuple):
 
 def b64(data: bytes) -> str:
     """`data` as base64url without padding (RFC 7515, appendix C)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_PLAIN_TO_URL).rstrip(b"=").decode("ascii")
 
 
 def unb64(text: str) -> bytes:
     """The bytes of base64url `text`.  ValueError for padding, strange characters, or a spelling that `b64` never gives."""
-    if not _B64.fullmatch(text) or len(text) % 4 == 1:
+    try:
+        raw = text.encode("ascii")
+    except UnicodeEncodeError:
+        raise ValueError("not base64url without padding") from None
+    over = len(raw) % 4
+    if over == 1 or b"+" in raw or b"/" in raw or b"=" in raw:
         raise ValueError("not base64url without padding")
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if b64(data) != text:                # the last character may carry bits that no byte needs
-        raise ValueError("base64url with stray bits at its end")
-    return data
+    if over and raw[-1] not in _LAST[over]:      # the last character may carry bits that no byte needs
+        raise ValueError("base64url with stray bits at its end" if raw[-1] in _ALPHABET else "not base64url without padding")
+    try:
+        return binascii.a2b_base64(raw.translate(_URL_TO_PLAIN) + _PADDING[over], strict_mode=True)
+    except binascii.Error:
+        raise ValueError("not base64url without padding") from None
 
 
 def header(kid: str) -> bytes:
@@ -129,11 +137,19 @@ def parse(token: str) -> Parsed:
     """Take `token` apart and check everything that needs no key.  TokenError, named, for the first fault."""
     if len(token) > TOKEN_BYTES_MAX:
         raise TokenError("TOO_LONG", f"The line has more than {TOKEN_BYTES_MAX} characters.")
-    head, payload_bytes, signature = _parts(token)
-    match = _HEADER.fullmatch(head)
-    if not match:
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise TokenError("NOT_A_TOKEN", f"The line has {len(parts)} parts between dots, a token has 3.")
+    try:
+        kid = _kid(parts[0]) if len(parts[0]) < 200 else _kid.__wrapped__(parts[0])      # what is kept is short
+        payload_bytes, signature = unb64(parts[1]), unb64(parts[2])
+    except ValueError as error:
+        raise TokenError("NOT_A_TOKEN", f"A part is {error}.") from None
+    if len(signature) != SIGNATURE_BYTES:
+        raise TokenError("NOT_A_TOKEN", f"The signature has {len(signature)} bytes, ES256 has {SIGNATURE_BYTES}.")
+    if kid is None:
         raise TokenError("BAD_HEADER", 'The header is not exactly {"alg":"ES256","kid":...,"typ":"till+jws"}.')
-    return Parsed(match[1].decode("ascii"), _payload(payload_bytes), token[: token.rindex(".")].encode("ascii"), signature)
+    return Parsed(kid, _plain(payload_bytes) or _payload(payload_bytes), token[: token.rindex(".")].encode("ascii"), signature)
 
 
 def tokens_found(facts: bytes) -> list[tuple[int, str]]:
@@ -148,17 +164,28 @@ def tokens_found(facts: bytes) -> list[tuple[int, str]]:
     return found
 
 
-def _parts(token: str) -> tuple[bytes, bytes, bytes]:
-    parts = token.split(".")
-    if len(parts) != 3:
-        raise TokenError("NOT_A_TOKEN", f"The line has {len(parts)} parts between dots, a token has 3.")
+@functools.lru_cache(maxsize=4096)               # the same few headers come again and again
+def _kid(head: str) -> str | None:
+    """The key that a header names, None for another header than ours.  ValueError when it is not base64url."""
+    match = _HEADER.fullmatch(unb64(head))
+    return match[1].decode("ascii") if match else None
+
+
+def _plain(data: bytes) -> Payload | None:
+    """The payload when its bytes are written as a box writes them and every bound holds; None says nothing: `_payload` decides.
+
+    The members before the body are one pattern.  The body is written anew and compared: a key that stands twice, or an odd
+    spelling, would be lost or changed and cannot hide.
+    """
+    head = _PLAIN_HEAD.match(data)
+    if head is None or _FEN_UNUSUAL.search(data):
+        return None
     try:
-        head, payload, signature = (unb64(part) for part in parts)
-    except ValueError as error:
-        raise TokenError("NOT_A_TOKEN", f"A part is {error}.") from None
-    if len(signature) != SIGNATURE_BYTES:
-        raise TokenError("NOT_A_TOKEN", f"The signature has {len(signature)} bytes, ES256 has {SIGNATURE_BYTES}.")
-    return head, payload, signature
+        payload = _DECODER.decode(data)
+        body = data[head.end() - 1:-1]
+        return payload if _ENCODER.encode(msgspec.json.decode(body)) == body else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _payload(data: bytes) -> Payload:
@@ -214,7 +241,11 @@ def _check(payload: Payload, tree: dict[str, Any]) -> None:
         raise TokenError("BAD_PAYLOAD", f"The value of {wrong[0]} is not one that a record can have.")
 
 
-_B64 = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_PADDING = {0: b"", 2: b"==", 3: b"="}
+_LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}                               # by what is over a group of four: no stray bits
+_URL_TO_PLAIN, _PLAIN_TO_URL = bytes.maketrans(b"-_", b"+/"), bytes.maketrans(b"+/", b"-_")
+_FEN_UNUSUAL = re.compile(rb'_fen":(?!-?[0-9]{1,15}[,}])')                 # any amount but a whole number of no more than 15 digits
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)     # 32 bytes, no stray bits
 _JID = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]", re.ASCII)                    # 16 bytes, no stray bits
 _BOX = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
@@ -222,6 +253,12 @@ _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _AT = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,9})?"
                  r"(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 _HEADER = re.compile(rb'\{"alg":"ES256","kid":"([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])","typ":"till\+jws"\}')
+_PLAIN_HEAD = re.compile((
+    r'\{"v":1,"box":"[a-z0-9-]{1,32}","jid":"[A-Za-z0-9_-]{21}[AQgw]","seq":[1-9][0-9]{0,14},'
+    r'"prev":"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]","at":"' + _AT.pattern.replace(r"\d", "[0-9]") +
+    r'","clk":"(?:' + "|".join(CLOCK_WORDS) + r')","boot":"[!#-\[\]-~]{1,64}","mono_ms":(?:0|[1-9][0-9]{0,14}),'
+    r'"kind":"[a-z][a-z0-9_]{0,39}","sum":\{"sales_fen":(?:0|[1-9][0-9]{0,14}),"refunds_fen":(?:0|[1-9][0-9]{0,14}),'
+    r'"count":(?:0|[1-9][0-9]{0,14})\},"body":\{').encode("ascii"))
 _TOKEN_IN_BYTES = re.compile(rb"eyJhbGciOiJFUzI1NiIsImtpZCI6I[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 
 _KEYS = Payload.__struct_fields__
