@@ -16,7 +16,7 @@ from device.errors import DriverGone
 from device.mqtt import enrol_wire, topics
 
 CONNECT_S, ANSWER_S = 10.0, 20.0
-_DER = 1                                 # _ssl.ENCODING_DER
+_DER = 2                                 # _ssl.ENCODING_DER
 
 
 def asked(host: str, port: int, code: enrol_wire.Code, request: bytes, ca_pem: bytes = b"") -> bytes:

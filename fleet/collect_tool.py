@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fleet import commands, config, files, groups
+from fleet import commands, config, enrol, files, groups, line
 from fleet.keys import SigningKey, public_keys
 
 SWITCH_S = 0.0005                        # the door must not wait long for the background's thread
@@ -25,11 +25,15 @@ def add(commands: Any) -> None:
                                                                  "needs neither broker nor tenant")
     collect.add_argument("--broker", metavar="HOST:PORT")
     collect.add_argument("--store", required=True, metavar="PLACE", help="a file, or postgresql://...")
-    collect.add_argument("--keys", required=True, type=Path, metavar="JWKS", help="record keys of the boxes")
+    collect.add_argument("--keys", type=Path, metavar="JWKS", help="record keys of boxes that were not enrolled")
     collect.add_argument("--tenant")
     collect.add_argument("--id", default="c1", help="name of this collector within its tenant (c1)")
     collect.add_argument("--ack-key", type=Path, metavar="PEM", help="made if missing (a file's STORE.ack.pem); its public half "
                                                                      "is written beside it as .jwks")
+    collect.add_argument("--tls", type=Path, metavar="DIR", help="its certificate, by `tillfleet ca issue`; left out: no TLS, "
+                                                                 "loopback only")
+    collect.add_argument("--ca", type=Path, metavar="DIR", help="folder of the authority: certificates are renewed, and the "
+                                                                "acknowledgement key is ack.pem in it")
     collect.add_argument("--no-check", action="store_true", help="leave the checking of single signatures to `tillfleet check`")
     collect.add_argument("--json", action="store_true")
     collect.set_defaults(run=_collect)
@@ -49,7 +53,7 @@ def _brought(args: argparse.Namespace) -> int:
     from fleet.bring_in import brought_in
     from fleet.store import Store
 
-    store = Store(args.store, public_keys(args.keys))
+    store = Store(args.store, public_keys(args.keys) if args.keys else [])
     at = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
     try:
         if args.file == "-":
@@ -77,20 +81,23 @@ def _served(args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tillfleet.collect.mqtt").setLevel(logging.WARNING)
-    host, _, port = args.broker.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--broker {args.broker!r} is not HOST:PORT")
+    host, port = line.place(args.broker)
+    if args.ca is not None and args.ack_key is None:
+        args.ack_key = args.ca / "ack.pem"
     if not is_file(args.store) and not args.ack_key:
         raise ValueError("with PostgreSQL the --ack-key must be named: all collectors of a tenant share one")
     path: Path = args.ack_key or Path(args.store + ".ack.pem")
     sys.setswitchinterval(SWITCH_S)
     key = SigningKey(path)
     files.written(path.with_suffix(".jwks"), key.jwks())
-    keys = public_keys(args.keys)
+    keys = public_keys(args.keys) if args.keys else []
     store = Store(args.store, keys)
     background = None if args.no_check else Store(args.store, keys)
-    collector = Collector(store, host.strip("[]"), int(port), args.tenant, key, id=args.id, checker=background)
-    groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA)
+    collector = Collector(store, host, port, args.tenant, key, id=args.id, checker=background, dress=line.dressed(args.tls))
+    groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA, enrol.SCHEMA)
+    if args.ca is not None:
+        from fleet.ca import Authority
+        collector.clerk.answers["renew"] = enrol.renewals(store.database, Authority(args.ca)).answer
     desk = commands.CommandDesk(store.database)
     collector.clerk.register("hello", desk.hello)
     collector.clerk.register("cmd/res", desk.result)

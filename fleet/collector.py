@@ -20,6 +20,7 @@ from device.mqtt import ask_wire, topics, wire
 from fleet import checking, door
 from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.keys import SigningKey
+from fleet.line import Dress, plain
 from fleet.store import Outcome, Store, Unreadable
 
 log = logging.getLogger("tillfleet.collect")
@@ -230,7 +231,8 @@ class Collector:
     """
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: SigningKey, *, id: str = "c1",
-                 wall: Callable[[], str] | None = None, retry_max_s: int = 30, checker: Store | None = None) -> None:
+                 wall: Callable[[], str] | None = None, retry_max_s: int = 30, checker: Store | None = None,
+                 dress: Dress = plain) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self._wall = wall or _wall
@@ -240,6 +242,7 @@ class Collector:
         self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
         self._connect = int(datetime.now(UTC).timestamp()) << CONNECT_BITS
         self._client = self._made()
+        dress(self._client)
         self._stopping = threading.Event()
         self._away = False                                   # the database is; nothing is subscribed to meanwhile
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet import commands, config, config_room, courier, files
+from fleet import commands, config, config_room, courier, files, line
 from fleet.command_tool import store
 from fleet.keys import SigningKey
 
@@ -25,15 +25,14 @@ def add(parsers: Any) -> None:
                                                                      "it, as .jwks and .jwk")
     one.add_argument("--config-key", type=Path, metavar="PEM", help="likewise; without it no configuration leaves")
     one.add_argument("--blob-rate", type=int, default=512, metavar="KIB", help="KiB of blobs a second, all boxes together (512)")
+    one.add_argument("--tls", type=Path, metavar="DIR", help="its certificate, by `tillfleet ca issue`")
     one.add_argument("--json", action="store_true")
     one.set_defaults(run=_courier)
 
 
 def _courier(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    host, _, port = args.broker.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--broker {args.broker!r} is not HOST:PORT")
+    host, port = line.place(args.broker)
     if args.command_key is None and args.config_key is None:
         raise ValueError("without a key nothing can be sent: name --command-key, --config-key or both")
     database = store(args.store, commands.SCHEMA, config.SCHEMA)
@@ -43,7 +42,7 @@ def _courier(args: argparse.Namespace) -> int:
     if args.config_key is not None:
         rooms += [config_room.config_room(database, args.tenant, key_of(args.config_key)),
                   config_room.BlobRoom(database, args.tenant, rate_bytes_s=args.blob_rate * 1024)]
-    one = courier.Courier(database, host.strip("[]"), int(port), args.tenant, rooms, id=args.id)
+    one = courier.Courier(database, host, port, args.tenant, rooms, id=args.id, dress=line.dressed(args.tls))
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: one.stop.set())
     print(json.dumps({"event": "started"}) if args.json else "carrying", flush=True)

@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS enrol_code (id TEXT PRIMARY KEY, box TEXT NOT NULL, m
     tries INTEGER NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS box_key (box TEXT NOT NULL, purpose TEXT NOT NULL, kid TEXT NOT NULL, jwk TEXT NOT NULL,
     at TEXT NOT NULL, PRIMARY KEY (box, purpose, kid));
-CREATE TABLE IF NOT EXISTS renewed (box TEXT PRIMARY KEY, request TEXT NOT NULL, chain TEXT NOT NULL, at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS renewed (box TEXT PRIMARY KEY, kid TEXT NOT NULL, chain TEXT NOT NULL, at TEXT NOT NULL);
 """
 
 
@@ -226,32 +226,43 @@ class Renewals:
         self._db, self._authority, self._tenant, self._refuses = db, authority, topics.tenant_checked(tenant), refuses
 
     def answer(self, box: str, ask: ask_wire.Ask, at: str) -> ask_wire.Answer:
-        """The answer to `renew`: a chain, or why there is none.  The same request asked again has the same chain."""
-        digest = hashlib.sha256(ask.csr.encode()).hexdigest()
+        """The answer to `renew`: a chain, or why there is none.  The same key asked for again has the same chain."""
         name = f"{self._tenant}/{box}"
-        last = self._db.execute("SELECT request, chain, at FROM renewed WHERE box = ?", (box,)).fetchone()
-        why = self._refuses(name)
-        if not why and last is not None and last[0] == digest:
-            return ask_wire.Answer(box, ask.id, chain=last[1])
-        if not why and self._db.execute("SELECT 1 FROM enrolled WHERE box = ? AND times > 0", (box,)).fetchone() is None:
-            why = "this box was not enrolled here"
-        if not why and last is not None and (_moment(at) - _moment(last[2])).total_seconds() < RENEWED_PAUSE_S:
-            why = "it had a fresh certificate less than an hour ago"
         try:
             jwk = public_of(ask.csr)
-            if not why and self._db.execute("SELECT 1 FROM box_key WHERE kid = ?", (thumbprint(jwk),)).fetchone() is not None:
-                why = "a fresh certificate wants a fresh key"
         except ValueError as fault:
-            why = why or str(fault)
-        if why:
-            log.warning("box %s gets no fresh certificate: %s", box, why)
-            return ask_wire.Answer(box, ask.id, why=why)
+            return self._none(box, ask, str(fault))
+        kid = thumbprint(jwk)
+        if (why := self._refuses(name)):
+            return self._none(box, ask, why)
+        last = self._db.execute("SELECT kid, chain, at FROM renewed WHERE box = ?", (box,)).fetchone()
+        if last is not None and last[0] == kid:
+            return ask_wire.Answer(box, ask.id, chain=last[1])
+        if self._db.execute("SELECT 1 FROM enrolled WHERE box = ? AND times > 0", (box,)).fetchone() is None:
+            return self._none(box, ask, "this box was not enrolled here")
+        if last is not None and (_moment(at) - _moment(last[2])).total_seconds() < RENEWED_PAUSE_S:
+            return self._none(box, ask, "it had a fresh certificate less than an hour ago")
+        if self._db.execute("SELECT 1 FROM box_key WHERE kid = ?", (kid,)).fetchone() is not None:
+            return self._none(box, ask, "a fresh certificate wants a fresh key")
         chain = self._authority.issue(csr_wire.pem(unb64(ask.csr)), name, use="box").decode()
-        self._db.execute("INSERT INTO renewed VALUES (?,?,?,?) ON CONFLICT (box) DO UPDATE SET request = excluded.request, "
-                         "chain = excluded.chain, at = excluded.at", (box, digest, chain, at))
-        self._db.execute("INSERT INTO box_key VALUES (?,'tls',?,?,?)", (box, thumbprint(jwk), _json(jwk), at))
+        self._db.execute("INSERT INTO renewed VALUES (?,?,?,?) ON CONFLICT (box) DO UPDATE SET kid = excluded.kid, "
+                         "chain = excluded.chain, at = excluded.at", (box, kid, chain, at))
+        self._db.execute("INSERT INTO box_key VALUES (?,'tls',?,?,?)", (box, kid, _json(jwk), at))
         log.info("box %s has a fresh certificate", box)
         return ask_wire.Answer(box, ask.id, chain=chain)
+
+    @staticmethod
+    def _none(box: str, ask: ask_wire.Ask, why: str) -> ask_wire.Answer:
+        log.warning("box %s gets no fresh certificate: %s", box, why)
+        return ask_wire.Answer(box, ask.id, why=why)
+
+
+def renewals(db: Tables, authority: Any) -> Renewals:
+    """Those of `fleet.ca.Authority`: a name all of whose certificates are revoked has no more."""
+    def refuses(name: str) -> str:
+        over = [bool(one.revoked) for one in authority.issued(name) if one.use == "box"]
+        return f"the certificates of {name} are revoked" if over and all(over) else ""
+    return Renewals(db, authority, authority.tenant, refuses=refuses)
 
 
 def fingerprint(authority: Authority) -> bytes:
