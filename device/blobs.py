@@ -37,57 +37,50 @@ class Blobs:
         return self.path(sha256).exists()
 
     def want(self, blobs: Iterable[Blob]) -> dict[str, tuple[tuple[int, int], ...]]:
-        """What is missing of `blobs`: ranges of chunks by digest, of a delta where one leads there; {} when all are here.
+        """What is missing of `blobs`: ranges of chunks by digest, of a delta where one leads there; {} when all chunks are here.
 
         OSError when the card has no room for them.
         """
-        self._wanted = {}
+        before, self._wanted = self._wanted, {}
         for blob in blobs:
-            if self.has(blob.sha256):
-                continue
-            way = self._way(blob)
-            self._wanted[way.sha256] = way.bytes
-        if self._wanted and self._room() < sum(self._wanted.values()) + ROOM_MIN_BYTES:
+            if not self.has(blob.sha256):
+                way = self._way(blob)
+                self._wanted[way.sha256] = way.bytes
+        if self._wanted.keys() - before.keys() and self._room() < sum(self._wanted.values()) + ROOM_MIN_BYTES:
             raise OSError(f"the card has no room for {sum(self._wanted.values())} bytes more")
-        return {sha256: _ranges(self._have(sha256, size)) for sha256, size in self._wanted.items()}
+        missing = {sha256: _ranges(self._have(sha256, size)) for sha256, size in self._wanted.items() if not self.has(sha256)}
+        return {sha256: ranges for sha256, ranges in missing.items() if ranges}
 
     def chunk(self, sha256: str, n: int, data: bytes) -> bool:
-        """Take chunk `n`; True when it was the last that this blob lacked, and its digest holds."""
+        """Take chunk `n`; True when it was one that was missing.
+
+        Nothing is forced to the card here, for a sale may be going on: what a cut takes is asked for again.
+        """
         size = self._wanted.get(sha256)
-        if size is None or n >= chunks_of(size) or len(data) != min(CHUNK_BYTES, size - n * CHUNK_BYTES):
+        if size is None or self.has(sha256) or n >= chunks_of(size) or len(data) != min(CHUNK_BYTES, size - n * CHUNK_BYTES):
             self.unasked += 1
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
-        have = self._have(sha256, size)
-        if have[n]:
+        if self._have(sha256, size)[n]:
             return False
-        part, marks = self._part(sha256), self._marks(sha256)
-        _put(part, n * CHUNK_BYTES, data)
-        have[n] = 1
-        if not all(have):
-            _put(marks, n, b"\1")
-            return False
-        return self._finished(sha256, part, marks)
+        _put(self._part(sha256), n * CHUNK_BYTES, data)
+        _put(self._marks(sha256), n, b"\1")
+        return True
 
-    def build(self, blobs: Iterable[Blob]) -> None:
-        """Make those of `blobs` for which a delta is here."""
+    def finish(self, blobs: Iterable[Blob]) -> bool:
+        """Check and put in place those whose chunks are all here, and make those that a delta leads to; True when none is left.
+
+        Takes as long as the card needs for whole files: to be called while nobody stands at the counter.
+        """
+        blobs = tuple(blobs)
+        for sha256, size in self._wanted.items():
+            if not self.has(sha256) and all(self._have(sha256, size)):
+                self._finished(sha256)
         for blob in blobs:
             for delta in blob.deltas:
-                if self.has(blob.sha256) or not (self.has(delta.sha256) and self.has(delta.base)):
-                    continue
-                try:
-                    whole = delta_applied(self.path(delta.base).read_bytes(), self.path(delta.sha256).read_bytes(), blob.bytes)
-                    if hashlib.sha256(whole).hexdigest() != blob.sha256:
-                        raise ValueError("it leads to another file")
-                except ValueError as why:
-                    log.warning("delta %.12s is of no use: %s", delta.sha256, why)
-                    self._useless.add(delta.sha256)
-                    continue
-                part = self._part(blob.sha256)
-                part.unlink(missing_ok=True)
-                _put(part, 0, whole)
-                os.replace(part, self.path(blob.sha256))
-                self._marks(blob.sha256).unlink(missing_ok=True)
+                if not self.has(blob.sha256) and self.has(delta.sha256) and self.has(delta.base):
+                    self._build(blob, delta)
+        return all(self.has(blob.sha256) for blob in blobs)
 
     def trim(self, keep: set[str]) -> None:
         """Forget every blob but those of `keep`, and every part but of what is wanted."""
@@ -100,18 +93,32 @@ class Blobs:
                 if self.has(delta.base) and delta.sha256 not in self._useless and delta.bytes < blob.bytes]
         return min(fits, key=lambda delta: delta.bytes, default=blob)
 
-    def _finished(self, sha256: str, part: Path, marks: Path) -> bool:
+    def _finished(self, sha256: str) -> None:
+        part = self._part(sha256)
         with open(part, "rb") as file:
             holds = hashlib.file_digest(file, "sha256").hexdigest() == sha256
             os.fsync(file.fileno())
-        marks.unlink(missing_ok=True)
-        if not holds:
-            log.warning("blob %.12s came damaged, it is asked for again", sha256)
-            self.spoilt += 1
-            part.unlink()
-            return False
-        os.replace(part, self.path(sha256))
-        return True
+        self._marks(sha256).unlink(missing_ok=True)
+        if holds:
+            os.replace(part, self.path(sha256))
+            return
+        log.warning("blob %.12s came damaged, it is asked for again", sha256)
+        self.spoilt += 1
+        part.unlink()
+
+    def _build(self, blob: Blob, delta: Delta) -> None:
+        try:
+            whole = delta_applied(self.path(delta.base).read_bytes(), self.path(delta.sha256).read_bytes(), blob.bytes)
+            if hashlib.sha256(whole).hexdigest() != blob.sha256:
+                raise ValueError("it leads to another file")
+        except ValueError as why:
+            log.warning("delta %.12s is of no use: %s", delta.sha256, why)
+            self._useless.add(delta.sha256)
+            return
+        part = self._part(blob.sha256)
+        part.unlink(missing_ok=True)
+        _put(part, 0, whole)
+        self._finished(blob.sha256)
 
     def _have(self, sha256: str, size: int) -> bytearray:
         have = bytearray(chunks_of(size))
@@ -138,7 +145,6 @@ def _put(path: Path, at: int, data: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.pwrite(file, data, at)
-        os.fdatasync(file)                        # before its mark: a mark without its chunk would spoil the whole
     finally:
         os.close(file)
 

@@ -140,13 +140,12 @@ class Pusher:
     def chunk(self, sha256: str, n: int, data: bytes) -> None:
         """A message on `blob/{sha256}/{n}`."""
         try:
-            whole = self.blobs.chunk(sha256, n, data)
+            fresh = self.blobs.chunk(sha256, n, data)
         except OSError as why:
             log.error("a chunk of blob %.12s cannot be kept: %s", sha256, why)
             return
-        self._chunk_ms = self.clock.now_ms()
-        if whole:
-            self.step()
+        if fresh:
+            self._chunk_ms = self.clock.now_ms()
 
     def linked(self, up: bool) -> None:
         """The line to the broker came up, with a greeting on its way, or went."""
@@ -249,9 +248,9 @@ class Pusher:
             return True
         blobs = tuple(desired.body.blobs.values())
         try:
-            self.blobs.build(blobs)
             want = self.blobs.want(blobs)
-            if not want and self._till.idle():   # reading 50,000 goods takes longer than a customer's scan may wait
+            # Whole files on the card, and 50,000 goods to read, take longer than a customer's scan may wait.
+            if not want and self._till.idle() and self.blobs.finish(blobs):
                 self._fits(desired)
                 self._whole = {digest}
         except (OSError, Outside) as why:
