@@ -14,19 +14,21 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from device import doctor_box, doctor_keys, doctor_online, identity
+from device import doctor_box, doctor_keys, doctor_online
 from device.ask import DaemonAway, ask, runs
 from device.doctor_look import Finding, Look
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
 from device.inside import keep_inside
 from device.key_store import KeyStore, sealing_keys
+from device.push_layers import Layers
 
 Check = Callable[[Look], Iterable[Finding]]
 
 # What is looked at, in this order.  A check that cannot look says so as a finding; none changes anything.
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("configuration file", doctor_box.config_file),
+    ("pushed configuration", doctor_box.pushed),
     ("daemon", doctor_box.daemon),
     ("journal", doctor_box.journal),
     ("record key", doctor_box.record_key),
@@ -88,7 +90,7 @@ def _found(look: Look, checks: tuple[tuple[str, Check], ...]) -> Iterator[Findin
 def _look(path: str) -> Look | list[Finding]:
     """What the checks look at, or why nothing can be looked at."""
     try:
-        config = identity.loaded(path)
+        config = Layers(Path(path).read_text(encoding="utf-8"), which=path, finished=lambda alone: alone).config()
     except (OSError, UnicodeDecodeError) as why:
         return [Finding("config_unread", "config", f"{path} cannot be read: {getattr(why, 'strerror', '') or why}.",
                         "name the box's file with --config")]

@@ -17,6 +17,7 @@ from device.drivers.registry import signer_of
 from device.drivers.signer_file import FileSigner
 from device.errors import Outside
 from device.price_file import read_prices
+from device.push_store import PushStore
 from device.store_forward.journal import RESERVE_BYTES
 
 LOW_BYTES = 200 * 1024 * 1024            # weeks of trade, and time to send somebody
@@ -34,6 +35,21 @@ def config_file(look: Look) -> Iterator[Finding]:
                       f"(mode {stat.S_IMODE(mode):04o}).", f"chmod 600 {look.path}, for the user of the service")
     if c.training:
         yield Finding("training", "config", "This box is set up to practise: nothing is sold.", "")
+
+
+def pushed(look: Look) -> Iterator[Finding]:
+    state = PushStore(Path(look.config.state_dir)).state
+    told = state.tried if state.phase else state.told
+    name, since = f"The pushed configuration {told.epoch}.{told.version}", f" (since {told.at[:19]})"
+    if told.state == "refused":
+        yield Finding("push_refused", "config", f"{name} was refused: {'; '.join(told.reasons) or told.why}.",
+                      "put it right in the cloud and issue it anew: tillfleet config; docs/push.md")
+    elif told.state == "rolled_back":
+        yield Finding("push_undone", "config", f"{name} was taken back: {told.why}.",
+                      "find out why the box did not reach the cloud under it, and issue it anew; docs/push.md")
+    elif told.state in ("staged", "trial", "deferred"):
+        word = {"staged": "waits", "trial": "is on trial", "deferred": "was put off"}[told.state]
+        yield Finding("push_waits", "config", f"{name} {word}{since}{f': {told.why}' if told.why else ''}.", "")
 
 
 def daemon(look: Look) -> Iterator[Finding]:

@@ -16,16 +16,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from device import identity
 from device.ask import runs
 from device.config import ChannelConfig, Config, account_of
 from device.drivers import private_file
 from device.drivers.channels.alipay_cert import pem_of
 from device.drivers.channels.terminal_bytes import held_of
 from device.errors import ConfigError, Outside
-from device.gateway import with_terminal
 from device.inside import keep_inside
 from device.key_store import NO_SEAL, OVERLAP_DAYS, KeyStore, sealing_keys
+from device.push_layers import Layers
 from device.sealed import ACCOUNT, KINDS, Held, Name, fresh_key, whose
 
 KEY_BYTES_MAX = 32 * 1024
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     try:
         asked = _arguments(argv)
-        config = with_terminal(identity.loaded(asked.config))
+        config = Layers(Path(asked.config).read_text(encoding="utf-8"), which=asked.config).config()
     except (ValueError, OSError) as why:
         return _said(str(why), 2)
     except ConfigError as why:

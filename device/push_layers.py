@@ -31,15 +31,17 @@ if TYPE_CHECKING:
 
 
 class Layers:
-    """`text` is box.toml.  ConfigError with every reason when it does not make a configuration by itself."""
+    """`text` is box.toml.  ConfigError with every reason when it does not make a configuration by itself; Outside when the
+    identity cannot be read.  `finished` adds what this box alone knows."""
 
-    def __init__(self, text: str, *, which: str) -> None:
+    def __init__(self, text: str, *, which: str, finished: Callable[[Config], Config] = with_terminal) -> None:
+        self._finished = finished
         try:
             self._text = tomllib.loads(text)
         except tomllib.TOMLDecodeError as fault:
             raise ConfigError([f"not TOML: {fault}"], which=which) from fault
         self.base: dict[str, Any] = overlaid(self._text, which)
-        self.alone = with_terminal(parse(self.base, which=which))
+        self.alone = finished(parse(self.base, which=which))
         self.store = PushStore(Path(self.alone.state_dir))
 
     def begin(self) -> Config:
@@ -55,7 +57,7 @@ class Layers:
         """What a document makes of this box.  ConfigError with every reason."""
         from device.push_chosen import maker, opener
 
-        return maker(self.base, self.store, opener(Path(self.alone.encryption_key_file)), with_terminal)(body)
+        return maker(self.base, self.store, opener(Path(self.alone.encryption_key_file)), self._finished)(body)
 
     def _chosen(self, *, starts: bool) -> Config:
         if not self.store.state.kept:                 # no document: nothing of theirs is loaded for a start

@@ -20,6 +20,7 @@ from bench.till import Till
 from device import doctor, doctor_box
 from device.doctor_keys import THIEF
 from device.drivers.signer_file import FileSigner
+from device.push_store import PushStore, Told
 from device.sealed import KINDS
 from device.txn.inputs import Pressed
 from device.types import Account, Terms
@@ -84,7 +85,7 @@ def test_a_well_box_has_nothing_wrong_and_is_not_touched(box):
     assert "1900000001" in said["thief"]["sentence"] and "back to their payers" in said["thief"]["sentence"]
     assert listing(box.folder) == before
     status, out, _ = command("doctor", "--config", str(box.toml))
-    assert status == 0 and out.splitlines()[-1] == "17 checks: nothing wrong, 4 to know"
+    assert status == 0 and out.splitlines()[-1] == "18 checks: nothing wrong, 4 to know"
 
 
 def put(text, *, at):
@@ -148,7 +149,18 @@ def rot(box):
     db.close()
 
 
+def told_of(word):
+    def harm(box):
+        store = PushStore(box.state)
+        store.state.told = Told(0, 7, "d" * 64, word, "why it is so", ("printer.colums is no key",) if word == "refused" else ())
+        store.save()
+    return harm
+
+
 HARMS = {
+    "push_refused": told_of("refused"),
+    "push_undone": told_of("rolled_back"),
+    "push_waits": told_of("deferred"),
     "config_refused": edit("box_no", "box_nr"),
     "config_open": plain_secret,
     "journal_unreadable": rot,
@@ -177,7 +189,7 @@ HARMS = {
 }
 
 
-TO_KNOW = {"journal_new", "training", "keys_left"}
+TO_KNOW = {"journal_new", "training", "keys_left", "push_waits"}
 
 
 @pytest.mark.parametrize("code", HARMS)
@@ -186,7 +198,7 @@ def test_each_thing_that_is_wrong_is_found_and_says_what_to_do(box, code):
     before = listing(box.state)
     status, said, _ = found(box)
     assert code in said, said
-    assert bool(said[code]["action"]) is (code not in TO_KNOW) and status == (code not in {"journal_new", "training"})
+    assert bool(said[code]["action"]) is (code not in TO_KNOW) and status == (code not in {"journal_new", "training", "push_waits"})
     assert listing(box.state) == before
     assert "PRIVATE KEY" not in str(said) and "192006250b4c0924" not in str(said)
 
