@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from device.config import Config
 from device.identity import loaded
 from device.mqtt.enrol_wire import Keys
-from fleet.database import opened
+from fleet import groups
 from fleet.enrol import SCHEMA, Desk
 from fleet.store import Store
 from tests.record_chain import Key
@@ -59,11 +59,10 @@ class Office:
     """A desk of tenant `shop` with the clock `now`, moved by hand."""
 
     def __init__(self, where: Path | str = ":memory:", authority: Any = None) -> None:
-        self.store = Store(where) if where == ":memory:" else None
+        self.store = Store(where)
         self.now = NOW
-        self.db = self.store.database if self.store else opened(where)
-        with self.db.transaction():
-            self.db.made(SCHEMA)
+        self.db = self.store.database
+        groups.made(self.db, SCHEMA)
         self.authority = authority or Stand()
         self.desk = Desk(self.db, self.authority, "shop", bytes(32), keys=Keys((ACK.jwk,), (CONFIG.jwk,), (COMMAND.jwk,)),
                          host="broker.example", wall=self.wall)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -12,14 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device import enrol, identity
+from device import doctor, enrol, identity
 from device.errors import ConfigError, Outside
+from device.mqtt import ask_wire
 from device.mqtt import enrol_wire as wire
 from device.mqtt.wire import WireError
 from device.store_forward.token import thumbprint
 from device.uplink import verifiers
-from fleet.enrol import code_key
-from fleet.store import Store
+from fleet.enrol import Renewals, code_key
 from tests.enrol_room import ACK, COMMAND, CONFIG, Office, Shop, Stand
 from tests.record_chain import Key
 
@@ -70,7 +71,6 @@ def test_each_of_the_clouds_keys_is_believed_for_its_own_purpose_only(office: Of
 def test_the_collector_knows_the_record_key_for_this_box_alone(office: Office, shop: Shop) -> None:
     enrolled(office, shop)
     kid = enrol.record_key(shop.enrolled()).kid
-    assert office.store is not None
     assert kid in office.store.verifiers("box-1") and kid not in office.store.verifiers("box-2")
 
 
@@ -91,7 +91,6 @@ def test_a_code_serves_once_and_a_lost_reply_is_given_again(office: Office, shop
 def test_two_desks_give_one_code_to_one_request(shop: Shop, tmp_path: Path, monkeypatch, same: bool) -> None:
     """The second desk enrols in the very moment in which the first has found the code open."""
     authority = Stand()
-    Store(tmp_path / "cloud.db").close()
     one, two = (Office(tmp_path / "cloud.db", authority) for _ in range(2))
     code = one.desk.code_for("box-1")
     request = enrol.prepared(shop.config(), code)
@@ -105,8 +104,8 @@ def test_two_desks_give_one_code_to_one_request(shop: Shop, tmp_path: Path, monk
     reply, _ = wire.reply_decoded(one.desk.take(request) or b"", request, code.secret)
     assert wire.reply_decoded(first[0], other, code.secret)[0].result == "enrolled" and len(authority.issued) == 3
     assert reply.result == ("enrolled" if same else "used")
-    one.db.close()
-    two.db.close()
+    one.store.close()
+    two.store.close()
 
 
 def test_five_tries_kill_a_code_and_each_counts_before_it_is_looked_at(office: Office, shop: Shop) -> None:
@@ -172,7 +171,7 @@ def test_a_box_that_is_replaced_keeps_number_and_records_and_its_old_certificate
     assert after.box_no == before.box_no and office.authority.revoked == ["shop/box-1"]
     assert office.authority.issued[3:] == [("shop/box-1", use) for use in ("box", "record", "encryption")]
     new_kid = enrol.record_key(new.enrolled()).kid
-    assert office.store is not None and {old_kid, new_kid} <= set(office.store.verifiers("box-1"))
+    assert {old_kid, new_kid} <= set(office.store.verifiers("box-1"))
     assert office.desk.boxes()[0][3] == 2
 
 
@@ -238,7 +237,6 @@ def wire_csr(request: bytes) -> bytes:
 def test_a_database_that_is_stolen_enrols_nobody(office: Office, shop: Shop, tmp_path: Path) -> None:
     code = office.desk.code_for("box-1")
     enrolled(office, shop, code)
-    assert office.store is not None
     dump = "\n".join(office.store.database._db.iterdump())          # type: ignore[attr-defined]
     for form in (code.secret.hex(), enrol.b64(code.secret), wire.typed(code)[13:32], wire.qr_text(code)[12:28]):
         assert form not in dump
@@ -317,11 +315,59 @@ def test_a_folder_that_somebody_made_by_hand_is_not_replaced(tmp_path: Path) -> 
         identity.install(tmp_path / "identity", {name: b"x" for name in identity.FILES})
 
 
+def findings(shop: Shop, capsys) -> dict[str, str]:
+    doctor.main(["--config", str(shop.toml), "--json"])
+    return {one["code"]: one["sentence"] for one in map(json.loads, capsys.readouterr().out.splitlines()) if "code" in one}
+
+
+def test_the_doctor_knows_an_identity_a_late_renewal_and_one_that_cannot_be_read(office: Office, shop: Shop, capsys) -> None:
+    shop.toml.write_text(shop.toml.read_text() + 'box = "box-1"\nbox_no = "00000A"\ntenant = "shop"\n')
+    assert "is not enrolled" in findings(shop, capsys)["not_enrolled"]
+    office.authority.ahead = -datetime.timedelta(days=256)
+    code = office.desk.code_for("box-1", "00000A")
+    enrolled(office, shop, code)
+    assert not {"not_enrolled", "renewal_late"} & set(findings(shop, capsys))
+    office.authority.ahead = -datetime.timedelta(days=259)
+    enrolled(office, shop)
+    assert "ends in 10" in findings(shop, capsys)["renewal_late"]
+    cloud = identity.file_of(shop.enrolled(), "cloud.json")
+    cloud.write_bytes(b"{")
+    assert "cloud.json cannot be read" in findings(shop, capsys)["identity_unread"]
+    with pytest.raises(Outside, match="enrol the box anew"):
+        shop.enrolled()
+
+
 # A shop without a line ---------------------------------------------------------------------------------------------
 
 def box_command(*argv: str, given: bytes = b"") -> tuple[int, str, str]:
     done = subprocess.run([sys.executable, "-m", "device", *argv], input=given, cwd=ROOT, capture_output=True)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_all_of_it_on_either_database(place, tmp_path: Path) -> None:
+    office = Office(place())
+    try:
+        first, second = Shop(tmp_path / "first"), Shop(tmp_path / "second")
+        code = office.desk.code_for("box-1")
+        guess = msgspec.structs.replace(code, secret=bytes(10))
+        assert b'"wrong"' in (office.desk.take(enrol.prepared(second.config(), guess)) or b"")
+        request = enrol.prepared(first.config(), code)
+        reply = office.desk.take(request)
+        assert reply == office.desk.take(request) and office.desk.codes()[0][4:] == (3, "used")
+        enrol.accepted(first.config(), code, request, reply or b"")
+        office.later(days=1)
+        with pytest.raises(ValueError, match="that of box box-1"):
+            office.desk.code_for("box-2", office.desk.boxes()[0][1])
+        enrolled(office, second)
+        assert office.authority.revoked == ["shop/box-1"] and office.desk.boxes()[0][3] == 2
+        kids = {enrol.record_key(shop.enrolled()).kid for shop in (first, second)}
+        assert len(kids) == 2 and kids <= set(office.store.verifiers("box-1"))
+        renewals, key = Renewals(office.db, office.authority, "shop"), Key()
+        ask = ask_wire.Ask("box-1", "a1", "renew", csr=enrol.b64(enrol.csr_wire.request("box-1", key.jwk, key.sign)))
+        with office.db.transaction():
+            assert renewals.answer("box-1", ask, office.wall()).chain == renewals.answer("box-1", ask, office.wall()).chain != ""
+    finally:
+        office.store.close()
 
 
 def test_two_files_carried_by_a_person_enrol_a_shop_without_a_line(office: Office, shop: Shop) -> None:
