@@ -31,8 +31,9 @@ CREATE TABLE IF NOT EXISTS blob (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, si
 CREATE TABLE IF NOT EXISTS delta (sha256 TEXT PRIMARY KEY, base TEXT NOT NULL, leads TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS issued (box TEXT NOT NULL, epoch INTEGER NOT NULL, version INTEGER NOT NULL, at TEXT NOT NULL,
     who TEXT NOT NULL, rollout TEXT NOT NULL, not_before TEXT NOT NULL, expires TEXT NOT NULL, body TEXT NOT NULL,
-    token TEXT NOT NULL, digest TEXT NOT NULL, session TEXT NOT NULL, sent_s INTEGER NOT NULL,
+    token TEXT NOT NULL, digest TEXT NOT NULL, session TEXT NOT NULL, sent_s INTEGER NOT NULL, newest INTEGER NOT NULL,
     PRIMARY KEY (box, epoch, version)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS issued_newest ON issued (newest, sent_s);
 CREATE TABLE IF NOT EXISTS reported (box TEXT PRIMARY KEY, at TEXT NOT NULL, epoch INTEGER NOT NULL, version INTEGER NOT NULL,
     state TEXT NOT NULL, body TEXT NOT NULL, want INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS box_toml (box TEXT PRIMARY KEY, at TEXT NOT NULL, said TEXT NOT NULL) WITHOUT ROWID;
@@ -194,8 +195,8 @@ class Configs:
     # Documents ---------------------------------------------------------------------------------------------------------------
 
     def issued(self, box: str) -> Issued | None:
-        row = self._db.execute("SELECT epoch, version, at, who, body, digest, rollout FROM issued WHERE box = ? "
-                               "ORDER BY epoch DESC, version DESC LIMIT 1", (box,)).fetchone()
+        row = self._db.execute("SELECT epoch, version, at, who, body, digest, rollout FROM issued WHERE box = ? AND newest = 1",
+                               (box,)).fetchone()
         return None if row is None else Issued(row[0], row[1], row[2], row[3], msgspec.json.decode(row[4], type=wire.Body),
                                                row[5], row[6])
 
@@ -213,9 +214,9 @@ class Configs:
         """A document that let money go elsewhere was issued, and the box does not run it yet: the next one says so, too."""
         told = self.report(box)
         active = (told.active.epoch, told.active.version) if told else (0, 0)
-        rows = self._db.execute("SELECT epoch, version, body FROM issued WHERE box = ?", (box,)).fetchall()
-        return any((epoch, version) > active and msgspec.json.decode(body, type=wire.Body).payee_change
-                   for epoch, version, body in rows)
+        rows = self._db.execute("SELECT body FROM issued WHERE box = ? AND (epoch > ? OR (epoch = ? AND version > ?))",
+                                (box, active[0], *active)).fetchall()
+        return any(msgspec.json.decode(body, type=wire.Body).payee_change for (body,) in rows)
 
     def differences(self, box: str) -> list[tuple[str, str, str, str]]:
         """(key, before, after, origin) of what the layers of now would change of what was issued last."""
@@ -228,7 +229,8 @@ class Configs:
         last, told = self.issued(box), self.report(box)
         known = max([(epoch, 0), last.place if last else (0, 0), (told.epoch, told.version) if told else (0, 0)])
         place = known[0], known[1] + 1
-        self._db.execute("INSERT INTO issued VALUES (?,?,?,?,?,?,?,?,?,'','','',0)",
+        self._db.execute("UPDATE issued SET newest = 0 WHERE box = ? AND newest = 1", (box,))
+        self._db.execute("INSERT INTO issued VALUES (?,?,?,?,?,?,?,?,?,'','','',0,1)",
                          (box, *place, at, who, rollout, not_before, expires, _json(body)))
         return place
 
@@ -316,12 +318,11 @@ class Configs:
 
     def tally(self, one: Rollout, at: str) -> Tally:
         tally, gate = Tally(), msgspec.json.decode(one.gate, type=Gate)
-        for box, epoch, version, issued_at in self._db.execute(
-                "SELECT b.box, b.epoch, b.version, i.at FROM rollout_box b JOIN issued i ON i.box = b.box AND i.epoch = b.epoch "
-                "AND i.version = b.version WHERE b.rollout = ? AND b.version > 0", (one.id,)).fetchall():
-            told = self.report(box)
-            mine = told is not None and (told.epoch, told.version) == (epoch, version)
-            tally.count(told.state if told is not None and mine else "", _seconds(at) - _seconds(issued_at), gate)
+        for issued_at, state in self._db.execute(
+                "SELECT i.at, CASE WHEN r.epoch = b.epoch AND r.version = b.version THEN r.state ELSE '' END FROM rollout_box b "
+                "JOIN issued i ON i.box = b.box AND i.epoch = b.epoch AND i.version = b.version "
+                "LEFT JOIN reported r ON r.box = b.box WHERE b.rollout = ? AND b.version > 0", (one.id,)).fetchall():
+            tally.count(state, _seconds(at) - _seconds(issued_at), gate)
         return tally
 
     def advance(self, at: str) -> list[str]:

@@ -280,13 +280,13 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
     assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == {"kty": "EC"}
     assert [n for n, *_ in configs.history("group:north")] == [2, 1]
     one.hello(box, "s1", 7)
-    assert list(one.leaves(7)) == [box]
-    one.say(box, "rolled_back", 8)
-    one.leaves(9)
+    assert list(one.leaves(9)) == [box]
+    one.say(box, "rolled_back", 10)
+    one.leaves(11)
     assert one.rollout(id_).state == "stopped"
     with database.transaction():
-        assert configs.abort(id_, "li", at(10), undo=True) == 1
-    assert one.leaves(11)[box].body.blobs["prices"].sha256 == old and configs.standing(box).word == "silent"
+        assert configs.abort(id_, "li", at(12), undo=True) == 1
+    assert one.leaves(13)[box].body.blobs["prices"].sha256 == old and configs.standing(box).word == "silent"
     database.close()
 
 
