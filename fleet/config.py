@@ -17,6 +17,7 @@ import msgspec
 from device.errors import ConfigError
 from device.mqtt import config_wire as wire
 from device.mqtt.delta_wire import delta_made
+from device.store_forward.token import thumbprint
 from fleet.config_layers import EVERYONE, Layer, composed, differences, reasons_against
 from fleet.database import Database
 from fleet.groups import Groups
@@ -26,7 +27,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS layer (name TEXT NOT NULL, n INTEGER NOT NULL, at TEXT NOT NULL, who TEXT NOT NULL, said TEXT NOT NULL,
     blobs TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (name, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sealed (name TEXT NOT NULL, n INTEGER NOT NULL, key TEXT NOT NULL, box TEXT NOT NULL, jwe TEXT NOT NULL,
-    PRIMARY KEY (name, n, key, box)) WITHOUT ROWID;
+    kid TEXT NOT NULL, PRIMARY KEY (name, n, key, box)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blob (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, size INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS delta (sha256 TEXT PRIMARY KEY, base TEXT NOT NULL, leads TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS issued (box TEXT NOT NULL, epoch INTEGER NOT NULL, version INTEGER NOT NULL, at TEXT NOT NULL,
@@ -137,7 +138,9 @@ class Configs:
         return Layer(name, n, said, blobs)
 
     def put_sealed(self, layer: Layer, key: str, box: str, jwe: str) -> None:
-        self._db.execute("INSERT INTO sealed (name, n, key, box, jwe) VALUES (?,?,?,?,?)", (layer.name, layer.n, key, box, jwe))
+        """Keep a secret of a layer, sealed to the key that the box has now."""
+        self._db.execute("INSERT INTO sealed (name, n, key, box, jwe, kid) VALUES (?,?,?,?,?,?)",
+                         (layer.name, layer.n, key, box, jwe, thumbprint(self.key(box) or {})))
 
     def put_blob(self, name: str, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -203,9 +206,10 @@ class Configs:
     def composed(self, box: str, *, payee_change: bool = False) -> tuple[wire.Body, list[str]]:
         """What the layers of now make for a box, and what stands against it."""
         def sealed(layer: Layer, key: str) -> str:
-            row = self._db.execute("SELECT jwe FROM sealed WHERE name = ? AND n = ? AND key = ? AND box = ?",
+            row = self._db.execute("SELECT jwe, kid FROM sealed WHERE name = ? AND n = ? AND key = ? AND box = ?",
                                    (layer.name, layer.n, key, box)).fetchone()
-            return row[0] if row else ""
+            mine = self.key(box)
+            return row[0] if row and mine is not None and row[1] == thumbprint(mine) else ""   # a replaced box has another key
         body, reasons = composed(self.layers(box), sealed, self._blob, payee_change=payee_change or self._payee_pending(box))
         before = self.issued(box)
         return body, reasons + reasons_against(box, self.base(box), before.body if before else wire.Body(), body)

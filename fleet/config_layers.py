@@ -115,7 +115,7 @@ def _with_jwe(told: Any, at: str, layer: Layer, sealed: Callable[[Layer, str], s
     if told == {"sealed": True}:
         token = sealed(layer, at[:-1])
         if not token:
-            reasons.append(f"{at[:-1]} of {layer.name} was never sealed to this box: push that layer again")
+            reasons.append(f"{at[:-1]} of {layer.name} was never sealed to this box's key: push that layer again")
         return {"jwe": token}
     return {name: _with_jwe(value, f"{at}{name}.", layer, sealed, reasons) for name, value in told.items()}
 

@@ -24,6 +24,7 @@ from fleet.keys import SigningKey
 from fleet.rollout import Gate, Tally, rings_of, verdict
 from tests.pushed_box import Box
 
+JWK = {"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}
 PRICES = "gtin,name_zh,name_en,price_fen,unit,source\n"
 
 
@@ -60,7 +61,7 @@ def test_a_table_in_the_place_of_a_value_leaves_no_origin_of_what_is_gone():
 
 def test_a_secret_that_was_never_sealed_to_a_box_is_a_reason():
     _, reasons = composed([Layer("all", 1, {"mqtt": {"password": {"sealed": True}}})], lambda layer, key: "", lambda sha256: None)
-    assert reasons == ["mqtt.password of all was never sealed to this box: push that layer again"]
+    assert reasons == ["mqtt.password of all was never sealed to this box's key: push that layer again"]
 
 
 def test_secrets_of_a_file_are_parted_from_it_and_differences_never_show_them():
@@ -257,7 +258,8 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
     one = Cloud(tmp_path, "box-1", "box-2", where=place())
     configs, database = one.configs, one.database
     with database.transaction():
-        configs.put_key("box-1", {"kty": "EC"}, "kid", at(0))
+        for box in ("box-1", "box-2"):
+            configs.put_key(box, JWK, box, at(0))
         configs.put_base("box-1", "", at(0))
         old, new = (configs.put_blob("prices", b"".join(b"%d\n" % (n * factor) for n in range(2000))) for factor in (1, 1))
         assert old == new
@@ -277,7 +279,7 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
             configs.put_sealed(layer, "mqtt.password", box, "a..b.c.d")
         id_ = configs.push(layer, ["box-1", "box-2"], "li", at(5), percents=(50, 100))
     ((box, desired),) = one.leaves(6).items()
-    assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == {"kty": "EC"}
+    assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == JWK
     assert [n for n, *_ in configs.history("group:north")] == [2, 1]
     one.hello(box, "s1", 7)
     assert list(one.leaves(9)) == [box]
@@ -288,6 +290,16 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
         assert configs.abort(id_, "li", at(12), undo=True) == 1
     assert one.leaves(13)[box].body.blobs["prices"].sha256 == old and configs.standing(box).word == "silent"
     database.close()
+
+
+def test_a_box_in_the_place_of_a_dead_one_gets_no_secret_that_it_cannot_open(cloud):
+    with cloud.database.transaction():
+        cloud.configs.put_key("box-00", JWK, "old", at(0))
+        layer = cloud.configs.put_layer("box:box-00", {"mqtt": {"password": {"sealed": True}}}, {}, "li", at(0))
+        cloud.configs.put_sealed(layer, "mqtt.password", "box-00", "a..b.c.d")
+        assert cloud.configs.composed("box-00")[1] == []
+        cloud.configs.put_key("box-00", {**JWK, "x": "eg"}, "new", at(1))
+    assert "never sealed to this box's key" in cloud.configs.composed("box-00")[1][0]
 
 
 def test_two_rollouts_never_meet_at_one_box(cloud):
