@@ -10,8 +10,8 @@ import json
 import sys
 
 # module:function, each gives a list of rows
-BENCHES = ["bench.display:rows", "bench.sale:rows", "bench.paid:rows", "bench.boot:rows", "bench.link:rows",
-           "bench.collect:rows"]
+BENCHES = ["bench.display:rows", "bench.sale:rows", "bench.append:rows", "bench.paid:rows", "bench.boot:rows",
+           "bench.link:rows", "bench.collect:rows"]
 
 
 def main(words: list[str]) -> int:

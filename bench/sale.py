@@ -1,7 +1,8 @@
 """What a sale costs the card and the processor, beside the bare commits and the bare signature that it cannot do without.
 
-The floor of a QR sale is two transactions in an otherwise equal database, without its index, and one ES256 signature over
-as many bytes as a record has; of a cash sale, one transaction and one signature.  The transactions carry the rows of such
+The floor of a QR sale is two transactions in an otherwise equal database, without its index, one `fdatasync` of the same bytes
+beside each of them, for the second copy, and one ES256 signature over as many bytes as a record has; of a cash sale, one of each.
+The transactions carry the rows of such
 a sale, encoded before: nobody can keep fewer bytes of it and still say the same after a power cut.  Floor and till take turns in
 blocks on the same card.  Bytes are what the process hands to the kernel (`wchar`: write-ahead log and checkpoints), and,
 stated beside it, what the kernel counts in dirtied pages of 4 KiB (`write_bytes`), which is more.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.append import BareCopy
 from bench.till import GOODS, Paced, Till
 from device.drivers.display_file import FileDisplay
 from device.drivers.signer_file import FileSigner
@@ -93,6 +95,7 @@ class _Bare:
         for pragma in ("locking_mode = EXCLUSIVE", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"):
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         self._db.execute("CREATE TABLE journal(n INTEGER PRIMARY KEY, mark INTEGER NOT NULL, facts BLOB NOT NULL)")
+        self._copy = BareCopy(folder)
         signer = FileSigner(folder / "bare.pem")
         self._key, self._algorithm = signer._key.private, signer._algorithm
         self._record = signing_input(signer.kid, b"x" * BARE_RECORD_BYTES)
@@ -102,10 +105,12 @@ class _Bare:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT INTO journal(mark, facts) VALUES (0, ?)", rows_of_commit)
             self._db.execute("COMMIT")
+            self._copy.keep(b"".join(facts for (facts,) in rows_of_commit))
         self._key.sign(self._record, self._algorithm)
 
     def close(self) -> None:
         self._db.close()
+        self._copy.close()
 
 
 def _throughput(folder: Path) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from device.box import Box
 from device.drivers.signer_file import FileSigner
+from device.recovering import opened
 from device.runner import Runner
-from device.store_forward.journal import Journal
 from device.txn.effects import Effect, KickDrawer, PlaceOrder, Print, QueryOrder, SignRecord
 from device.txn.inputs import (
     ChannelSaid,
@@ -47,13 +46,13 @@ QR = "weixin://wxpay/bizpayurl?pr=p4lpSuKzz"
 class Till:
     """Whole sales back to back.  `signatures` counts what was signed; the card is the journal's own business."""
 
-    def __init__(self, folder: Path, boot: str = "b1", terms: Terms = TERMS) -> None:
+    def __init__(self, folder: Path, boot: str = "b1", terms: Terms = TERMS, seed: str = SEED) -> None:
         self.signer = FileSigner(folder / "record.pem")
-        self.journal = Journal(folder / "journal.db", identity=IDENTITY)
-        self.box = Box(self.journal)
+        found = opened(folder / "journal.db", folder / "second", identity=IDENTITY)
+        self.found, self.journal, self.box = found, found.journal, found.box
         self.boot, self.mono_ms, self.signatures = boot, 0, 0
         self._wall = EPOCH.isoformat(timespec="milliseconds")
-        self.tell(Started(boot, "bench", terms, SEED, self.signer.kid))
+        self.tell(Started(boot, "bench", terms, seed, self.signer.kid, **found.started()))
 
     def tell(self, event: Input) -> None:
         """One input; signer, printer and drawer answer at once."""
@@ -151,14 +150,15 @@ class Paced:
 
     def __init__(self, folder: Path) -> None:
         self.signer, self.signatures = FileSigner(folder / "record.pem"), 0
-        self.journal = Journal(folder / "journal.db", identity=IDENTITY)
+        found = opened(folder / "journal.db", folder / "second", identity=IDENTITY)
+        self.journal = found.journal
         self._jump = _Jump()
         self._loop = asyncio.SelectorEventLoop(self._jump)
         self._loop.time = lambda: self._jump.now_s       # type: ignore[method-assign]
         self._pays_at_s = 0.0
         parts: dict[str, Any] = {"signer": _Part(self._sign), "printer": _Part(self._paper, Print, KickDrawer),
                                  "channel:wechat": _Part(self._channel)}
-        self.runner = Runner(Box(self.journal), parts, _Clock(self._loop))
+        self.runner = Runner(found.box, parts, _Clock(self._loop))
         self._run = self._loop.create_task(self.runner.run(Started("b1", "bench", TERMS, SEED, self.signer.kid)))
         self._loop.run_until_complete(asyncio.sleep(self.BETWEEN_S))
 

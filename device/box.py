@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from device.store_forward.journal import Journal, Row
+from device.store_forward.second_copy import Stand
 from device.txn import facts as wire
 from device.txn.books import DUE_MAX, Books
 from device.txn.desk import Desk, Told, Verdict, observe
@@ -93,16 +94,25 @@ class Box:
     def restate(self, at: Stamp) -> None:
         """Say the books again, so that the next boot folds from here."""
         row = wire.encode(Entry(at, (BooksStood(self.books),)))
-        self.journal.append(Row(row, self.books.chain.seq), sync=True, restates=True)
+        self.journal.append(Row(row, self._mark, (), self._stand()), sync=True, restates=True)
         self._rows = 0
 
     def _append(self, facts: list[Fact], at: Stamp, sync: bool) -> None:
         # Nothing new began without room, so whatever is kept here closes something and may use the reserve.
-        self.journal.append(Row(wire.encode(Entry(at, tuple(facts))), self.books.chain.seq, refs_of(facts)), sync=sync,
+        self.journal.append(Row(wire.encode(Entry(at, tuple(facts))), self._mark, refs_of(facts), self._stand()), sync=sync,
                             from_reserve=True)
         self._rows += 1
         if self._rows >= RESTATE_ROWS and not self.books.basket.lines and self.journal.room_bytes() >= RESTATE_BYTES:
             self.restate(at)
+
+    @property
+    def _mark(self) -> int:
+        chain = self.books.chain
+        return chain.base + chain.seq
+
+    def _stand(self) -> Stand:
+        books = self.books
+        return Stand(books.chain.prev, books.orders_made, books.boots)
 
     def _full_for(self, facts: list[Fact]) -> str:
         """What is said when `facts` begin something now that nothing new may begin; "" otherwise."""
@@ -125,6 +135,7 @@ class Box:
             (("record",), (books.chain.seq, len(books.due), books.broken, books.key_wished, books.key_old)),
             (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
             (("cloud",), (desk.asking, tuple(books.leases))),
+            (("journal",), desk.renew[0] and (desk.renew, not books.due, nobody_here(books, desk))),
             (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))),
             (("config",), (desk.config, desk.taking, books.boot, desk.config and idle(books, desk))))
         moved = {key for key, ground in grounds if self._seen.get(key, self) != ground}

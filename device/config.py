@@ -73,6 +73,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("seal_key_file", "file", "", "key that channel keys are sealed with, outside of state_dir; empty: systemd's credential "
             "tillbox-seal", "daemon"),
         Key("state_dir", "text", "/var/lib/tillbox", "where the journal lives", "daemon", low=1),
+        Key("second_copy_dir", "file", "second", "folder of the journal's second copy, best on another partition or card",
+            "daemon"),
         Key("run_dir", "text", "/run/tillbox", "where sockets live", "daemon", low=1),
         Key("prices_file", "file", "prices.csv", "price list", "prices"),
         Key("record_key_file", "file", "record.key", "key that signs records", "daemon"),
@@ -344,6 +346,7 @@ class Config(msgspec.Struct, frozen=True):
     merchant_keys_on_box: bool
     seal_key_file: str
     state_dir: str
+    second_copy_dir: str
     run_dir: str
     prices_file: str
     record_key_file: str

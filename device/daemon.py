@@ -18,11 +18,10 @@ from pathlib import Path
 import msgspec
 
 from device import __version__, rotation, rules
-from device.box import Box
 from device.commands import Commands, rows_of_sale
 from device.config import Config, show, to_terms, written_rules
 from device.drivers.registry import display_of, drivers_of, signer_of
-from device.errors import ConfigError, JournalUnreadable, KeyMissing, Outside
+from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
 from device.goods import PriceList
 from device.identity import enrolled
@@ -34,10 +33,10 @@ from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.push_layers import Layers, Pushing
 from device.real_clock import RealClock
+from device.recovering import opened
 from device.renewal import Renewal
 from device.restart import Restart
 from device.runner import Runner
-from device.store_forward.journal import Journal
 from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
@@ -71,9 +70,9 @@ class Daemon:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
         self.terms, self.rules_fault = _ruled(to_terms(config), config)
         self.boot = secrets.token_hex(8)
-        self.journal = Journal(str(state / "journal.db"),
-                               identity={"box": config.box, "mode": "training" if config.training else "real"})
-        self.box = Box(self.journal)
+        self.opened = opened(state / "journal.db", state / "second" if config.training else config.second_copy_dir,
+                             identity={"box": config.box, "mode": "training" if config.training else "real"})
+        self.journal, self.box = self.opened.journal, self.opened.box
         self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
         try:
             self.signer = signer_of(config, self.box.books.chain.kid)
@@ -124,7 +123,7 @@ class Daemon:
             loop.add_signal_handler(name, self.end, 0)
         loop.set_exception_handler(lambda _loop, context: _fatal(stop, context))
         first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid,
-                        rotation.wished(self.config, self.box.books.chain.kid))
+                        rotation.wished(self.config, self.box.books.chain.kid), **self.opened.started())
         work = [asyncio.create_task(self.runner.run(first), name="runner")]
         server = await asyncio.start_unix_server(self._serve, path=_socket_path(self.config), limit=SOCKET_LINE_MAX)
         await asyncio.sleep(0)
@@ -211,6 +210,8 @@ class Daemon:
             state["health"]["collector"] = self.uplink.trouble
         if self.journal.room_bytes() <= 0:
             state["health"]["journal"] = "full"
+        if self.opened.trouble:
+            state["health"]["second_copy"] = "gone"
         if self.clock.doubts:
             state["health"]["clock"] = "wrong"
         if self.box.books.reboot:
@@ -236,7 +237,9 @@ class Daemon:
 
     def sums(self) -> dict:
         chain = self.box.books.chain
-        return {"sales_fen": chain.sales_fen, "refunds_fen": chain.refunds_fen, "count": chain.count,
+        sales_fen, refunds_fen, count = chain.before  # under older ids of this journal
+        return {"sales_fen": sales_fen + chain.sales_fen, "refunds_fen": refunds_fen + chain.refunds_fen,
+                "count": count + chain.count,
                 "wallet_fen": self.box.books.wallet_fen, "jid": chain.jid, "seq": chain.seq, "kid": self.signer.kid}
 
 
@@ -417,6 +420,9 @@ def main(argv: list[str]) -> int:
     except JournalUnreadable as why:
         _last_words(config, f"tillbox cannot sell: {why}")
         os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first
+    except CopyFailed as why:
+        _last_words(config, f"tillbox cannot sell: {why}")
+        return EXIT_JOURNAL
     except sqlite3.Error as why:
         _last_words(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
                             "(what it had confirmed is kept; see docs/recovery.md)")

@@ -36,6 +36,10 @@ class JournalUnreadable(Outside):
     """The journal cannot be read as it stands.  Nothing was changed: a person has to look, see docs/recovery.md."""
 
 
+class CopyFailed(Outside):
+    """The second copy cannot be read or written.  The journal itself is not touched by that."""
+
+
 class KeyMissing(Outside):
     """The record key is not the one that the journal names: nothing is signed under another in silence."""
 

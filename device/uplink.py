@@ -27,7 +27,7 @@ from device.runner import GROUP_MS
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
 from device.txn import facts
-from device.txn.inputs import Input, LinkSaid
+from device.txn.inputs import CloudStood, Input, LinkSaid
 
 if TYPE_CHECKING:
     from device.mqtt.client import Link
@@ -64,13 +64,38 @@ class Uplink:
         self.on_ack: Callable[[int], None] = lambda upto: None        # the cloud said how much it has, and names our own digest
         self.on_chunk: Callable[[str, int, bytes], None] = lambda sha256, n, data: None
         self.standing: Callable[[], str] = str                        # which pushed configuration runs
+        self._collector = False
+        self._line = ("", 0, 0)      # of the journal id that is sent: its name, the records before it, its last one or 0
 
     def begin(self, post: Callable[[Input], object]) -> None:
         """The journal has its name now: its records may be forwarded.  `post` takes what the line has to say."""
         self._post = post
+        self._next_line()
+
+    def _next_line(self) -> None:
+        """The journal id whose records are sent: an older one until the cloud has them or wants them no more, then the next."""
+        chain, (jid, upto, head) = self.box.books.chain, self.journal.acked()
+        lines = [*((old.jid, old.base, old.seq) for old in chain.older if old.sent), (chain.jid, chain.base, 0)]
+        passed = self.forwarder is not None and bool(self.forwarder.halted)
+        at = next((k for k, line in enumerate(lines) if line[0] == jid), 0 if not jid else len(lines) - 1)
+        while at < len(lines) - 1 and (passed or (lines[at][0] == jid and upto >= lines[at][2]) or not lines[at][2]):
+            at, passed = at + 1, False
+        self._line = lines[at]
+        self.journal.follow(self._line[0], self._line[1])
         _, upto, head = self.journal.acked()
-        self.forwarder = Forwarder(self.box.books.chain.jid, upto, head, tokens=self.tokens, seed=secrets.randbits(32),
-                                   lag_ms=self._lag_ms)
+        self.forwarder = Forwarder(self._line[0], upto, head, tokens=self.tokens, seed=secrets.randbits(32), lag_ms=self._lag_ms)
+        if self.link is not None and self.link.up:
+            self.forwarder.on_link(True, self._collector, self.clock.now_ms())
+
+    def _line_ended(self) -> bool:
+        """True when there is another journal to send from: this one was left, and all of it arrived or may not leave."""
+        assert self.forwarder is not None
+        chain = self.box.books.chain
+        if self._line[0] == chain.jid:
+            return False
+        left = next((old for old in chain.older if old.jid == self._line[0]), None)
+        self._line = (self._line[0], self._line[1], left.seq if left is not None else 0)
+        return left is None or not left.sent or bool(self.forwarder.halted) or self.forwarder.upto >= left.seq
 
     async def run(self) -> None:
         """Connect and come back from every loss, until cancelled."""
@@ -101,6 +126,10 @@ class Uplink:
         """Send what is due now; come back when the clock alone makes something due."""
         if self.link is None or self.forwarder is None:
             return
+        if self._line_ended():
+            self._next_line()
+            if self.link.up:                          # both heads are told at once
+                self.link.publish("hello", self._hello(self.link.session))
         now_ms = self.clock.now_ms()
         sent = False
         for batch in self.forwarder.due(now_ms, 1):   # one a turn: a customer may stand there
@@ -133,9 +162,15 @@ class Uplink:
         return f"{self.unacked} records wait; what may leave has left." if self.unacked else "Nothing waits."
 
     def tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Durable (seq, token) above `after`.  JournalUnreadable when a row behind them cannot be read."""
+        """Durable (seq, token) above `after` of the journal id that is sent.  JournalUnreadable when a row cannot be read."""
+        _, base, last = self._line
+        limit = min(limit, last - after) if last else limit
+
+        def marked(row: bytes) -> list[tuple[int, str]]:
+            return [(base + seq, token) for seq, token in facts.tokens_of(row)]
+
         try:
-            return self.journal.tokens(after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+            return [(mark - base, token) for mark, token in self.journal.tokens(base + after, limit, wire.BODY_MAX_BYTES, marked)]
         except msgspec.DecodeError as why:
             raise self.journal.unreadable(f"a row behind record {after} cannot be read ({why})") from None
 
@@ -149,8 +184,8 @@ class Uplink:
     @property
     def unacked(self) -> int:
         """Records that the cloud has not confirmed, those not yet signed included."""
-        _, upto, _ = self.journal.acked()
-        return self.box.books.chain.seq - upto + len(self.box.books.due)
+        chain, (_, upto, _) = self.box.books.chain, self.journal.acked()
+        return chain.base + chain.seq - self._line[1] - upto + len(self.box.books.due)
 
     def oldest_s(self) -> int:
         """Age of the oldest record that the cloud has not confirmed, by the wall; 0 when none waits."""
@@ -177,8 +212,9 @@ class Uplink:
 
     def _hello(self, session: str) -> bytes:
         chain = self.box.books.chain
-        head = wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else "")
-        return wire.encoded(wire.Hello((head,), session, self.standing(), __version__, self.boot, self.clock.stamp().clk,
+        heads = (*(wire.JournalHead(old.jid, 1, old.seq + 1, old.head if old.seq else "") for old in chain.older),
+                 wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else ""))
+        return wire.encoded(wire.Hello(heads, session, self.standing(), __version__, self.boot, self.clock.stamp().clk,
                                        free_bytes=_free(self.config.state_dir), oldest_unacked_s=self.oldest_s()))
 
     def _state(self, up: bool, collector: bool) -> None:
@@ -188,6 +224,7 @@ class Uplink:
             self._session = self.link.session
             self.open.connected()
         self.on_line(up)
+        self._collector = collector
         self.forwarder.on_link(up, collector, self.clock.now_ms())
         self.forward()
 
@@ -210,6 +247,7 @@ class Uplink:
             log.warning("an acknowledgement was refused: %s", why.sentence)
             return
         released = self.forwarder.on_ack(ack, self.clock.now_ms())
+        self._stood(ack)
         if isinstance(released, Refused):
             log.debug("ack: %s", released)
             self.forward()
@@ -219,6 +257,17 @@ class Uplink:
         if ack.verdict == "ok":
             self.on_ack(released.upto)
         self.forward()
+
+
+    def _stood(self, ack: wire.Ack) -> None:
+        """Tell the core where the cloud stands, where that changes what may be sold or under which name."""
+        assert self.forwarder is not None
+        chain, halted = self.box.books.chain, self.forwarder.halted
+        if halted and ack.jid == chain.jid == self.forwarder.jid:
+            log.error("the cloud says %s of journal %s: %s", halted, ack.jid, ack.why)
+            self._post(CloudStood(ack.jid, halted, secrets.token_urlsafe(16), ack.why[:200]))
+        elif self.box.books.wallets_stopped and ack.verdict != "unreadable":
+            self._post(CloudStood(ack.jid, ack.verdict, secrets.token_urlsafe(16), ack.why[:200]))
 
 
 def verifiers(path: str, what: str, purpose: str) -> Verifiers:

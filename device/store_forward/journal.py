@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from device.errors import JournalFull, JournalUnreadable, Outside
 from device.store_forward.schema import SCHEMA_VERSION, migrate, version_of
+from device.store_forward.second_copy import Copied, SecondCopy, Stand
 
 RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
@@ -26,11 +27,15 @@ MODES = ("real", "training")
 
 
 class Row(NamedTuple):
-    """One decision: its encoded facts, the highest record number signed so far, the order numbers it can be recalled by."""
+    """One decision: its encoded facts, how many records were signed so far, the order numbers it can be recalled by.
+
+    `stand` is for the second copy: what must never go back, as it is after this row.
+    """
 
     facts: bytes
     mark: int
     refs: tuple[str, ...] = ()
+    stand: Stand = Stand()
 
     @property
     def size_bytes(self) -> int:
@@ -48,11 +53,14 @@ class Journal:
 
     JournalUnreadable for one that is damaged, there or in `fold` and the other readers.  Its connection is left open on
     purpose, for a close would move rows out of the WAL: whoever wants the files as they were ends by `os._exit`.
+
+    `fill` puts rows into a new file before it appears under its name; an old one never sees it.  With a `copy`, a row is kept
+    when both have it: the journal first, so that a power cut meets at most one of them in the middle of a write.
     """
 
     def __init__(self, path: str | Path, *, connect: Callable[[str], Any] = sqlite3.connect, reserve_bytes: int = RESERVE_BYTES,
                  quota_bytes: int = QUOTA_BYTES, identity: dict[str, str],
-                 free_bytes: Callable[[], int] | None = None) -> None:
+                 free_bytes: Callable[[], int] | None = None, fill: Callable[[Any], None] | None = None) -> None:
         assert identity.get("mode") in MODES and identity.get("box"), identity
         self._path, self._reserve_bytes, self._quota_bytes = Path(path), reserve_bytes, quota_bytes
         self._free_bytes = free_bytes or self._free_on_card
@@ -64,6 +72,9 @@ class Journal:
         self._near: dict[int, int] = {}          # record number to the row at which a search above it begins
         self._card = str(self._path.parent)
         self.commits = 0
+        self.copy: SecondCopy | None = None
+        self.repair = ""                                 # what recovery did and no row tells yet; the next commit does
+        self._fill, self._base = fill, 0
         self._db = self._open(connect, identity)
 
     def append(self, row: Row, *, sync: bool, restates: bool = False, from_reserve: bool = False) -> int:
@@ -103,6 +114,8 @@ class Journal:
                 self._db.execute("UPDATE meta SET value = ? WHERE key = 'fold_from'", (str(self._fold_from_due),))
             if self._ack_due:
                 self._db.execute("UPDATE cursor SET jid = ?, upto = ?, head = ?", self._acked)
+            if self.repair:
+                self._db.execute("DELETE FROM meta WHERE key = 'repair'")
             self._pages = _pages_in_use(self._db)        # asked for in here it costs a fifth
             self._db.execute("COMMIT")
         except BaseException:
@@ -110,11 +123,22 @@ class Journal:
             self._dead = True
             raise
         self.commits += 1
+        self._into_copy()
         self._durable_n, self._durable_mark = self._n, self._mark
         self._fold_from = self._fold_from_due or self._fold_from
-        self._fold_from_due, self._ack_due = None, False
+        self._fold_from_due, self._ack_due, self.repair = None, False, ""
         self._waiting.clear()
         self._waiting_bytes = 0
+
+    def _into_copy(self) -> None:
+        if self.copy is None:
+            return
+        rows = [Copied(n, row.mark, row.refs, row.facts, n == self._fold_from_due, row.stand) for n, row in self._waiting]
+        try:
+            self.copy.keep(rows, self._acked if self._ack_due else None, self._base + self._acked[1])
+        except BaseException:
+            self._dead = True                            # nobody was told yet: boot folds the journal, and heals the copy
+            raise
 
     @property
     def waiting(self) -> int:
@@ -209,12 +233,70 @@ class Journal:
         self._ack_due = True
         return True
 
-    def close(self) -> None:
-        """Sync what waits, unless the journal failed, and let go of the file."""
-        if not self._dead:
-            self.sync()
+    def follow(self, jid: str, base: int, upto: int = 0, head: str = "") -> None:
+        """From here on the cursor is one of journal `jid`, whose record 1 comes after `base` others in this file."""
+        self._base = base
+        if self._acked[0] != jid:
+            self._acked = (jid, upto, head)
+            self._ack_due = True
+
+    # Recovery ------------------------------------------------------------------------------------------------------
+
+    @property
+    def lineage(self) -> str:
+        """Which second copy belongs to this journal; "" for none yet."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'copy'").fetchone()
+        return str(found[0]) if found else ""
+
+    @property
+    def mark(self) -> int:
+        """Records signed so far, waiting rows included."""
+        return self._mark
+
+    @property
+    def fold_from(self) -> int:
+        """The durable row that folding begins at."""
+        return self._fold_from
+
+    def written(self, first: int) -> Iterator[tuple[int, int, bytes]]:
+        """(n, mark, facts) of the durable rows from `first` on."""
+        return self._walk(first)
+
+    def drop(self) -> None:
+        """Let go of files that were moved elsewhere; nothing that waits is written."""
         self._dead = True
         self._db.close()
+
+    def name_copy(self, lineage: str) -> None:
+        self._db.execute("INSERT INTO meta VALUES ('copy', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (lineage,))
+
+    def copied(self, first: int) -> Iterator[Copied]:
+        """The durable rows from `first` on, as a copy takes them; their stand is not known here."""
+        refs: dict[int, list[str]] = {}
+        for ref, n in self._db.execute("SELECT ref, n FROM refs WHERE n >= ?", (first,)):
+            refs.setdefault(n, []).append(ref)
+        for n, mark, facts in self._walk(first):
+            yield Copied(n, mark, tuple(refs.get(n, ())), facts, n == self._fold_from and n > 1)
+
+    def adopt(self, rows: Iterable[Copied], repair: str) -> None:
+        """Put rows of the second copy behind the last one, and a note of it, in one transaction."""
+        assert not self._waiting and not self._dead
+        self._db.execute("BEGIN IMMEDIATE")
+        put_rows(self._db, rows)
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('repair', ?)", (repair,))
+        self._db.execute("COMMIT")
+        self._read_ends(self._db)
+
+    def close(self) -> None:
+        """Sync what waits, unless the journal failed, and let go of the file."""
+        try:
+            if not self._dead:
+                self.sync()
+        finally:
+            self._dead = True
+            self._db.close()
+            if self.copy is not None:
+                self.copy.close()
 
     def unreadable(self, why: str) -> JournalUnreadable:
         """The error of a damaged journal, for whoever understands its rows and finds that one does not hold."""
@@ -272,6 +354,8 @@ class Journal:
             try:
                 db.execute("BEGIN IMMEDIATE")
                 migrate(db, identity)
+                if self._fill is not None:
+                    self._fill(db)
                 db.execute("COMMIT")
             finally:
                 db.close()                               # which brings the WAL into the file, and the file onto the card
@@ -308,6 +392,8 @@ class Journal:
         self._n, self._mark = last or (0, 0)
         self._durable_n, self._durable_mark = self._n, self._mark
         self._fold_from = int(db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
+        found = db.execute("SELECT value FROM meta WHERE key = 'repair'").fetchone()
+        self.repair = str(found[0]) if found else ""
         jid, upto, head = db.execute("SELECT jid, upto, head FROM cursor").fetchone()
         self._acked: tuple[str, int, str] = (jid, int(upto), head)
 
@@ -373,6 +459,15 @@ class Journal:
 
     def _refused(self, why: str, hint: str) -> Outside:
         return Outside(f"The journal {self._path} {why}.", which="journal", hint=hint, again=False)
+
+
+def put_rows(db: Any, rows: Iterable[Copied]) -> None:
+    """Rows of a second copy into an open transaction; folding begins at the last of them that restates."""
+    for row in rows:
+        db.execute("INSERT INTO journal(n, mark, facts) VALUES (?, ?, ?)", (row.n, row.mark, row.facts))
+        db.executemany("INSERT INTO refs(ref, n) VALUES (?, ?)", [(ref, row.n) for ref in dict.fromkeys(row.refs)])
+        if row.restates:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'fold_from'", (str(row.n),))
 
 
 def _connected(connect: Callable[[str], Any], path: Path, *, fresh: bool = False) -> Any:

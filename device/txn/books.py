@@ -16,6 +16,7 @@ from device.types import Account, Stamp
 
 SALES_MAX = 60          # closed sales kept at hand for reprint and refund
 SHOWN_MS = 60_000        # how long the screen goes on saying "paid" to nobody
+OLDER_MAX = 16           # older journal ids that are remembered
 COMMANDS_MAX = 200       # commands whose answers are kept; an older id came in a session that is long over
 PAPERS_MAX = 60         # finished paper jobs kept at hand for reprint
 DUE_MAX = 5_000         # unsigned records, some days of a busy shop: beyond it nothing new begins
@@ -208,8 +209,21 @@ class Due(msgspec.Struct):
     late: bool = False             # it waited while the signer was broken
 
 
+class OldHead(msgspec.Struct, frozen=True):
+    """The end of a chain under an older journal id; `base` records stand before it in this file."""
+
+    jid: str
+    seq: int
+    head: str
+    base: int
+    sent: bool = True              # its last records may go to the cloud: nothing says that it holds others
+
+
 class Chain(msgspec.Struct):
-    """Where the signed chain stands; `sales_fen refunds_fen count` are the totals after record `seq`."""
+    """Where the signed chain stands; `sales_fen refunds_fen count` are the totals after record `seq`.
+
+    `older` are the ends of chains under older ids, oldest first, `base` the records of all of them; `before` their totals.
+    """
 
     jid: str = ""
     box: str = ""
@@ -219,6 +233,9 @@ class Chain(msgspec.Struct):
     sales_fen: int = 0
     refunds_fen: int = 0
     count: int = 0
+    base: int = 0
+    older: tuple[OldHead, ...] = ()
+    before: tuple[int, int, int] = (0, 0, 0)
 
 
 class Tally(msgspec.Struct):
@@ -288,6 +305,8 @@ class Shown(msgspec.Struct, frozen=True):
 class Books(msgspec.Struct):
     box_no: str = ""
     salt: str = ""                 # four characters of this journal's order numbers
+    old_salts: tuple[str, ...] = ()    # of older ids: what was printed under them is still ours
+    wallets_stopped: str = ""      # why only cash is taken, until the cloud has spoken
     boot: str = ""
     boots: int = 0
     mono_ms: int = 0               # of the newest fact, by the clock of its boot: so long this boot has lasted, not less

@@ -59,6 +59,7 @@ class Desk(msgspec.Struct, frozen=True):
     billed: tuple[Billed, ...] = ()            # of orders nobody decided: a payment may stand in one of several bills
     config: str = ""                           # digest of a configuration that waits until no customer stands there
     taking: bool = False                       # and that is being taken now
+    renew: tuple[str, str, str] = ("", "", "")   # the cloud's verdict, a new journal's name, and why: between two customers
     up: bool = False
     collector: bool = False
 

@@ -34,6 +34,33 @@ class JournalOpened(Fact, frozen=True):
     prev: str
 
 
+class JournalRenewed(Fact, frozen=True):
+    """The chain begins anew under `jid`; `body` (JSON text) is that of its first record, which names the old head."""
+
+    jid: str
+    salt: str
+    prev: str
+    cause: str
+    body: str
+
+
+class NumbersSkipped(Fact, frozen=True):
+    """After a repair the counters stand above all that can have left the box."""
+
+    orders: int
+    boots: int = 0
+
+
+class WalletsStopped(Fact, frozen=True):
+    """Rows may be lost, and the cloud has not spoken: only cash is taken."""
+
+    why: str
+
+
+class WalletsBack(Fact, frozen=True):
+    pass
+
+
 class Booted(Fact, frozen=True):
     boot: str
     software: str
@@ -395,13 +422,14 @@ AnyFact = (
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
     | RebootStarted | SignerBroke | SignerReturned | ConfigStood | KeyWished | KeyMade | KeyDropped
+    | JournalRenewed | NumbersSkipped | WalletsStopped | WalletsBack
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
                     BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
                     PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted,
-                    ConfigStood, KeyWished})
+                    ConfigStood, KeyWished, JournalRenewed, NumbersSkipped, WalletsStopped, WalletsBack})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

@@ -8,6 +8,7 @@ import msgspec
 
 from device.txn.books import (
     COMMANDS_MAX,
+    OLDER_MAX,
     PAPERS_MAX,
     SALES_MAX,
     SHOWN_MS,
@@ -19,6 +20,7 @@ from device.txn.books import (
     Due,
     Kick,
     Lease,
+    OldHead,
     Order,
     Paper,
     Phase,
@@ -50,6 +52,28 @@ def _config_stood(b: Books, f, at: Stamp) -> None:
 def _journal_opened(b: Books, f, at: Stamp) -> None:
     b.box_no, b.salt = f.box_no, f.salt
     b.chain = Chain(jid=f.jid, box=f.box, kid=f.kid, prev=f.prev)
+
+
+def _journal_renewed(b: Books, f, at: Stamp) -> None:
+    old = b.chain
+    before = (old.before[0] + old.sales_fen, old.before[1] + old.refunds_fen, old.before[2] + old.count)
+    end = OldHead(old.jid, old.seq, old.prev, old.base, f.cause not in ("fork", "rollback"))
+    b.chain = Chain(jid=f.jid, box=old.box, kid=old.kid, prev=f.prev, base=old.base + old.seq,
+                    older=(*old.older, end)[-OLDER_MAX:], before=before)
+    b.old_salts, b.salt = (*b.old_salts, b.salt)[-OLDER_MAX:], f.salt
+    b.due.insert(0, Due("journal", f.body.encode(), at))
+
+
+def _numbers_skipped(b: Books, f, at: Stamp) -> None:
+    b.orders_made, b.boots = max(b.orders_made, f.orders), max(b.boots, f.boots)
+
+
+def _wallets_stopped(b: Books, f, at: Stamp) -> None:
+    b.wallets_stopped = f.why
+
+
+def _wallets_back(b: Books, f, at: Stamp) -> None:
+    b.wallets_stopped = ""
 
 
 def _booted(b: Books, f, at: Stamp) -> None:
@@ -433,11 +457,12 @@ def _signer_broke(b: Books, f, at: Stamp) -> None:
 
 def _signer_returned(b: Books, f, at: Stamp) -> None:
     b.broken = ""
-    if b.due[0].kind == "signer_gap":                     # of a return that signed nothing: this one tells of it, too
-        del b.due[0]
+    first = int(b.due[0].kind == "journal")               # a new journal's first record names the old one's head
+    if b.due[first:] and b.due[first].kind == "signer_gap":   # of a return that signed nothing: this one tells of it, too
+        del b.due[first]
     for due in b.due:
         due.late = True
-    b.due.insert(0, Due("signer_gap", f.body.encode(), at))
+    b.due.insert(first, Due("signer_gap", f.body.encode(), at))
 
 
 def _x_taken(b: Books, f, at: Stamp) -> None:
@@ -477,6 +502,8 @@ FOLDS = {
     "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,
     "LeaseEnded": _lease_ended, "CommandDone": _command_done, "RebootWished": _reboot_wished,
     "RebootStarted": _reboot_started,
+    "JournalRenewed": _journal_renewed, "NumbersSkipped": _numbers_skipped, "WalletsStopped": _wallets_stopped,
+    "WalletsBack": _wallets_back,
     "SignerBroke": _signer_broke, "SignerReturned": _signer_returned,
     "KeyWished": _key_wished, "KeyMade": _key_made, "KeyDropped": _key_dropped,
 }

@@ -45,6 +45,12 @@ class Started(Input, frozen=True):
     seed: str = ""                 # 128 random bits, base64url: names a new journal, unused otherwise
     kid: str = ""                  # thumbprint of the record key
     leave_kid: str = ""            # a person wants another key than this one
+    mended: bool = False           # rows were taken from the second copy, or may be lost: numbers skip
+    orders_seen: int = 0           # the highest counters that any readable piece of either store names
+    boots_seen: int = 0
+    renew: str = ""                # why the chain must begin anew under `seed`; empty: it goes on
+    after: str = ""                # head of a chain of which nothing else is left
+    wallets_stop: str = ""         # why only cash is taken until the cloud has spoken
 
 
 class Configured(Input, frozen=True):
@@ -188,6 +194,18 @@ class LinkSaid(Input, frozen=True):
 
     up: bool
     collector: bool = False
+
+
+class CloudStood(Input, frozen=True):
+    """The cloud's answer to our hello, or its verdict later: how it stands with journal `jid` of ours.
+
+    `verdict` is `ok`, `fork` or `rollback`; `seed` 128 random bits, base64url, for a new journal's name; `why` one sentence.
+    """
+
+    jid: str
+    verdict: str
+    seed: str
+    why: str = ""
 
 
 class Recalled(Input, frozen=True):

@@ -52,7 +52,8 @@ def report_no(b: Books, letter: str, number: int) -> str:
 
 def is_report_no(b: Books, symbol: str) -> bool:
     """True for the barcode of a report of this journal."""
-    return symbol[:3] in ("TBX", "TBZ") and symbol[3:-6] == b.salt and symbol[-6:].isascii() and symbol[-6:].isdigit()
+    ours = symbol[:3] in ("TBX", "TBZ") and symbol[3:-6] in (b.salt, *b.old_salts)
+    return ours and symbol[-6:].isascii() and symbol[-6:].isdigit()
 
 
 def hold_code(b: Books, hold: int) -> str:
@@ -62,8 +63,8 @@ def hold_code(b: Books, hold: int) -> str:
 
 def held_slot(b: Books, symbol: str) -> int | None:
     """The slot of the basket that a hold slip stands for: 0 when it is held no more, None for what is no slip of this journal."""
-    stem, tail = f"TBH{b.salt}", symbol[7:]
-    if symbol[:7] != stem or len(tail) not in (4, 6) or not (tail.isascii() and tail.isdigit()):
+    tail, ours = symbol[7:], symbol[:3] == "TBH" and symbol[3:7] in (b.salt, *b.old_salts)
+    if not ours or len(tail) not in (4, 6) or not (tail.isascii() and tail.isdigit()):
         return None
     if len(tail) == 4:                                # an older release's slip names the slot of a basket without a number
         return int(tail) if int(tail) in b.held and not b.held[int(tail)].hold else 0

@@ -169,6 +169,8 @@ def _begin(b: Books, d: Desk, routes: tuple[str, ...], way: str, part_fen: int, 
 def _unpayable(b: Books, d: Desk, part_fen: int) -> Verdict | None:
     if d.terms.training:                              # no order of a training box may ever reach a channel
         return refuse("training_cash")
+    if b.wallets_stopped:
+        return refuse("wallets_stopped")
     if not b.basket.lines:
         return refuse("empty")
     if b.basket.due_fen <= 0:

@@ -107,6 +107,8 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
     """What is not well, and what waits, in words."""
     lang = 0 if desk.terms.lang == "zh" else 1
     parts = list(desk.health)
+    if books.wallets_stopped:
+        parts.append(("journal", "cash_only"))
     if books.broken:
         parts.append(("signer", "broken"))
     if not desk.up:
@@ -135,6 +137,8 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
 def state(books: Books, desk: Desk, now_ms: int) -> dict:
     """The `/state` object, except what only the link and the store know."""
     health = {"printer": "ok", "scanner": "ok", "keypad": "ok", "display": "ok"} | dict(desk.health)
+    if books.wallets_stopped:
+        health["journal"] = "cash_only"
     health["signer"] = "broken" if books.broken else "ok"
     health["link"] = "ok" if desk.up else "down"
     health["collector"] = "ok" if desk.collector else "away"

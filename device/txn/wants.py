@@ -34,7 +34,7 @@ from device.txn.effects import (
 
 Key = tuple[str, ...]
 ALWAYS: tuple[Key, ...] = (("printer",), ("record",), ("recall",), ("shown",), ("bill",), ("cloud",), ("reboot",),
-                            ("config",))
+                            ("config",), ("journal",))
 
 
 def keys(books: Books) -> set[Key]:
@@ -75,6 +75,9 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
             return {TakeConfig(desk.config) if desk.taking else Alarm(("config",), books.boot, 0)}
         case ("shown",):
             return {Alarm(("shown",), books.boot, books.shown.until_ms)} if books.shown is not None else set()
+        case ("journal",):
+            now = desk.renew[0] and not books.due and nobody_here(books, desk)
+            return {Alarm(("journal", desk.renew[1]), books.boot, 0)} if now else set()
         case ("reboot",):
             return {Reboot(books.reboot)} if books.reboot and not books.reboot_started and nobody_here(books, desk) else set()
     raise AssertionError(key)
