@@ -26,6 +26,7 @@ from device.ask import ask
 from device.box import RESTATE_ROWS, Box
 from device.store_forward.journal import Journal
 from sim.counter import wiring
+from sim.counter.boxes import Boxes
 from sim.counter.channels import opened
 from sim.counter.counter import Counter
 from sim.devices.keypad import KeypadModel
@@ -73,12 +74,12 @@ def _compiled(there: Path) -> Iterator[None]:
 def _start_rows(folder: Path) -> Iterator[dict[str, Any]]:
     there = folder / "start"
     there.mkdir()
-    wiring.Keys(there)
+    boxes = Boxes(there)
     channels = {"gateway": opened(there, PROFILE)["gateway"]}      # not every shop has a card terminal and its pyserial
     for channel in channels.values():
         channel.start()
     wiring.write_rules(there, 1)
-    wiring.write_box(there, run_dir=there / "run", broker_port=1, printer_port=1, channels=channels)
+    wiring.write_box(there, boxes, run_dir=there / "run", broker_port=1, printer_port=1, channels=channels)
     devices = ScannerModel(there / "dev" / "scanner"), KeypadModel(there / "dev" / "keypad")
     ours: list[float] = []
     bare: list[float] = []

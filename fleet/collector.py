@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from device.mqtt import ask_wire, topics, wire
-from fleet import checking, door
+from fleet import checking, clock, door
 from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.keys import SigningKey
 from fleet.line import Dress, plain
@@ -235,7 +235,7 @@ class Collector:
                  dress: Dress = plain) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
-        self._wall = wall or _wall
+        self._wall = wall or clock.wall
         self.clerk = Clerk(store, tenant, key.kid, key.sign, self._wall)
         self._host, self._port, self._tenant, self._id = host, port, tenant, id
         self._retry_max_s = retry_max_s
@@ -427,7 +427,3 @@ class Collector:
 def _at_once(_c: Any, _u: Any, sock: Any) -> None:
     """An acknowledgement does not wait 40 ms for the confirmation of the one before it."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _wall() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

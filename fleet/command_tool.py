@@ -7,11 +7,11 @@ import getpass
 import json
 import os
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from fleet import commands as room
 from fleet import groups
+from fleet.clock import wall
 from fleet.database import Database, opened
 
 POLL_S = 0.2
@@ -127,6 +127,3 @@ def who(args: argparse.Namespace) -> str:
     """Who did it, for the history."""
     return str(args.by or getpass.getuser())
 
-
-def wall() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from device.mqtt import cmd_wire, topics
+from fleet import clock
 from fleet.commands import Commands
 from fleet.database import Database, DatabaseFailed
 from fleet.keys import SigningKey
@@ -48,7 +48,7 @@ class Courier:
     def __init__(self, database: Database, host: str, port: int, tenant: str, rooms: Iterable[Room], *, id: str = "courier",
                  wall: Callable[[], str] | None = None, dress: Callable[[Any], None] = lambda client: None) -> None:
         self.stop = threading.Event()
-        self._db, self._rooms, self._wall = database, tuple(rooms), wall or _wall
+        self._db, self._rooms, self._wall = database, tuple(rooms), wall or clock.wall
         self._host, self._port = host, port
         self._client = self._made(f"{tenant}/_courier/{id}")
         dress(self._client)                          # user name and TLS are whoever's who starts it
@@ -96,6 +96,3 @@ def ended_well(courier: Courier) -> bool:
         return False
     return True
 
-
-def _wall() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

@@ -7,10 +7,10 @@ import json
 import logging
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fleet.clock import wall
 from fleet.keys import public_keys
 
 
@@ -53,9 +53,9 @@ def _check(args: argparse.Namespace) -> int:
     store = _store(args)
     if args.again:
         again(store, "" if args.again == "all" else args.again)
-    checker = Checker(store, _wall)
+    checker = Checker(store, wall)
     if args.once:
-        checked = check_all(store, _wall())
+        checked = check_all(store, wall())
     else:
         for which in (signal.SIGTERM, signal.SIGINT):
             signal.signal(which, lambda *_: checker.ended.set())
@@ -79,6 +79,3 @@ def _store(args: argparse.Namespace) -> Any:
         raise ValueError(f"{args.store} is not there")
     return Store(args.store, public_keys(args.keys))
 
-
-def _wall() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

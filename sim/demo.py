@@ -25,7 +25,7 @@ from typing import Any
 from sim.counter.calls import Refusal
 from sim.counter.channels import PROFILES
 from sim.counter.counter import Counter
-from sim.counter.day import DayError, Step, play, read_day, read_scale
+from sim.counter.day import DayError, Step, play, read_cloud, read_day, read_scale
 from sim.counter.server import CounterServer
 
 QUIET_S_MAX = 120.0            # for records, papers and refunds still on their way when the day is over
@@ -81,14 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON line a step, the summary last")
     args = parser.parse_args(argv)
     try:
-        steps, scale = (read_day(args.day), read_scale(args.day)) if args.day else (None, 1)
+        day = args.day
+        steps, scale, cloud = (read_day(day), read_scale(day), read_cloud(day)) if day else (None, 1, "sqlite")
     except DayError as wrong:
         return _failed(str(wrong), args.json, 2)
     stopping = threading.Event()
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: stopping.set())
     folder = args.state or Path(tempfile.mkdtemp(prefix="tillbox-"))
-    counter, server = Counter(folder, profile=args.profile, scale=scale, record=args.record), None
+    counter, server = Counter(folder, profile=args.profile, scale=scale, record=args.record, cloud=cloud), None
     try:
         server = CounterServer(counter, 0 if steps else args.port)
         counter.start()

@@ -13,6 +13,7 @@ import pytest
 
 from device.config import parse_toml
 from sim.counter import wiring
+from sim.counter.boxes import Boxes
 from sim.counter.calls import Refusal
 from sim.counter.channels import CHANNELS, PROFILES, opened
 from sim.counter.counter import Counter
@@ -233,11 +234,11 @@ def test_a_box_of_the_gateway_alone_holds_no_merchants_key(tmp_path: Path):
     boxes = {}
     for profile, folder in folders.items():
         folder.mkdir()
-        wiring.Keys(folder)
+        stood = Boxes(folder)
         channels = opened(folder, profile)
         for channel in channels.values():
             channel.start()
-        wiring.write_box(folder, run_dir=folder, broker_port=1883, printer_port=9100, channels=channels)
+        wiring.write_box(folder, stood, run_dir=folder, broker_port=1883, printer_port=9100, channels=channels)
         for channel in channels.values():
             channel.stop()
         boxes[profile] = parse_toml((folder / "box.toml").read_text())

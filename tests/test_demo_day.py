@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import shutil
 import signal
@@ -10,11 +12,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwk, jws
 
 from tests.canary import secrets_stayed
 
@@ -74,6 +78,27 @@ def test_a_day_of_every_channel_ends_with_each_ones_own_bill_equal_to_the_books_
     assert {name for name, of in told["by_channel"].items() if of["bill_fen"]} == {"gateway", "wechat", "alipay", "unionpay"}
     assert told["by_channel"]["card"] == {"channel_fen": 0, "cloud_fen": 0, "bill_fen": None}
     secrets_stayed(tmp_path / "counter", codes_of(lines), errors)
+
+
+@needs_broker
+def test_a_day_without_a_line_ends_with_every_record_once_in_postgresql_and_proven_by_somebody_else():
+    status, lines, errors = demo("--day", str(DAYS / "link.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (7, 1)
+    held = lines[-2]["answer"]
+    keys, chains = jwk.KeySet.import_key_set({"keys": held["keys"]}), defaultdict(list)
+    for token in held["tokens"]:
+        record = json.loads(jws.deserialize_compact(token, keys, algorithms=["ES256"]).payload)
+        chains[record["box"], record["jid"]].append((record, token))
+    assert {box for box, _ in chains} == {"box-1", "box-2"}
+    for chain in chains.values():
+        before = [""] + [token for _, token in chain]
+        assert [record["seq"] for record, _ in chain] == list(range(1, len(chain) + 1))
+        assert all(record["prev"] == digest(token) for (record, _), token in zip(chain, before, strict=False))
+
+
+def digest(token: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).decode().rstrip("=")
 
 
 @needs_broker

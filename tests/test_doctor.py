@@ -31,8 +31,8 @@ from sim.channels.tls import tls_room
 from sim.channels.wechat import WechatRules
 from sim.channels.wechat_server import WechatServer
 from sim.counter import wiring
+from sim.counter.boxes import Boxes
 from sim.counter.channels import opened
-from sim.counter.wiring import Keys
 from tests.sealed_box import SealedBox, command
 
 ROOT = Path(__file__).parents[1]
@@ -352,13 +352,13 @@ def test_the_gateways_line_is_tested_with_its_terminals_key(box):
 
 def test_every_channel_of_a_demo_proves_that_it_knows_the_box_and_holds_no_order_of_it_afterwards(tmp_path):
     """Over HTTPS, with sealed keys, each by its own way of saying that it never heard of an order."""
-    Keys(tmp_path)
+    boxes = Boxes(tmp_path)
     channels = opened(tmp_path, "all")
     for channel in channels.values():
         channel.start()
     try:
         wiring.write_rules(tmp_path, 1)
-        wiring.write_box(tmp_path, run_dir=tmp_path / "run", broker_port=1, printer_port=1, channels=channels)
+        wiring.write_box(tmp_path, boxes, run_dir=tmp_path / "run", broker_port=1, printer_port=1, channels=channels)
         said = found(SimpleNamespace(toml=tmp_path / "box.toml"), "--online")[1]
         orders = [order for channel in channels.values() for order in channel.orders()]
     finally:

@@ -61,6 +61,8 @@ class Counter(Protocol):
     def card_tap(self, outcome: str) -> dict[str, Any]: ...
     def sound(self) -> bytes: ...
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None, jump_s: float = ...) -> dict[str, Any]: ...
+    def pass_time(self, seconds: float) -> dict[str, Any]: ...
+    def change_box(self) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
     def channel_orders(self) -> list[dict[str, Any]]: ...
@@ -109,6 +111,14 @@ class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
     channel: str | None = None
     seconds: float | None = None
     jump_s: float | None = None    # of clock_jump: how far ahead of the truth, or behind it
+
+
+class TimeBody(msgspec.Struct, forbid_unknown_fields=True):
+    seconds: float
+
+
+class BoxBody(msgspec.Struct, forbid_unknown_fields=True):
+    pass
 
 
 def answer(counter: Counter, method: str, path: str, raw: bytes = b"") -> Answer:
@@ -229,9 +239,21 @@ def _fault(counter: Counter, raw: bytes) -> dict[str, Any]:
     return counter.fault(body.kind, body.on, body.channel, body.seconds, body.jump_s)
 
 
+def _time(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, TimeBody)
+    if not 0 < body.seconds <= FAULT_S_MAX:
+        raise Refusal(f"seconds must be above 0 and at most {FAULT_S_MAX}.")
+    return counter.pass_time(body.seconds)
+
+
+def _box(counter: Counter, raw: bytes) -> dict[str, Any]:
+    _body(raw or b"{}", BoxBody)
+    return counter.change_box()
+
+
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
     "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/card/tap": _card_tap,
-    "/fault": _fault}
+    "/fault": _fault, "/time": _time, "/box": _box}
 GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
     "/cloud/records": lambda c: c.cloud_records(), "/channel/orders": lambda c: c.channel_orders(),

@@ -7,7 +7,6 @@ those stand in `channels.py`.
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -38,7 +37,8 @@ class Channel:
     wallets: ClassVar[tuple[str, ...]] = ()
     codes: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
+        self.now_s = now_s
         self._folder, self._keys, self._memory = folder, folder / "keys", folder / "channels" / f"{self.name}.json"
         self._written = self._memory.read_bytes() if self._memory.exists() else b""
         self._faults: set[str] = set()
@@ -122,11 +122,11 @@ class Served(Channel):
     """A channel behind an HTTPS server with rules.  `room` is the authority of this run's HTTPS; `spent` the payers' codes that any
     channel charged, one set for all of them."""
 
-    def __init__(self, folder: Path, room: TlsRoom, spent: set[str]) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, now_s: Callable[[], float], room: TlsRoom, spent: set[str]) -> None:
+        super().__init__(folder, now_s)
         self.room = room
         self.prepare()
-        self.server = self.made(time.time)
+        self.server = self.made(now_s)
         if self._written:
             put_back(self.server, self._written)
         self.share(spent)
@@ -195,8 +195,8 @@ class Served(Channel):
             self.server.fault("lying", count=None)
 
     def bills(self, since: datetime.date) -> list[BillRow]:
-        later = self.made(lambda: time.time() + BILLS_LATER_S)       # a copy of its books, on a clock that is ahead
+        later = self.made(lambda: self.now_s() + BILLS_LATER_S)      # a copy of its books, on a clock that is ahead
         put_back(later, self.held())
-        last = datetime.datetime.now(BEIJING).date() + datetime.timedelta(days=1)
+        last = datetime.datetime.fromtimestamp(self.now_s(), BEIJING).date() + datetime.timedelta(days=1)
         days = (since + datetime.timedelta(days=n) for n in range((last - since).days + 1))
         return [row for day in days for row in self.bill(later, day.isoformat())]

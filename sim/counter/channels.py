@@ -192,10 +192,10 @@ class Card(Channel):
 
     name = "card"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, now_s: Callable[[], float]) -> None:
+        super().__init__(folder, now_s)
         secret = self.kept_keys(str, lambda: secrets.token_hex(16))
-        self.model = TerminalModel(ms(time.time), terminal_id=TERMINAL_ID, secret=secret.encode())
+        self.model = TerminalModel(ms(now_s), terminal_id=TERMINAL_ID, secret=secret.encode())
         if self._written:
             memory.to_terminal(self.model, self._written)
         self._port: TerminalPort | None = None
@@ -245,14 +245,15 @@ CHANNELS: dict[str, type[Channel]] = {channel.name: channel for channel in (Gate
 PROFILES = {"all": tuple(CHANNELS), "gateway": ("gateway", "card")}
 
 
-def opened(folder: Path, profile: str) -> dict[str, Channel]:
-    """The channels of `profile`, by name, in one room of HTTPS that is made anew with each run."""
+def opened(folder: Path, profile: str, now_s: Callable[[], float] = time.time) -> dict[str, Channel]:
+    """The channels of `profile`, by name, in one room of HTTPS that is made anew with each run; `now_s` Unix time."""
     room, spent = tls_room(client=MCHID), set[str]()
     for name in ("keys", "channels"):
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     write(folder / "keys" / "ca.pem", room.ca_pem)
     made = {name: CHANNELS[name] for name in PROFILES[profile]}
-    return {name: kind(folder, room, spent) if issubclass(kind, Served) else kind(folder) for name, kind in made.items()}
+    return {name: kind(folder, now_s, room, spent) if issubclass(kind, Served) else kind(folder, now_s)
+            for name, kind in made.items()}
 
 
 def ms(now_s: Callable[[], float]) -> Callable[[], int]:

@@ -26,6 +26,7 @@ from fleet.store import Store, records
 from sim.broker import Broker
 from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring
+from sim.counter.boxes import Boxes
 from sim.counter.calls import Refusal
 from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
@@ -40,6 +41,7 @@ from sim.devices.keypad import KeypadModel
 from sim.devices.printer import PrinterModel
 from sim.devices.printer_ports import TcpPort
 from sim.devices.scanner import ScannerModel
+from sim.postgres import Postgres
 from sim.recorder import Recorder
 
 READY_S_MAX = 20.0
@@ -55,12 +57,14 @@ class Counter:
     """One counter in `folder`, made if needed; what an earlier run left there goes on.
 
     `profile` is one of PROFILES in `channels.py`; `scale` divides every time of the rule table, for days that must not take
-    as long as they tell.  `start()` returns when the daemon takes input; `stop()` ends everything that was started.
+    as long as they tell; `cloud` is where the collector keeps records, `sqlite` or `postgresql`, which forgets them at the end.
+    `start()` returns when the daemon takes input; `stop()` ends everything that was started.
     Implements the calls of `sim.counter.calls`.
     """
 
-    def __init__(self, folder: Path, *, profile: str = "all", scale: int = 1, record: bool = False) -> None:
+    def __init__(self, folder: Path, *, profile: str = "all", scale: int = 1, record: bool = False, cloud: str = "sqlite") -> None:
         self.folder, self._profile, self._scale, self._record = folder.resolve(), profile, scale, record
+        self._cloud = cloud
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._ends: list[Callable[[], None]] = []    # what was started, to be ended in the other order
@@ -92,12 +96,14 @@ class Counter:
             self._ends.append(Recorder(self.broker.port, self.folder / "payloads.jsonl").stop)
         self.line = Line(self.broker.port)
         self._ends.append(self.line.cut)
-        self.keys = wiring.Keys(self.folder)
-        self.channels = opened(self.folder, self._profile)
+        self.boxes = Boxes(self.folder)
+        devices = self.folder / "dev"
+        self.clock, self._cloud_clock = ClockModel(devices / "clock"), ClockModel(self.folder / "cloud.clock")
+        self._ends += [self.clock.close, self._cloud_clock.close]
+        self.channels = opened(self.folder, self._profile, self._now_s)
         for channel in self.channels.values():
             channel.start()
             self._ends.append(channel.stop)
-        devices = self.folder / "dev"
         self.scanner, self.keypad = ScannerModel(devices / "scanner"), KeypadModel(devices / "keypad")
         self._ends += [self.scanner.unplug, self.keypad.unplug]
         self.printer = PrinterModel()
@@ -107,16 +113,15 @@ class Counter:
         self.faults = self._switches()
         self._ends.append(self.faults.stop)
         wiring.write_rules(self.folder, self._scale)
-        wiring.write_box(self.folder, run_dir=self.run_dir, broker_port=self.line.port, printer_port=self.printer_port.port,
-                         channels=self.channels)
-        self.collector = Kept(wiring.collector_argv(self.folder, self.broker.port), self.folder / "collector.log")
+        self._write_box()
+        self.store_at = self._database()
+        self.collector = Kept(wiring.collector_argv(self.folder, self.folder / "cloud.clock", self.broker.port, self.store_at),
+                              self.folder / "collector.log")
         self.collector.start()
         self._ends.append(self.collector.close)
-        self.store = Store(self.folder / "cloud.db", self.keys.record_keys())
+        self.store = Store(self.store_at, self.boxes.record_keys())
         self._ends.append(self.store.close)
         self.cloud = CloudView(self.store)
-        self.clock = ClockModel(devices / "clock")
-        self._ends.append(self.clock.close)
         self.daemon = Kept([sys.executable, "-m", "sim.devices.clock", str(devices / "clock"), "device", "run", "--config",
                             str(self.folder / "box.toml")], self.folder / "daemon.log", os.environ | wiring.unit_memory())
         self.daemon.start()
@@ -130,6 +135,23 @@ class Counter:
         """End timers, processes, servers and threads.  Harmless when called twice."""
         while self._ends:
             self._ends.pop()()
+
+    def _write_box(self) -> None:
+        wiring.write_box(self.folder, self.boxes, run_dir=self.run_dir, broker_port=self.line.port,
+                         printer_port=self.printer_port.port, channels=self.channels)
+
+    def _database(self) -> str:
+        """Where the collector keeps records: a file's name or a server's address."""
+        if self._cloud == "sqlite":
+            return str(self.folder / "cloud.db")
+        server = Postgres()
+        self._ends.append(server.close)
+        server.start()
+        return server.database()
+
+    def _now_s(self) -> float:
+        """What time it is for everybody but a box whose clock is wrong."""
+        return time.time() + self._cloud_clock.passed_s
 
     def _await_ready(self) -> None:
         until_s = time.monotonic() + READY_S_MAX
@@ -229,6 +251,27 @@ class Counter:
         if not order_no:
             raise Refusal("The card terminal asks for no card just now.", 409)
         return {"order_no": order_no, "paid": outcome == "pay"}
+
+    def pass_time(self, seconds: float) -> dict[str, Any]:
+        """So much time passes at once, for the box, its channels and the cloud."""
+        for clock in (self.clock, self._cloud_clock):
+            clock.onward(seconds)
+        return {"passed_s": self._cloud_clock.passed_s}
+
+    def change_box(self) -> dict[str, Any]:
+        """The box goes for good, and a new one is put in its place.  Refusal while anything of it is on its way: what a box that
+        burns takes along is docs/recovery.md's matter."""
+        if not self.quiet():
+            raise Refusal("The old box has payments, papers or records on their way.", 409)
+        sums = self._asked("sums")["sums"]
+        self.daemon.stop()
+        self.boxes.change(sums)
+        self.store.keys = self.boxes.record_keys()
+        self._write_box()
+        self.collector.stop()                        # which knows boxes by a file that it reads once
+        self.collector.start()
+        self.daemon.start()
+        return {"box": self.boxes.name, "box_no": self.boxes.number}
 
     # Ears
 
@@ -380,10 +423,10 @@ class Counter:
     def summary(self) -> dict[str, Any]:
         """The tellings of the money, as `sim.counter.sums` defines them.  Refusal when the daemon is away."""
         papers, tokens = [paper.text for paper in self.printer.receipts()], records(self.store)["tokens"]
-        since = first_day(tokens, datetime.datetime.now(BEIJING).date())
+        since = first_day(tokens, datetime.datetime.fromtimestamp(self._now_s(), BEIJING).date())
         bills = {name: channel.bills(since) for name, channel in self.channels.items()}
-        return summary(self.state(), self._asked("sums")["sums"], tokens, not defects(self.store), self.channel_orders(), papers,
-                       bills)
+        sums = self.boxes.summed(self._asked("sums")["sums"])
+        return summary(self.state(), sums, tokens, not defects(self.store), self.channel_orders(), papers, bills)
 
 
 def _unread(device: ScannerModel | KeypadModel) -> int:

@@ -4,8 +4,8 @@ Knows the TOML of a day and how to wait for what a step expects.  Knows no count
 time through a clock that tests move by hand.
 
 A day is a list of `[[step]]`, and perhaps above them `rules_scale = N`: the times of the box's rule table are divided by N
-(1 to 60), so that ten minutes without a channel need not take ten minutes.
-
+(1 to 60), so that ten minutes without a channel need not take ten minutes; and `cloud = "postgresql"`: the collector keeps its
+records there and not in SQLite.
 
     at_s      seconds from the start of the day before which the step is not taken (left out: at once)
     call      "POST /scan", "GET /state", any call of the counter
@@ -39,6 +39,7 @@ POLL_S = 0.1
 STEPS_MAX = 10_000
 WAIT_S_MAX = 86_400.0
 SCALE_MAX = 60
+CLOUDS = ("sqlite", "postgresql")
 
 Call = Callable[[str, str, dict[str, Any] | None], tuple[int, Any]]
 """(method, path, body) to (status, value of the answer)."""
@@ -91,6 +92,14 @@ def read_scale(file: Path) -> int:
     if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= SCALE_MAX:
         raise DayError(f"{file}: rules_scale must be a whole number, 1 to {SCALE_MAX}.")
     return scale
+
+
+def read_cloud(file: Path) -> str:
+    """Where the day's collector keeps records, `sqlite` when it says nothing.  DayError as in `read_day`."""
+    cloud = tomllib.loads(file.read_text("utf-8")).get("cloud", "sqlite")
+    if cloud not in CLOUDS:
+        raise DayError(f"{file}: cloud is one of {', '.join(CLOUDS)}.")
+    return str(cloud)
 
 
 def parse_day(text: str, name: str = "day") -> list[Step]:

@@ -1,4 +1,4 @@
-"""What the counter gives its parts to live on: keys, `box.toml`, the collector's command line, what outlives a stop.
+"""What the counter gives its parts to live on: `box.toml`, the rule table, the collector's command line, what outlives a stop.
 
 Everything stands in one folder.  Keys are made on the first start, worth nothing, and stay for the life of the folder,
 so that a journal can be checked as long as it exists.
@@ -17,15 +17,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from device import rules
 from device.config import MERCHANT_CHANNELS
-from device.store_forward.token import thumbprint
 from device.txn.approval import badge_hash, pin_hash
 from fleet.keys import SigningKey
+from sim.counter.boxes import Boxes
 from sim.counter.calls import PRODUCTS_CSV
 from sim.counter.channel import Channel
 from sim.counter.files import toml, write
@@ -33,7 +33,7 @@ from sim.counter.sealing import sealed
 from sim.devices.printer import PrinterModel
 
 SHIPPED_RULES = Path(rules.__file__).with_name("rules.json")
-BOX, BOX_NO, TENANT = "box-1", "000001", "demo"
+TENANT = "demo"
 FRAME_PX = (800, 480)
 RUN_DIR_BYTES_MAX = 90         # the name of the socket comes behind it
 REFUND_QUERY_S = 1             # the local channels are quick with refunds
@@ -42,23 +42,6 @@ DIES_AFTER_BYTES = 180         # in the middle of a receipt
 BADGE, PIN = "TBC-BADGE-0001", "2468"                 # of the demo's one supervisor
 INSTALMENT_CODE = "7Q4K"       # ends the shop's own instalment cards
 APPROVE_REFUND_FEN = 20_000
-
-
-class Keys:
-    """The box's record key and the collector's acknowledgement key, made in `folder` when they are not there."""
-
-    def __init__(self, folder: Path) -> None:
-        for name in ("box", "run", "dev"):
-            (folder / name).mkdir(mode=0o700, exist_ok=True)
-        # The acknowledgement key's maker writes what the record key's reader reads: a P-256 key in a PEM of mode 0600.
-        record, ack = SigningKey(folder / "box" / "record.key"), SigningKey(folder / "ack.pem")
-        self._record_jwk = {**record.jwk, "kid": thumbprint(record.jwk), "box": BOX}
-        write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
-        write(folder / "boxes.jwks", json.dumps({"keys": [self._record_jwk]}).encode())
-
-    def record_keys(self) -> list[dict[str, Any]]:
-        """Public JWKs that the collector knows boxes by."""
-        return [self._record_jwk]
 
 
 def taken(folder: Path) -> IO[str]:
@@ -88,12 +71,13 @@ def unit_memory() -> dict[str, str]:
     return dict(re.findall(r"\b(MALLOC_[A-Z_]+)=(\S+)", unit))
 
 
-def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: int, channels: Mapping[str, Channel]) -> None:
+def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, printer_port: int,
+              channels: Mapping[str, Channel]) -> None:
     """Write `box.toml` for this run; ports change from run to run, the rest does not."""
     table = {
-        "box": BOX, "box_no": BOX_NO, "tenant": TENANT, "shop_zh": "街角便利店", "shop_en": "Corner Shop",
-        "state_dir": f"{folder}/box", "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
-        "record_key_file": f"{folder}/box/record.key", "ack_key_file": f"{folder}/ack.jwk",
+        "box": box.name, "box_no": box.number, "tenant": TENANT, "shop_zh": "街角便利店", "shop_en": "Corner Shop",
+        "state_dir": str(box.home), "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
+        "record_key_file": f"{box.home}/record.key", "ack_key_file": f"{folder}/ack.jwk",
         "route": ["gateway"], "approve_refund_fen": APPROVE_REFUND_FEN,
         "instalment_code": INSTALMENT_CODE,
         "merchant_keys_on_box": any(name in MERCHANT_CHANNELS for name in channels),
@@ -102,7 +86,7 @@ def write_box(folder: Path, *, run_dir: Path, broker_port: int, printer_port: in
         "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
         "sound": {"kind": "file", "path": f"{folder}/dev/sound.wav"},
         "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
-        "mqtt": {"host": "127.0.0.1", "port": broker_port, "user": f"{TENANT}/{BOX}"},
+        "mqtt": {"host": "127.0.0.1", "port": broker_port, "user": f"{TENANT}/{box.name}"},
         "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
         "channel": {name: channel.section() for name, channel in channels.items()},
         "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
@@ -129,11 +113,11 @@ def write_rules(folder: Path, scale: int) -> None:
     write(folder / "rules.jws", rules.sealed(json.dumps(table).encode(), fleet.kid, fleet.sign))
 
 
-def collector_argv(folder: Path, broker_port: int) -> list[str]:
-    """How the collector is started, as its own process."""
-    return [sys.executable, "-m", "fleet", "collect", "--broker", f"127.0.0.1:{broker_port}", "--store",
-            str(folder / "cloud.db"), "--keys", str(folder / "boxes.jwks"), "--tenant", TENANT, "--ack-key",
-            str(folder / "ack.pem"), "--json"]
+def collector_argv(folder: Path, clock: Path, broker_port: int, store: str) -> list[str]:
+    """How the collector is started, as its own process, on the clock of `clock`."""
+    return [sys.executable, "-m", "sim.devices.clock", str(clock), "fleet", "collect", "--broker", f"127.0.0.1:{broker_port}",
+            "--store", store, "--keys", str(folder / "boxes.jwks"), "--tenant", TENANT, "--ack-key", str(folder / "ack.pem"),
+            "--json"]
 
 
 # What a stop must not take along besides the channels' orders: the paper that was printed.
