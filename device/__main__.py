@@ -8,6 +8,7 @@ import sys
 USAGE = """\
 usage: tillbox run --config FILE     the daemon
        tillbox verify FILE --keys JWKS [--from SEQ:HEAD] [--json]
+       tillbox dates FILE [--json]   when each record really happened, and how wrong that can be
        tillbox journal FILE [list|show N|export|stats|schema]
        tillbox timeline FILE ORDER [--json]
        tillbox config FILE [--why KEY]      what the box would run with, secrets masked; which layer gave one value
@@ -33,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "verify":
         from device.store_forward.verify import main as verify
         return verify(rest)
+    if word == "dates":
+        from device.store_forward.dates import main as dates
+        return dates(rest)
     if word == "journal":
         from device.store_forward.tools import main as journal
         return journal(rest)

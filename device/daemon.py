@@ -90,6 +90,7 @@ class Daemon:
         if self.pusher is not None:
             drivers["config"] = self.pusher
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
+        self.clock.on_anchor = self.runner.post
         self.commands = self._commands(path)
         self.uplink.takers["cmd"] = self.commands.came
 

@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from device import anchors
+from device.txn.inputs import ClockSaid
 from device.types import Stamp
 from device.wall import Wall
 
@@ -29,6 +31,8 @@ class RealClock:
         last = datetime.datetime.fromisoformat(last_wall).timestamp() if last_wall else None
         self._wall = Wall(0, self._system_ms(), None if last is None else int(last * 1000))
         self._doubted = False
+        self._anchors = anchors.Anchors()
+        self.on_anchor: Callable[[ClockSaid], object] = lambda said: None         # what is worth a record is told here
 
     def now_ms(self) -> int:
         return int((self._mono_s() - self._born) * 1000)
@@ -43,15 +47,28 @@ class RealClock:
 
     def dated(self, at_s: float) -> None:
         """A channel's reply over TLS carries this Date."""
-        self._wall.date(int(at_s * 1000), self.now_ms(), self._system_ms())
+        at_ms, now_ms = int(at_s * 1000), self.now_ms()
+        self._anchor(anchors.dated(at_ms, now_ms))
+        self._wall.date(at_ms, now_ms, self._system_ms())
 
-    def acknowledged(self, at: str) -> None:
-        """The cloud signed this time, RFC 3339, when it had something new of ours.  A text that is no time is none."""
+    def acknowledged(self, at: str, sent_ms: int | None = None) -> None:
+        """The cloud signed this time, RFC 3339, when it had something new of ours.  A text that is no time is none.
+
+        `sent_ms` is when that left for the first time, None when another boot may have sent it.
+        """
         try:
-            at_s = datetime.datetime.fromisoformat(at).timestamp()
+            at_ms = int(datetime.datetime.fromisoformat(at).timestamp() * 1000)
         except ValueError:
             return
-        self._wall.acknowledged(int(at_s * 1000), self.now_ms(), self._system_ms())
+        now_ms = self.now_ms()
+        if sent_ms is not None:
+            self._anchor(anchors.acknowledged(at_ms, "." not in at, sent_ms, now_ms))
+        self._wall.acknowledged(at_ms, now_ms, self._system_ms())
+
+    def _anchor(self, anchor: anchors.Anchor) -> None:
+        if self._anchors.worth(anchor):
+            at = datetime.datetime.fromtimestamp(anchor.at_ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
+            self.on_anchor(ClockSaid(anchor.mono_ms, at, anchor.error_ms, anchor.rtt_ms, anchor.source))
 
     @property
     def doubts(self) -> bool:

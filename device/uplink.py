@@ -60,6 +60,7 @@ class Uplink:
         self._post: Callable[[Input], object] = _nobody
         self._timer: asyncio.TimerHandle | None = None
         self._session = ""
+        self._before = box.books.chain.seq            # records of earlier boots: the cloud may have had them long ago
         self.on_line: Callable[[bool], None] = lambda up: None        # the line came or went
         self.on_ack: Callable[[int], None] = lambda upto: None        # the cloud said how much it has, and names our own digest
         self.on_chunk: Callable[[str, int, bytes], None] = lambda sha256, n, data: None
@@ -246,6 +247,7 @@ class Uplink:
         except wire.WireError as why:
             log.warning("an acknowledgement was refused: %s", why.sentence)
             return
+        sent_ms = self.forwarder.sent_ms(ack.upto) if ack.upto > self._before else None
         released = self.forwarder.on_ack(ack, self.clock.now_ms())
         self._stood(ack)
         if isinstance(released, Refused):
@@ -253,7 +255,7 @@ class Uplink:
             self.forward()
             return
         if self.journal.ack(ack.jid, released.upto, released.head):
-            self.clock.acknowledged(ack.at)           # it released something that we sent: no replay of an older one
+            self.clock.acknowledged(ack.at, sent_ms)  # it released something that we sent: no replay of an older one
         if ack.verdict == "ok":
             self.on_ack(released.upto)
         self.forward()

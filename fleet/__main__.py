@@ -7,7 +7,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import ca_tool, collect_tool, command_tool, config_tool, courier_tool, enrol_tool, rules_tool, verify_tool
+from fleet import (
+    ca_tool,
+    collect_tool,
+    command_tool,
+    config_tool,
+    courier_tool,
+    dates_tool,
+    enrol_tool,
+    rules_tool,
+    verify_tool,
+)
 
 FAMILIES = (
     ca_tool,
@@ -17,6 +27,7 @@ FAMILIES = (
     command_tool,
     config_tool,
     courier_tool,
+    dates_tool,
     enrol_tool,
 )
 

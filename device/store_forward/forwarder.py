@@ -63,6 +63,7 @@ class Forwarder:
         self._sent = upto                # highest record of the ordinary run sent since the last restart of the run
         self._highest = upto             # highest record ever sent
         self._flights: list[_Flight] = []
+        self._firsts: deque[tuple[int, int]] = deque()   # (last record, when) of batches that were new when they left
         self._wanted: deque[tuple[int, int]] = deque()
         self._window = 1
         self._failures = 0
@@ -76,6 +77,10 @@ class Forwarder:
     def oldest(self) -> int:
         """Number of the oldest record that the cloud has not confirmed; it may not be written yet."""
         return self.upto + 1
+
+    def sent_ms(self, seq: int) -> int | None:
+        """When unconfirmed record `seq` left for the first time, or was to; None when not since this object was made."""
+        return next((ms for last, ms in self._firsts if last >= seq), None)
 
     @property
     def outstanding(self) -> int:
@@ -161,6 +166,8 @@ class Forwarder:
         if ack.upto > self.upto:
             self.upto, self.head = ack.upto, ack.head
             self._sent, self._highest = max(self._sent, self.upto), max(self._highest, self.upto)
+            while self._firsts and self._firsts[0][0] <= self.upto:
+                self._firsts.popleft()
             self._window = min(WINDOW_MAX, self._window * 2)
             self._failures = 0
             if ack.verdict != "unreadable":
@@ -251,6 +258,8 @@ class Forwarder:
             return None
         assert batch.first == self._sent + 1, (batch.first, self._sent)
         self._flights.append(_Flight(batch.first, batch.last, now_ms, batch.first <= self._highest, False))
+        if batch.last > self._highest:
+            self._firsts.append((batch.last, now_ms))
         self._sent = batch.last
         self._highest = max(self._highest, batch.last)
         return batch

@@ -181,6 +181,19 @@ class KeyGone(Input, frozen=True):
     why: str = ""
 
 
+class ClockSaid(Input, frozen=True):
+    """Somebody else said the time: at `mono_ms` of this boot it was `at` (RFC 3339), give or take `error_ms`.
+
+    `source` is `ack` or `date`, `rtt_ms` how long the way took, 0 unknown.
+    """
+
+    mono_ms: int
+    at: str
+    error_ms: int
+    rtt_ms: int
+    source: str
+
+
 class DeviceSaid(Input, frozen=True):
     """Health of a part in one word (`ok gone paper_out paper_low cover_open off error ...`) and a sentence for a person."""
 

@@ -59,6 +59,7 @@ from device.txn.inputs import (
     Asked,
     BillSaid,
     ChannelSaid,
+    ClockSaid,
     CloudStood,
     ConfigSaid,
     Configured,
@@ -524,6 +525,12 @@ def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
     return Verdict(desk=d.of_part(e.part, e.word), again=waiting if back else ())
 
 
+def on_clock_said(b: Books, d: Desk, e: ClockSaid, at: Stamp) -> Verdict:
+    """An anchor: whoever reads the chain dates by it what this boot recorded before it knew the time, and after."""
+    return Verdict([record.due("clock", boot=b.boot, mono_ms=e.mono_ms, at=e.at, error_ms=e.error_ms, rtt_ms=e.rtt_ms,
+                               source=e.source)])
+
+
 def on_link_said(b: Books, d: Desk, e: LinkSaid, at: Stamp) -> Verdict:
     return Verdict(desk={"up": e.up, "collector": e.collector})
 
@@ -612,6 +619,7 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
     PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: signing.on_signed,
     DeviceSaid: on_device_said, ConfigSaid: on_config_said, CloudStood: renewing.on_cloud_stood,
+    ClockSaid: on_clock_said,
     KeyReady: signing.on_key_ready, KeyGone: signing.on_key_gone,
     BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
     Rang: on_rang, Asked: on_asked,
