@@ -29,6 +29,8 @@ from fleet import files
 
 log = logging.getLogger("tillfleet.enrol")
 
+# A box that was just replaced may keep its connection until its successor makes one: it gets no certificate in that gap.
+YOUNG = datetime.timedelta(days=30)
 RENEWED_PAUSE_S = 3600                   # a box that asks for more certificates than one an hour is ill
 
 SCHEMA = """
@@ -238,8 +240,11 @@ class Renewals:
         last = self._db.execute("SELECT kid, chain, at FROM renewed WHERE box = ?", (box,)).fetchone()
         if last is not None and last[0] == kid:
             return ask_wire.Answer(box, ask.id, chain=last[1])
-        if self._db.execute("SELECT 1 FROM enrolled WHERE box = ? AND times > 0", (box,)).fetchone() is None:
+        enrolled = self._db.execute("SELECT at FROM enrolled WHERE box = ? AND times > 0", (box,)).fetchone()
+        if enrolled is None:
             return self._none(box, ask, "this box was not enrolled here")
+        if _moment(at) - _moment(enrolled[0]) < YOUNG:
+            return self._none(box, ask, f"it was enrolled less than {YOUNG.days} days ago")
         if last is not None and (_moment(at) - _moment(last[2])).total_seconds() < RENEWED_PAUSE_S:
             return self._none(box, ask, "it had a fresh certificate less than an hour ago")
         if self._db.execute("SELECT 1 FROM box_key WHERE kid = ?", (kid,)).fetchone() is not None:

@@ -362,6 +362,7 @@ def test_all_of_it_on_either_database(place, tmp_path: Path) -> None:
         assert office.authority.revoked == ["shop/box-1"] and office.desk.boxes()[0][3] == 2
         kids = {enrol.record_key(shop.enrolled()).kid for shop in (first, second)}
         assert len(kids) == 2 and kids <= set(office.store.verifiers("box-1"))
+        office.later(days=30)
         renewals, key = Renewals(office.db, office.authority, "shop"), Key()
         ask = ask_wire.Ask("box-1", "a1", "renew", csr=enrol.b64(enrol.csr_wire.request("box-1", key.jwk, key.sign)))
         with office.db.transaction():

@@ -31,6 +31,7 @@ from fleet.line import dressed
 from fleet.store import Store, records
 from sim.broker import MOSQUITTO, Broker, EnrolDoor
 from sim.devices.keypad import KeypadModel
+from tests.broker_peer import Peer, context
 
 pytestmark = pytest.mark.skipif(not (Path(MOSQUITTO).exists() or shutil.which("mosquitto")), reason="needs Mosquitto")
 
@@ -63,7 +64,7 @@ class Fleet:
         """Answer on the line, under a CA that believes it to be so many days ago."""
         ca = Authority(self.folder / "ca", now=lambda: _ago(days_ago))
         desk = enrol.Desk(self.store.database, ca, "shop", enrol.code_key(self.folder / "ca"), keys=told(self.folder / "ca"),
-                          host="127.0.0.1", port=self.broker.port, wall=wall)
+                          host="127.0.0.1", port=self.broker.port, wall=lambda: _ago(days_ago).isoformat())
         self.line = DeskLine(desk.take, "127.0.0.1", self.broker.port, "shop", dress=dressed(self.folder / "desk"))
         self.line.start()
         assert self.line.ready.wait(WAIT_S)
@@ -103,11 +104,11 @@ class Fleet:
 class Box:
     """`box-1` of the shop: a folder and a box.toml that names neither itself nor a broker."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet, self.folder = fleet, fleet.folder / "box"
+    def __init__(self, fleet: Fleet, name: str = "box") -> None:
+        self.fleet, self.folder = fleet, fleet.folder / name
         self.folder.mkdir()
         self.keypad = KeypadModel(self.folder / "keypad")
-        self.toml = fleet.folder / "box.toml"
+        self.toml = fleet.folder / f"{name}.toml"
         self.toml.write_text(f'state_dir = "{self.folder}"\nrun_dir = "{self.folder}"\n[scanner]\nkind = "none"\n'
                              f'[keypad]\npath = "{self.folder}/keypad"\n[display]\nkind = "none"\n[printer]\nkind = "none"\n')
 
@@ -172,6 +173,21 @@ def test_a_box_is_enrolled_sells_over_its_own_certificate_and_renews_it(fleet: F
     [kid] = {parse(token).kid for token in records(fleet.store)["tokens"]}
     assert kid in fleet.store.verifiers("box-1")
     assert [one.use for one in fleet.ca.issued("shop/box-1")].count("box") == 2
+
+
+def test_a_box_that_was_replaced_is_out_and_its_successor_is_in(fleet: Fleet) -> None:
+    desk = fleet.desk()
+    old, new = Box(fleet, "old"), Box(fleet, "new")
+    numbers = []
+    for box in (old, new):
+        status, said, err = box.enrol(desk.code_for("box-1"))
+        assert status == 0, err
+        numbers.append(identity.loaded(box.toml).box_no)
+    assert numbers[0] == numbers[1]
+    fleet.broker.refresh()
+    with pytest.raises(ConnectionError):
+        Peer(fleet.broker.port, context(old.folder / "identity"), client_id="shop/box-1")
+    Peer(fleet.broker.port, context(new.folder / "identity"), client_id="shop/box-1").close()
 
 
 def test_a_listener_of_another_ca_learns_nothing(fleet: Fleet, tmp_path: Path) -> None:

@@ -207,6 +207,9 @@ def renew(box: Box, key: Key | None = None, of: str = "box-1", ask_id: str = "a1
 
 def test_the_cloud_renews_for_boxes_that_it_enrolled_one_an_hour_and_not_for_the_revoked(box: Box) -> None:
     key = Key()
+    box.office.later(days=29)
+    assert "less than 30 days" in renew(box, key).why, "whoever was just replaced gets none over the connection that it still has"
+    box.office.later(days=1)
     first = renew(box, key)
     assert first.chain and not first.why
     box.office.later(minutes=59)
