@@ -15,7 +15,6 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,7 +159,7 @@ class Renewal:
         key = Key.fresh()
         held = {"tls.key": key.pem, "request": b64(csr_wire.request(self._box, key.jwk, key.signature)).encode()}
         draft = self._waiting.with_name(self._waiting.name + ".new")
-        shutil.rmtree(draft, ignore_errors=True)
+        _gone(draft)
         self._drop()
         identity.write_folder(draft, held)
         os.rename(draft, self._waiting)
@@ -176,4 +175,10 @@ class Renewal:
         return chain_fault(chain, ca, Key(tls_key).jwk, f"{cloud.tenant}/{cloud.box}")
 
     def _drop(self) -> None:
-        shutil.rmtree(self._waiting, ignore_errors=True)
+        _gone(self._waiting)
+
+
+def _gone(folder: Path) -> None:
+    import shutil                            # brings every archive library along: not for a start
+
+    shutil.rmtree(folder, ignore_errors=True)
