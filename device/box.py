@@ -38,6 +38,7 @@ DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wi
 PAPER_FACTS = frozenset((ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted,
                          DrawerDone))
 ANSWERING = {wire.CommandDone, wire.RecordDue}   # what a mere question leaves behind: asked above all when something is wrong
+ASKED_FULL_MAX = 100          # commands answered from the reserve of a full card, in one boot
 NUMBERED_FACTS = frozenset(f for f in wire.ALL if {"order_no", "refund_no", "intent"} & set(f.__struct_fields__))
 NONE: frozenset[Effect] = frozenset()
 
@@ -52,6 +53,7 @@ class Box:
         self.journal = journal
         self.desk = Desk()
         self._wanted: dict[Key, set[Effect]] = {}
+        self._asked_full = 0
         self._seen: dict[Key, object] = {}            # what the wants of a key without a number stood upon
         self.books, self._rows, self.last_wall = _folded(journal)
 
@@ -69,8 +71,10 @@ class Box:
         verdict = decide(self.books, self.desk, event, at)
         if isinstance(event, (Pressed, Scanned)) and (full := self._full_for(verdict.facts)):
             verdict = Verdict(words=say(full), tone="bad", refused=True, desk={"typed": ""})
-        if isinstance(event, Asked) and not set(map(type, verdict.facts)) <= ANSWERING and (full := self._full()):
-            verdict = Verdict(refused=True, told=Told(False, say(full)[1], "full"))
+        if isinstance(event, Asked) and verdict.facts and (full := self._full()):
+            self._asked_full += 1                     # a question's record is of the reserve, which is there for other things
+            if self._asked_full > ASKED_FULL_MAX or not set(map(type, verdict.facts)) <= ANSWERING:
+                verdict = Verdict(refused=True, told=Told(False, say(full)[1], "full"))
         facts: list[Fact] = verdict.facts
         self.desk = observe(self.desk, verdict)
         touched = keys_touched(facts)

@@ -102,6 +102,9 @@ class Commands:
             return "it took too long", "failed"
         except Outside as why:
             return str(why), "failed"
+        except Exception as why:  # noqa: BLE001 - asked again after each start, a fault of ours in it would end every start
+            log.exception("the answer to %s failed", cmd.verb)
+            return f"a fault of the box's own: {type(why).__name__}", "failed"
         self._answers[key] = answer
         while len(self._answers) > REMEMBERED_MAX:
             self._answers.popitem(last=False)

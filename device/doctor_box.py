@@ -170,6 +170,9 @@ def cloud_files(look: Look) -> Iterator[Finding]:
     except (OSError, ValueError) as why:
         yield Finding("ack_key_unfit", "link", f"{look.config.ack_key_file} holds no key to check acknowledgements with "
                       f"({type(why).__name__}): records are kept and sent again for ever.", "fetch it from the cloud's people")
+    if look.config.command_key_file and not os.access(look.config.command_key_file, os.R_OK):
+        yield Finding("command_key_gone", "link", f"{look.config.command_key_file} cannot be read: no command is obeyed.",
+                      "fetch it from the cloud's people, or take command_key_file out of the file")
     for path in filter(None, (c.ca_file, c.cert_file, c.key_file)):
         if not os.access(path, os.R_OK):
             yield Finding("cloud_file_gone", "link", f"{path} cannot be read.", "put it there, for the user of the service")

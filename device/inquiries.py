@@ -34,7 +34,8 @@ def inquiries(path: str, *, state: Callable[[], dict[str, Any]], metrics: Callab
     async def status(_: str) -> dict[str, Any]:
         said, figures = state(), metrics()
         return {"software": __version__, "phase": said["phase"], "health": said["health"], "notice": said["notice"],
-                "parked": len(said["parked"]), "held": len(said["held"]), "lines": len(said["lines"]), **figures}
+                "parked": len(said["parked"]), "held": len(said["held"]), "lines": len(said["lines"]),
+                "config": said.get("config"), **figures}
 
     async def doctor(_: str) -> dict[str, Any]:
         found = await asyncio.to_thread(_findings, path)

@@ -17,6 +17,7 @@ import msgspec
 from device.errors import ConfigError
 from device.mqtt import config_wire as wire
 from device.mqtt.delta_wire import delta_made
+from device.mqtt.wire import WireError
 from device.store_forward.token import thumbprint
 from fleet.config_layers import EVERYONE, Layer, composed, differences, reasons_against
 from fleet.database import Database
@@ -282,7 +283,7 @@ class Configs:
         changed = []
         for box in boxes if not against else ():
             body, reasons = self.composed(box, payee_change=payee_change)
-            for reason in reasons:
+            for reason in [*reasons, *_unsendable(box, body, not_before, expires)]:
                 against.setdefault(reason, []).append(box)
             before = self.issued(box)
             if before is None or epoch > before.epoch or differences(before.body, body) or self.standing(box).word in (
@@ -382,6 +383,15 @@ class Configs:
         if not found:
             raise ValueError(f"there is no rollout {id_!r}")
         return found[0]
+
+
+def _unsendable(box: str, body: wire.Body, not_before: str, expires: str) -> list[str]:
+    """Why no document could be made of it: too long, or a time that is none."""
+    try:
+        wire.config_encoded(wire.Desired(2**40, 2**40, box, not_before, expires, body), "k" * 43, lambda signing_input: bytes(64))
+    except WireError as why:
+        return [why.sentence]
+    return []
 
 
 class ConfigDesk:

@@ -16,6 +16,7 @@ import msgspec
 
 from device.mqtt import config_wire as wire
 from device.mqtt import topics
+from device.mqtt.wire import WireError
 from fleet.config import Configs
 from fleet.courier import Parcel, Room
 from fleet.database import Database
@@ -51,14 +52,16 @@ def config_room(database: Database, tenant: str, key: SigningKey) -> Room:
             f"ORDER BY i.at, i.box LIMIT {TOGETHER_MAX}").fetchall()
         parcels = []
         for box, epoch, version, not_before, expires, body, token, session, sent_s, now_session in rows:
-            if not token:
-                token = wire.config_encoded(wire.Desired(epoch, version, box, not_before, expires, msgspec.json.decode(
+            try:
+                token = token or wire.config_encoded(wire.Desired(epoch, version, box, not_before, expires, msgspec.json.decode(
                     body, type=wire.Body)), key.kid, key.sign).decode()
+            except WireError as why:                  # looked at before it was issued; still, one box's must not stop all
+                log.error("box %s: configuration %d.%d cannot be sent: %s", box, epoch, version, why.sentence)
             claimed = database.execute(
                 "UPDATE issued SET token = ?, digest = ?, session = ?, sent_s = ? WHERE box = ? AND epoch = ? AND version = ? "
                 "AND session = ? AND sent_s = ?", (token, wire.digest_of(token.encode()), now_session, now_s, box, epoch, version,
                                                     session, sent_s)).rowcount
-            if claimed:
+            if claimed and token:
                 parcels.append(Parcel(topics.of_box(tenant, box, "config/desired"), token.encode(), retain=True))
         return parcels
     return due

@@ -83,7 +83,11 @@ class Courier:
 
         def connected(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
             log.log(logging.WARNING if code.is_failure else logging.INFO, "broker %s:%s: %s", self._host, self._port, code)
-        client.on_connect = connected
+
+        def published(_c: Any, _u: Any, _mid: int, code: Any, _p: Any) -> None:
+            if code.is_failure:
+                log.error("the broker refuses what this courier says: %s", code)
+        client.on_connect, client.on_publish = connected, published
         return client
 
 

@@ -183,6 +183,8 @@ def test_a_full_card_answers_questions_and_begins_nothing():
     assert counter.tell(Asked("command-1", "status", "", "li:lead")).told.ok
     for n, (verb, arg) in enumerate((("refund", f"{no} 500"), ("print test", ""), ("reboot", ""))):
         assert counter.tell(Asked(f"command-x{n}", verb, arg, "wang:admin")).told.name == "full"
+    told = [counter.tell(Asked(f"command-y{n}", "status", "", "li:lead")).told.name for n in range(120)]
+    assert 90 < told.count("") < 100 and told[-1] == "full", "the reserve is there for other things"
     counter.journal.room = 1 << 30
     assert counter.tell(Asked("command-x0", "refund", f"{no} 500", "wang:admin")).told.ok, "it may come again"
 

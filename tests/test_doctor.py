@@ -173,6 +173,7 @@ HARMS = {
     "prices_refused": put("gtin,price\n1,2\n", at="prices.csv"),
     "rules_gone": edit("state_dir", 'rules_file = "/nowhere/rules"\nstate_dir'),
     "broker_plain": edit("[display]", '[mqtt]\nhost = "broker.example.com"\n[display]'),
+    "command_key_gone": edit("[display]", 'command_key_file = "gone.jwk"\n[mqtt]\nhost = "127.0.0.1"\n[display]'),
     "ack_key_unfit": edit("[display]", '[mqtt]\nhost = "127.0.0.1"\n[display]'),
     "cloud_file_gone": edit("[display]", '[mqtt]\nhost = "127.0.0.1"\nca_file = "ca.pem"\n[display]'),
     "seal_gone": lambda box: box.seal.unlink(),

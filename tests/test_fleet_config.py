@@ -322,6 +322,13 @@ def test_what_the_box_would_refuse_never_leaves(cloud, said, why):
     assert all(len(boxes) == 20 for boxes in reasons.values()) and cloud.leaves() == {} and not cloud.configs.rollouts()
 
 
+@pytest.mark.parametrize(("more", "why"), [({"not_before": "tomorrow"}, "cannot be read"), ({}, "more than 65536")])
+def test_what_no_document_can_be_made_of_is_refused_too(cloud, more, why):
+    said = {} if more else {"template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight", "prefixes": ["2" * 60] * 900}]}
+    with pytest.raises(Refused, match=why):
+        cloud.push(said, **more)
+
+
 def test_what_has_no_sense_never_leaves(cloud):
     with pytest.raises(Refused, match="hears of no better configuration"):
         cloud.push({"mqtt": {"host": ""}})
