@@ -144,6 +144,12 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("batch_s", "int", 2, "longest that a record waits for others to leave with; 60 saves a third of the bytes", "mqtt", "s",
             low=0, high=600),
     ),
+    "journal": (
+        Key("keep_days", "int", 180, "rows older than this are let go of, once the cloud has confirmed them; near the quota also "
+            "younger ones", "daemon", "days", low=30, high=3650),
+        Key("quota_mb", "int", 2048, "most that the journal may take of the card; beyond it nothing new is sold", "daemon", "MB",
+            low=64, high=65_536),
+    ),
     "channel.*": (
         Key("base_url", "url", "", "address of the channel, https; http on loopback only", "channel"),
         Key("account", "word", "main", "name of this account on this box; keys are found by it", "channel",
@@ -275,6 +281,11 @@ class _Masked(msgspec.Struct, frozen=True):
         return f"{type(self).__name__}({', '.join(told)})"
 
 
+class JournalConfig(_Masked, frozen=True):
+    keep_days: int
+    quota_mb: int
+
+
 class MqttConfig(_Masked, frozen=True):
     host: str
     port: int
@@ -362,6 +373,7 @@ class Config(msgspec.Struct, frozen=True):
     printer: PrinterConfig
     sound: SoundConfig
     mqtt: MqttConfig
+    journal: JournalConfig
     channels: tuple[ChannelConfig, ...]
     supervisors: tuple[Supervisor, ...]
     templates: tuple[Template, ...]
@@ -404,6 +416,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         printer=PrinterConfig(**parts["printer"]),
         sound=SoundConfig(**parts["sound"]),
         mqtt=MqttConfig(**parts["mqtt"]),
+        journal=JournalConfig(**parts["journal"]),
         channels=tuple(ChannelConfig(**channel) for channel in channels),
         templates=tuple(templates),
         supervisors=tuple(supervisors),

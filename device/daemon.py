@@ -36,6 +36,7 @@ from device.real_clock import RealClock
 from device.recovering import opened
 from device.renewal import Renewal
 from device.restart import Restart
+from device.retention import Retention
 from device.runner import Runner
 from device.txn import show as screens
 from device.txn.figures import figures
@@ -71,6 +72,7 @@ class Daemon:
         self.terms, self.rules_fault = _ruled(to_terms(config), config)
         self.boot = secrets.token_hex(8)
         self.opened = opened(state / "journal.db", state / "second" if config.training else config.second_copy_dir,
+                             quota_bytes=config.journal.quota_mb << 20,
                              identity={"box": config.box, "mode": "training" if config.training else "real"})
         self.journal, self.box = self.opened.journal, self.opened.box
         self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
@@ -81,6 +83,8 @@ class Daemon:
             raise
         self.prices, self.prices_fault = _prices(config)
         self.uplink = Uplink(config, self.journal, self.box, self.clock, self.boot)
+        self.retention = Retention(self.journal, config.journal.keep_days, self.clock.now_s,
+                                   idle=lambda: not self.box.books.basket.lines)
         self.cloud = Cloud(config.box, lambda: self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
         self.uplink.takers["answer"] = self.cloud.came
         keys = None if config.training else store_of(config)
@@ -139,6 +143,7 @@ class Daemon:
         gc.enable()
         log.info("tillbox %s boot=%s box=%s journal=%s", __version__, self.boot, self.config.box, self.box.books.chain.jid)
         work.append(asyncio.create_task(self._watchdog(), name="watchdog"))
+        work.append(asyncio.create_task(self.retention.run(), name="retention"))
         try:
             await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
             for task in work:
@@ -207,6 +212,7 @@ class Daemon:
         state = screens.state(self.box.books, self.box.desk, self.clock.now_ms())
         state["unacked"] = self.uplink.unacked
         state["oldest_unacked_s"] = self.uplink.oldest_s()
+        state["room_bytes"] = self.journal.room_bytes()
         if self.uplink.trouble:
             state["health"]["collector"] = self.uplink.trouble
         if self.journal.room_bytes() <= 0:
@@ -229,7 +235,8 @@ class Daemon:
         now_ms = self.clock.now_ms()
         return {**figures(self.box.books, self.box.desk, now_ms), "unacked": self.uplink.unacked,
                 "oldest_unacked_s": self.uplink.oldest_s(), "handled": self.runner.handled, "up_ms": now_ms,
-                "room_bytes": self.journal.room_bytes(), "config_refused": self.pusher.refused if self.pusher is not None else 0,
+                "room_bytes": self.journal.room_bytes(), "first_seq": self.journal.first_seq,
+                "config_refused": self.pusher.refused if self.pusher is not None else 0,
                 "commands_refused": self.commands.refused.total()}
 
     def receipts(self) -> list[dict]:

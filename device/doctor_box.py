@@ -20,6 +20,7 @@ from device.price_file import read_prices
 from device.push_store import PushStore
 from device.store_forward.journal import RESERVE_BYTES
 
+WAITS_H_MAX = 12                         # a night without a line is ordinary
 LOW_BYTES = 200 * 1024 * 1024            # weeks of trade, and time to send somebody
 EXPIRES_DAYS = 30
 RENEWAL_LATE_DAYS = 14
@@ -63,6 +64,11 @@ def daemon(look: Look) -> Iterator[Finding]:
     for part, word in sorted(look.state.get("health", {}).items()):
         if word not in WELL and not (part in ("link", "collector") and not look.config.mqtt.host):
             yield Finding("part_unwell", part, f"The daemon says of {part}: {word}.", "see its sentence in journalctl -u tillbox")
+    waits_h = int(look.state.get("oldest_unacked_s", 0)) // 3600
+    if waits_h >= WAITS_H_MAX:
+        yield Finding("records_wait", "cloud", f"{look.state.get('unacked', 0)} records wait for the cloud, the oldest for "
+                      f"{waits_h} hours; there is room for {int(look.state.get('room_bytes', 0)) >> 20} MB more.",
+                      "look at link and collector above; `tillbox forward` tries at once")
     if look.state.get("parked"):
         yield Finding("parked", "payments", f"Payments without an end that were set aside: {len(look.state['parked'])}.", "")
 

@@ -226,7 +226,8 @@ class Runner:
 
     async def _ask(self, effect: Effect) -> Input:
         if isinstance(effect, Recall):
-            return Recalled(effect.order_no, tuple(self.box.journal.recall(effect.order_no)))
+            journal = self.box.journal
+            return Recalled(effect.order_no, tuple(journal.recall(effect.order_no)), journal.first > 1)
         part = _part(effect)
         driver = self.drivers.get(part)
         try:

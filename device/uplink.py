@@ -214,7 +214,7 @@ class Uplink:
     def _hello(self, session: str) -> bytes:
         chain = self.box.books.chain
         heads = (*(wire.JournalHead(old.jid, 1, old.seq + 1, old.head if old.seq else "") for old in chain.older),
-                 wire.JournalHead(chain.jid, 1, chain.seq + 1, chain.prev if chain.seq else ""))
+                 wire.JournalHead(chain.jid, self.journal.first_seq, chain.seq + 1, chain.prev if chain.seq else ""))
         return wire.encoded(wire.Hello(heads, session, self.standing(), __version__, self.boot, self.clock.stamp().clk,
                                        free_bytes=_free(self.config.state_dir), oldest_unacked_s=self.oldest_s()))
 

@@ -280,7 +280,8 @@ class Daemon:
 
 @pytest.mark.parametrize("state, code", [
     ({"health": {"printer": "paper_out", "link": "down", "channel:wechat": "lying"}}, "part_unwell"), (None, "daemon_mute"),
-    ({"health": {"printer": "ok"}, "parked": [{}]}, "parked")])
+    ({"health": {"printer": "ok"}, "parked": [{}]}, "parked"),
+    ({"unacked": 31, "oldest_unacked_s": 90_000, "room_bytes": 1 << 30}, "records_wait")])
 def test_a_running_daemon_is_asked_and_its_journal_left_alone(box, state, code):
     (box.state / "journal.db").write_bytes(b"held by the daemon, and none of our business")
     daemon = Daemon(box, state)

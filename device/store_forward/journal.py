@@ -21,6 +21,7 @@ from device.store_forward.second_copy import Copied, SecondCopy, Stand
 RESERVE_BYTES = 8 * 1024 * 1024          # kept free on the card: room to close what is open
 QUOTA_BYTES = 2 * 1024 * 1024 * 1024     # of the journal itself; its WAL adds some 4 MiB
 ROW_EXTRA_BYTES = 64                     # SQLite's own share of a row, rounded up
+TRIM_ROWS, TRIM_PAGES = 200, 256         # let go of and given back in one step: it must not be felt
 NEAR_MAX = 16                            # places in the chain remembered: more than batches are under way
 PAGE_ROWS = 200                          # rows read at once: no read stays open while somebody appends
 MODES = ("real", "training")
@@ -159,6 +160,61 @@ class Journal:
         """Bytes that may still be kept before JournalFull; negative when the reserve is touched already."""
         quota_left = self._quota_bytes - self._pages * self._page_bytes
         return min(quota_left, self._free_bytes() - self._reserve_bytes) - self._waiting_bytes
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest row kept; 1 as long as none was let go of."""
+        return self._first
+
+    @property
+    def first_seq(self) -> int:
+        """Number of the oldest record kept, or of the next one where none is."""
+        return 1 if self._base else self._trimmed_mark + 1
+
+    def row(self, n: int) -> bytes | None:
+        """Facts of one durable row; None when it is not kept."""
+        found = self._db.execute("SELECT facts FROM journal WHERE n = ?", (n,)).fetchone()
+        return bytes(found[0]) if found else None
+
+    def spare(self) -> int:
+        """Rows below this number may be let go of: boot folds none of them, and the cloud has confirmed what was signed in them.
+
+        The row of the last confirmed record stays, so that a repeated acknowledgement can be compared.  Where an older journal id
+        stands in the same file all of it stays: nothing here says which of those records arrived.
+        """
+        upto = self._acked[1]
+        return min(self._fold_from, self._place(upto - 1)) if upto and not self._base else self._first
+
+    def trim(self, below: int, refs_of: Callable[[bytes], tuple[str, ...]], *, rows_max: int = TRIM_ROWS,
+             pages_max: int = TRIM_PAGES) -> int:
+        """Let go of the oldest rows below row `below`, at most `rows_max`, and give their room back; how many rows went.
+
+        Never of one at or above `spare()`, whatever `below` says.  `refs_of` gives the names that a row stands under in the index.
+        The acknowledgement that allows it is kept in the same transaction: after a cut the forwarder begins above what is gone.
+        The second copy keeps and lets go by its own rule.
+        """
+        assert not self._dead, "the journal failed before: its tail is unknown until it is opened again"
+        below = min(below, self.spare())
+        gone = self._db.execute("SELECT n, mark, facts FROM journal WHERE n < ? ORDER BY n LIMIT ?", (below, rows_max)).fetchall()
+        if not gone:
+            return 0
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM refs WHERE ref = ? AND n = ?",
+                                 [(ref, n) for n, _, facts in gone for ref in refs_of(bytes(facts))])
+            self._db.execute("DELETE FROM journal WHERE n <= ?", (gone[-1][0],))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('trimmed_mark', ?)", (str(gone[-1][1]),))
+            if self._ack_due:
+                self._db.execute("UPDATE cursor SET jid = ?, upto = ?, head = ?", self._acked)
+            self._db.execute("COMMIT")
+            _give_back(self._db, pages_max)
+            self._pages = _pages_in_use(self._db)
+        except BaseException:
+            self._dead = True
+            raise
+        self._first, self._trimmed_mark = gone[-1][0] + 1, gone[-1][1]
+        self.commits += 1
+        return len(gone)
 
     def fold(self) -> Iterator[tuple[int, bytes]]:
         """(n, facts) of every durable row from the last restating one on: all that boot must read.
@@ -391,9 +447,9 @@ class Journal:
         self._first = first[0] if first else 1
         self._n, self._mark = last or (0, 0)
         self._durable_n, self._durable_mark = self._n, self._mark
-        self._fold_from = int(db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
-        found = db.execute("SELECT value FROM meta WHERE key = 'repair'").fetchone()
-        self.repair = str(found[0]) if found else ""
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        self._fold_from, self._trimmed_mark = int(meta["fold_from"]), int(meta.get("trimmed_mark", 0))
+        self.repair = str(meta.get("repair", ""))
         jid, upto, head = db.execute("SELECT jid, upto, head FROM cursor").fetchone()
         self._acked: tuple[str, int, str] = (jid, int(upto), head)
 
@@ -482,6 +538,12 @@ def _connected(connect: Callable[[str], Any], path: Path, *, fresh: bool = False
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA synchronous = FULL")
     return db
+
+
+def _give_back(db: Any, pages: int) -> None:
+    """Shorten the file by up to `pages` free pages.  Each is a row without a column, at which `execute` stops."""
+    run = getattr(db, "executescript", None) or (lambda sql: list(db.execute(sql)))
+    run(f"PRAGMA incremental_vacuum({int(pages)})")
 
 
 def _pages_in_use(db: Any) -> int:

@@ -64,6 +64,9 @@ def on_recalled(b: Books, d: Desk, e: Recalled, at: Stamp) -> Verdict:
         return Verdict(desk={"looking": sale.order_no})   # found by a part payment: the rest stands under the sale's own number
     if d.mode == "reprint" and paper is not None:
         return _reprint(b, paper, copies + 1)
+    if sale is None and e.trimmed and d.mode == "refund":
+        asked = leasing.ask(b, d, e.order_no, at)         # too old for this box's card: the cloud has it
+        return msgspec.structs.replace(asked, desk=asked.desk | {"looking": ""})
     if sale is None or paper is None:
         words = say("reprint_none") if report else say("asked_unknown", no=e.order_no)
         return Verdict(words=words, tone="bad", refused=True, desk={"mode": "", "looking": ""})

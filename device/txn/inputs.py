@@ -222,10 +222,14 @@ class CloudStood(Input, frozen=True):
 
 
 class Recalled(Input, frozen=True):
-    """What the journal's index holds of `order_no`: encoded facts, oldest first; empty when the box never saw it."""
+    """What the journal's index holds of `order_no`: encoded facts, oldest first; empty when the box never saw it.
+
+    `trimmed`: its oldest rows were let go of, and the cloud may know more.
+    """
 
     order_no: str
     facts: tuple[bytes, ...] = ()
+    trimmed: bool = False
 
 
 class SaleAnswered(Input, frozen=True):
