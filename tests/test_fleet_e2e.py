@@ -21,6 +21,7 @@ from device.ask import DaemonAway, ask
 from device.restart import EXIT_REBOOT
 from fleet.keys import SigningKey
 from sim.broker import MOSQUITTO, Broker
+from tests import test_enrol_e2e as enrolment
 
 pytestmark = pytest.mark.skipif(not (Path(MOSQUITTO).exists() or shutil.which("mosquitto")), reason="needs Mosquitto")
 
@@ -34,7 +35,7 @@ class Fleet:
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        for name in ("ack", "command", "config"):
+        for name in ("ack", "command"):
             key = SigningKey(folder / f"{name}.pem")
             (folder / f"{name}.jwk").write_text(json.dumps({**key.jwk, "kid": key.kid}))
         (folder / "box.toml").write_text(self.toml())
@@ -47,7 +48,6 @@ class Fleet:
         f = self.folder
         return (f'box = "box-1"\nbox_no = "00000A"\ntenant = "shop"\nstate_dir = "{f}/box"\nrun_dir = "{f}/run"\n'
                 f'record_key_file = "{f}/record.key"\nack_key_file = "{f}/ack.jwk"\ncommand_key_file = "{f}/command.jwk"\n'
-                f'config_key_file = "{f}/config.jwk"\nprices_file = "{f}/prices.csv"\n'
                 f'[scanner]\nkind = "none"\n[keypad]\nkind = "none"\n[display]\nkind = "none"\n'
                 f'[mqtt]\nhost = "127.0.0.1"\nport = {self.port}\n')
 
@@ -56,8 +56,7 @@ class Fleet:
         argv = {"box": ["device", "run", "--config", str(self.folder / "box.toml")],
                 "collector": ["fleet", "collect", *at, "--keys", str(self.folder / "boxes.jwks"), "--ack-key",
                               str(self.folder / "ack.pem")],
-                "courier": ["fleet", "courier", *at, "--command-key", str(self.folder / "command.pem"),
-                            "--config-key", str(self.folder / "config.pem")]}[name]
+                "courier": ["fleet", "courier", *at, "--command-key", str(self.folder / "command.pem")]}[name]
         with open(self.folder / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen([sys.executable, "-m", *argv], cwd=ROOT, stdout=log, stderr=log)
 
@@ -131,18 +130,40 @@ def test_an_admin_asks_a_box_that_is_away_and_everything_is_done_once(fleet):
         ("refund", "refused")]
 
 
-def test_a_push_reaches_a_real_box_and_a_poisonous_one_never_leaves(fleet):
-    for name in ("collector", "courier", "box"):
-        fleet.start(name)
-    until(lambda: fleet.cmd("status", by="li:lead")[0] == 0, "the box never answered")
-    (fleet.folder / "prices.csv").write_text("gtin,name_zh,name_en,price_fen,unit,source\n6902538004045,脉动,Mizone,550,piece,t\n")
-    (fleet.folder / "a.toml").write_text('shop_zh = "街角便利店"\n[blobs]\nprices = "prices.csv"\n')
-    push = ["config", "push", str(fleet.folder / "a.toml"), "--all", "--by", "li", "--soak", "0"]
-    code, (rollout,) = fleet.tillfleet(*push, "--wait", str(WAIT_S))
-    assert code == 0 and (rollout["state"], rollout["active"]) == ("done", 1), rollout
-    code, lines = fleet.tillfleet("config", "status")
-    assert code == 0 and lines[0]["desired"] == lines[0]["active"] == "0.1"
-    (fleet.folder / "a.toml").write_text('shop_zhh = "x"\n')
-    code, lines = fleet.tillfleet(*push)
-    assert code == 1 and "did you mean" in lines[0]["reason"]
-    assert fleet.running["box"].poll() is None
+def test_an_enrolled_box_obeys_its_clouds_keys_over_its_own_certificate_and_opens_its_secrets(tmp_path):
+    """The authority's keys, the broker that ships, its ACL, and an encryption key that enrolment told the cloud."""
+    shop = enrolment.Fleet(tmp_path)
+    store = ["--store", str(tmp_path / "cloud.db"), "--json"]
+
+    def tillfleet(*argv: str) -> tuple[int, list[dict]]:
+        done = subprocess.run([sys.executable, "-m", "fleet", *argv, *store], cwd=ROOT, capture_output=True, timeout=WAIT_S * 2)
+        assert done.stdout, done.stderr
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+    try:
+        box = enrolment.Box(shop)
+        assert box.enrol(shop.desk().code_for("box-1"))[0] == 0
+        shop.ca.client("shop/_courier/k1", tmp_path / "k1", use="courier")
+        shop.broker.refresh()
+        shop.collect()
+        shop.run("courier", "-m", "fleet", "courier", "--broker", f"127.0.0.1:{shop.broker.port}", "--tenant", "shop", "--id", "k1",
+                 *store, "--tls", str(tmp_path / "k1"), "--command-key", str(tmp_path / "ca" / "command.pem"), "--config-key",
+                 str(tmp_path / "ca" / "config.pem"))
+        box.start()
+        code, (status, *_) = tillfleet("cmd", "box-1", "status", "--by", "li:lead", "--wait", str(WAIT_S))
+        assert code == 0 and status["answer"]["phase"] == "IDLE", (status, shop.log("courier"), shop.log("box"))
+        (tmp_path / "prices.csv").write_text("gtin,name_zh,name_en,price_fen,unit,source\n6902538004045,脉动,Mizone,550,piece,t\n")
+        (tmp_path / "a.toml").write_text('shop_zh = "店"\ninstalment_code = "the-canary"\n[blobs]\nprices = "prices.csv"\n')
+        push = ["config", "push", str(tmp_path / "a.toml"), "--all", "--by", "li"]
+        code, (rollout,) = tillfleet(*push, "--wait", str(WAIT_S))
+        assert code == 0 and (rollout["state"], rollout["active"]) == ("done", 1), (rollout, shop.log("box"))
+        code, lines = tillfleet("config", "status")
+        assert code == 0 and lines[0]["desired"] == lines[0]["active"] == "0.1"
+        assert "***" in next(line for line in box.command("config")[1].splitlines() if line.startswith("instalment_code"))
+        (tmp_path / "a.toml").write_text('shop_zhh = "x"\n')
+        code, lines = tillfleet(*push)
+        assert code == 1 and "did you mean" in lines[0]["reason"] and box.state()["phase"] == "IDLE"
+        for name in ("cloud.db", "box", "courier.log", "box.log"):
+            for path in (tmp_path / name).rglob("*") if (tmp_path / name).is_dir() else [tmp_path / name]:
+                assert not path.is_file() or b"the-canary" not in path.read_bytes(), path
+    finally:
+        shop.close()
