@@ -48,6 +48,7 @@ proof: test world storm plants search attacks
 
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)
+	@$(PY) -m sim.world --seed 1 --sales 300 --faults signer --json
 
 storm: setup
 	@$(PY) -m sim.storm --seed 1 --payments 20000 --json $(ARGS)

@@ -18,6 +18,17 @@ def test_money_agrees_in_four_places_whatever_fails(seed, tmp_path):
     assert summary["channel_fen"] == summary["wallet_fen"] > 0 and summary["journal_fen"] == summary["cloud_fen"] > 0
 
 
+def test_a_signer_that_dies_and_returns_in_the_middle_of_sales_loses_no_record_and_marks_what_waited(tmp_path):
+    summary = World(2, 20, FAULT_SETS["signer"], tmp_path).run()
+    assert summary["breaches"] == [] and summary["journal_fen"] == summary["cloud_fen"] > 0
+    assert summary["fired"]["signer"] > 1 and summary["fired"]["signer_slow"] > 1 and summary["boots"] > 1
+
+
+def test_the_world_finds_a_record_that_waited_and_says_nothing_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("device.txn.record.late", lambda body: body)
+    assert any(breach.startswith("I14") for breach in World(2, 20, FAULT_SETS["signer"], tmp_path).run()["breaches"])
+
+
 def test_without_faults_nothing_is_lost_and_nothing_fires(tmp_path):
     summary = World(3, 30, FAULT_SETS["none"], tmp_path).run()
     assert summary["breaches"] == []

@@ -23,7 +23,8 @@ STORM = {"channel": .08, "line_dead": .003, "late_request": .01, "told_twice": .
          "paper": .01, "paper_out": .01, "link": .1}
 CI = STORM | {"kill": .007, "kill_asking": .001}      # a box that lives for days, and is not always just starting
 DEATHS = {name: rate for name, rate in STORM.items() if name.startswith("kill")}
-RATES: dict[str, dict[str, float]] = {"none": {}, "deaths": DEATHS, "storm": STORM, "ci": CI}
+SIGNER = {"signer": .1, "signer_slow": .1, "kill": .004, "link": .1}
+RATES: dict[str, dict[str, float]] = {"none": {}, "deaths": DEATHS, "storm": STORM, "ci": CI, "signer": SIGNER}
 
 
 class Fate:

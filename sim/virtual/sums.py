@@ -45,6 +45,7 @@ class Sums:
         self._money()
         self._paper()
         self._box(at_rest)
+        self._late()
 
     def say(self, what: str, no: str = "") -> None:
         self.breaches.append(what)
@@ -147,6 +148,19 @@ class Sums:
             self.broken |= {line.split()[0] for line in left}
         if Box.folded(till.journal) != till.books:
             self.say("I25 the journal folds to other books")
+
+
+    def _late(self) -> None:
+        """Exactly those records are marked that waited for a broken signer, and each gap says how many they are."""
+        waiting = 0
+        for record in self.records:
+            if record["kind"] == "signer_gap":
+                waiting = record["body"]["count"]
+            elif (record["body"].get("late") is True) != (waiting > 0):
+                self.say(f"I14 record {record['seq']}: {'no' if waiting else 'a'} mark of a gap, and it stands "
+                         f"{'in' if waiting else 'outside of'} one")
+            else:
+                waiting = max(0, waiting - 1)
 
 
 def payload_of(token: str) -> bytes:

@@ -24,6 +24,7 @@ from device.txn.inputs import Input, LinkSaid, Pressed, Scanned, Started
 from device.txn.show import phase
 from device.types import Found, Stamp, Terms
 from sim.virtual.fate import Fate, WorldClock
+from sim.virtual.signer import RoughSigner
 
 SEED = base64.urlsafe_b64encode(b"%16d" % 7).rstrip(b"=").decode()      # names the journal; its order numbers begin alike
 ROOM_BYTES = 1 << 40
@@ -68,6 +69,7 @@ class Till:
                  watch: Callable[[Input, Verdict], None]) -> None:
         self.fate, self.clock, self.terms = fate, clock, terms
         self.signer = FileSigner(folder / "record.pem")
+        self._hand = RoughSigner(self.signer, fate, clock)
         self.boots, self.alive, self.boot = 0, False, ""
         self.box: Watched
         self.journal: Mortal
@@ -114,7 +116,7 @@ class Till:
         self.journal = Mortal(self._folder / "journal.db", identity={"box": self.terms.box, "mode": "real"},
                               free_bytes=lambda: ROOM_BYTES)
         self.box = Watched(self.journal, self._before, self._after)
-        self.runner = Runner(self.box, {"signer": self.signer, **self._parts(self)}, self, on_rows=self._rows)
+        self.runner = Runner(self.box, {"signer": self._hand, **self._parts(self)}, self, on_rows=self._rows)
         self.alive = True
         first = Started(self.boot, "world", self.terms, SEED, self.signer.kid)
         self._task = asyncio.get_running_loop().create_task(self.runner.run(first), name="box")
