@@ -93,7 +93,8 @@ def _served(args: argparse.Namespace) -> int:
     keys = public_keys(args.keys) if args.keys else []
     store = Store(args.store, keys)
     background = None if args.no_check else Store(args.store, keys)
-    collector = Collector(store, host, port, args.tenant, key, id=args.id, checker=background, dress=line.dressed(args.tls))
+    collector = Collector(store, host, port, args.tenant, key, id=args.id, checker=background, dress=line.dressed(args.tls),
+                          share=line.share_of(args.tls))
     groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA, enrol.SCHEMA)
     if args.ca is not None:
         from fleet.ca import Authority

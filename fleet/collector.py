@@ -232,7 +232,7 @@ class Collector:
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: SigningKey, *, id: str = "c1",
                  wall: Callable[[], str] | None = None, retry_max_s: int = 30, checker: Store | None = None,
-                 dress: Dress = plain) -> None:
+                 dress: Dress = plain, share: str = topics.SHARE) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self._wall = wall or clock.wall
@@ -243,6 +243,7 @@ class Collector:
         self._connect = int(datetime.now(UTC).timestamp()) << CONNECT_BITS
         self._client = self._made()
         dress(self._client)
+        self._share = share
         self._stopping = threading.Event()
         self._away = False                                   # the database is; nothing is subscribed to meanwhile
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
@@ -402,7 +403,7 @@ class Collector:
         self._away = True
         log.error("the database is away, nothing more is taken: %s", why)
         self._client.publish(self._topic, self._state("down"), qos=1, retain=True)
-        self._client.unsubscribe([topics.shared(self._tenant, name) for name in self.clerk.names])
+        self._client.unsubscribe([topics.shared(self._tenant, name, self._share) for name in self.clerk.names])
 
     def _back(self) -> None:
         if self._away:
@@ -413,7 +414,8 @@ class Collector:
     def _subscribe(self) -> None:
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
-        self._client.subscribe([(topics.shared(self._tenant, name), SubscribeOptions(qos=1)) for name in self.clerk.names])
+        self._client.subscribe([(topics.shared(self._tenant, name, self._share), SubscribeOptions(qos=1))
+                                for name in self.clerk.names])
 
     def _check(self) -> None:
         """The background's own thread and database connection."""

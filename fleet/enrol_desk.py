@@ -23,11 +23,11 @@ class DeskLine:
     """`take(raw, code id)` gives a reply or None, as `fleet.enrol.Desk.take`.  `ended` is set when the database failed."""
 
     def __init__(self, take: Callable[[bytes, str], bytes | None], host: str, port: int, tenant: str, *, id: str = "desk",
-                 dress: Dress = plain, retry_max_s: int = 30) -> None:
+                 dress: Dress = plain, share: str = "", retry_max_s: int = 30) -> None:
         self.ended, self.ready = threading.Event(), threading.Event()
         self.failure: Exception | None = None
         self._take, self._host, self._port = take, host, port
-        self._client = self._made(topics.tenant_checked(tenant), id, retry_max_s)
+        self._client = self._made(topics.tenant_checked(tenant), id, share, retry_max_s)
         dress(self._client)
 
     def start(self) -> None:
@@ -39,7 +39,7 @@ class DeskLine:
         self._client.loop_stop()
         self.ended.set()
 
-    def _made(self, tenant: str, id: str, retry_max_s: int) -> Any:
+    def _made(self, tenant: str, id: str, share: str, retry_max_s: int) -> Any:
         from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -50,7 +50,7 @@ class DeskLine:
             if code.is_failure:
                 log.warning("the broker refused the connection: %s", code)
                 return
-            c.subscribe(topics.enrol_shared(tenant), options=SubscribeOptions(qos=1))
+            c.subscribe(topics.enrol_shared(tenant, share), options=SubscribeOptions(qos=1))
 
         def subscribed(_c: Any, _u: Any, _mid: int, codes: list[Any], _p: Any) -> None:
             if codes[0].is_failure:

@@ -122,7 +122,8 @@ def _serve(args: argparse.Namespace, desk: enrol.Desk) -> int:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     host, port = line.place(args.broker)
-    served = DeskLine(desk.take, host, port, desk.tenant, id=args.id, dress=line.dressed(args.tls))
+    served = DeskLine(desk.take, host, port, desk.tenant, id=args.id, dress=line.dressed(args.tls),
+                      share=line.share_of(args.tls) if args.tls else "")
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: served.ended.set())
     served.start()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device.mqtt import topics
+
 Dress = Callable[[Any], None]            # what is done to a client of paho before it connects
 
 
@@ -28,6 +30,13 @@ def dressed(folder: Path | None) -> Dress:
     def dress(client: Any) -> None:
         client.tls_set_context(context)
     return dress
+
+
+def share_of(folder: Path | None) -> str:
+    """The name of the shared subscriptions, from the `share` that lies beside a certificate: a secret among the cloud's parts, for
+    Mosquitto lets anybody join a group whose name he knows, and drops what falls to him.  The common name for None.
+    """
+    return topics.SHARE if folder is None else (folder / "share").read_text().strip()
 
 
 def place(text: str, of: str = "--broker") -> tuple[str, int]:

@@ -30,10 +30,11 @@ class Broker:
     """One Mosquitto.  `folder` is made if needed; `port` 0 takes a free one, kept over stop and start.
 
     With an `authority` whose broker has a certificate for 127.0.0.1, clients prove themselves by TLS; without, nobody is asked.
+    `watcher` is the name of one who may hear everything: not in what ships, for whoever writes messages down.
     """
 
-    def __init__(self, folder: Path | str, port: int = 0, *, authority: Authority | None = None) -> None:
-        self.folder, self.port, self.authority = Path(folder).resolve(), port, authority
+    def __init__(self, folder: Path | str, port: int = 0, *, authority: Authority | None = None, watcher: str = "") -> None:
+        self.folder, self.port, self.authority, self._watcher = Path(folder).resolve(), port, authority, watcher
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> int:
@@ -63,9 +64,11 @@ class Broker:
 
     def refresh(self) -> None:
         """Give it what the authority has revoked and whom it knows by now, as docs/broker.md tells: files, then SIGHUP."""
-        assert self.authority is not None and self._process is not None, "nothing to refresh"
-        broker_files.refreshed(self.authority, self.folder)
-        self._process.send_signal(signal.SIGHUP)
+        assert self.authority is not None, "nothing to refresh"
+        if self._process is not None:                # else it reads them when it starts
+            broker_files.refreshed(self.authority, self.folder)
+            self._watched()
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it in order; harmless when it does not run."""
@@ -102,7 +105,13 @@ class Broker:
             config.write_text(broker_files.open_listener(port, "127.0.0.1", _user()))
         else:
             broker_files.rendered(self.authority, self.folder, port=port, bind="127.0.0.1", user=_user(), log="stderr")
+            self._watched()
         return config
+
+    def _watched(self) -> None:
+        if self._watcher:
+            with open(self.folder / "acl", "a") as file:
+                file.write(f"\nuser {self._watcher}\ntopic read #\n")
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -10,6 +10,8 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 
+from fleet.line import Dress, plain
+
 READY_S_MAX = 10.0
 
 
@@ -19,10 +21,11 @@ class Recorder:
     It comes back by itself when the broker was away; what is passed on meanwhile is not seen.
     """
 
-    def __init__(self, port: int, file: Path) -> None:
+    def __init__(self, port: int, file: Path, dress: Dress = plain) -> None:
         self._file = open(file, "a", encoding="ascii")
         self._ready = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="recorder", protocol=mqtt.MQTTv5)
+        dress(self._client)
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._came

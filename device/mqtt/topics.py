@@ -139,9 +139,10 @@ def enrol(code_id: str, way: Literal["ask", "answer"]) -> str:
     return f"{PREFIX}/_enrol/{code_id}/{way}"
 
 
-def enrol_shared(tenant: str) -> str:
+def enrol_shared(tenant: str, share: str = "") -> str:
     """The filter of a tenant's enrolment desks; each tenant has its own share, for the topic names none."""
-    return f"$share/enrol-{tenant_checked(tenant)}/{PREFIX}/_enrol/+/ask"
+    assert not set(share) & set("/+#"), share
+    return f"$share/{share or f'enrol-{tenant_checked(tenant)}'}/{PREFIX}/_enrol/+/ask"
 
 
 def enrol_parsed(topic: str) -> str:

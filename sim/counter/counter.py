@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from device.ask import DaemonAway, ask
+from fleet.line import dressed
 from fleet.proof import defects
 from fleet.store import Store, records
 from sim.broker import Broker
@@ -28,6 +29,7 @@ from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring
 from sim.counter.boxes import Boxes
 from sim.counter.calls import Refusal
+from sim.counter.certificates import RECORDER, Certificates
 from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
 from sim.counter.cloud_view import CloudView
@@ -89,11 +91,14 @@ class Counter:
         self._ends.append(wiring.taken(self.folder).close)
         self.run_dir, forget = wiring.run_dir(self.folder)
         self._ends.append(forget)
-        self.broker = Broker(self.folder / "broker")
+        self.certificates = Certificates(self.folder, wiring.TENANT)
+        recorder = self.certificates.give(RECORDER) if self._record else None
+        self.broker = Broker(self.folder / "broker", authority=self.certificates.authority,
+                             watcher=self.certificates.full(RECORDER) if recorder else "")
         self.broker.start()
         self._ends.append(self.broker.stop)
-        if self._record:
-            self._ends.append(Recorder(self.broker.port, self.folder / "payloads.jsonl").stop)
+        if recorder:
+            self._ends.append(Recorder(self.broker.port, self.folder / "payloads.jsonl", dressed(recorder)).stop)
         self.line = Line(self.broker.port)
         self._ends.append(self.line.cut)
         self.boxes = Boxes(self.folder)
@@ -137,6 +142,7 @@ class Counter:
             self._ends.pop()()
 
     def _write_box(self) -> None:
+        self.certificates.give(self.boxes.name)
         wiring.write_box(self.folder, self.boxes, run_dir=self.run_dir, broker_port=self.line.port,
                          printer_port=self.printer_port.port, channels=self.channels)
 
@@ -265,6 +271,8 @@ class Counter:
             raise Refusal("The old box has payments, papers or records on their way.", 409)
         sums = self._asked("sums")["sums"]
         self.daemon.stop()
+        self.certificates.authority.revoke(self.certificates.full(self.boxes.name))
+        self.broker.refresh()
         self.boxes.change(sums)
         self.store.keys = self.boxes.record_keys()
         self._write_box()

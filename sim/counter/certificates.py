@@ -1,0 +1,42 @@
+"""Who is who on the demo's line: its own authority, and a certificate for each box, the collector and whoever writes messages down.
+
+Knows names and folders; refuses to know the line.  What is past two thirds of its time is made anew at the next start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleet.ca import Authority, CaError
+
+COLLECTOR, RECORDER = "_collector/c1", "_collector/recorder"
+
+
+class Certificates:
+    """In `folder`, the counter's."""
+
+    def __init__(self, folder: Path, tenant: str) -> None:
+        self._folder, self._tenant = folder, tenant
+        try:
+            self.authority = Authority(folder / "ca")
+        except CaError:
+            self.authority = Authority.made(folder / "ca", tenant)
+        if self.authority.due("127.0.0.1"):
+            self.authority.broker(["127.0.0.1"])
+        self.give(COLLECTOR)
+
+    def full(self, name: str) -> str:
+        """The user's name at the broker."""
+        return f"{self._tenant}/{name}"
+
+    def give(self, name: str) -> Path:
+        """The folder with what `name` proves itself by, made if it has to be."""
+        own = certificate(self._folder, name)
+        if self.authority.due(self.full(name)):
+            self.authority.client(self.full(name), own, use="collector" if name.startswith("_") else "box")
+        return own
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Where the certificate of `name` and its key lie, if it was given one."""
+    return folder / "tls" / name.rpartition("/")[2]
