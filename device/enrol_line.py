@@ -10,12 +10,18 @@ import hashlib
 import queue
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from typing import Any
 
 from device.errors import DriverGone
 from device.mqtt import enrol_wire, topics
 
-CONNECT_S, ANSWER_S = 10.0, 20.0
+CONNECT_S = 10.0
+# The request leaves once more after each of these but the last, the same bytes: what stands behind the listener may just come up.
+# At most three of a code's tries go by it, and the desk has one reply for all.
+ANSWERS_S = (5.0, 7.0, 12.0)
+NOBODY_S, NOBODY_LISTENS = 0.25, 0x10    # so soon again, when the listener itself says that it went nowhere
 _DER = 2                                 # _ssl.ENCODING_DER
 
 
@@ -59,7 +65,7 @@ def _exchanged(host: str, port: int, context: ssl.SSLContext, code: enrol_wire.C
     from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
-    told: queue.Queue[bytes | str] = queue.Queue()
+    told: queue.Queue[bytes | str | None] = queue.Queue()            # None: the listener has nobody to hand it to
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
     client.username_pw_set(code.id)                          # the listener's ACL lets each name into its own two topics
     client.tls_set_context(context)
@@ -77,7 +83,11 @@ def _exchanged(host: str, port: int, context: ssl.SSLContext, code: enrol_wire.C
         else:
             c.publish(topics.enrol(code.id, "ask"), request, qos=1)
 
-    client.on_connect, client.on_subscribe = connected, subscribed
+    def taken(_c: Any, _u: Any, _mid: int, reason: Any, _p: Any) -> None:
+        if reason.value == NOBODY_LISTENS:
+            told.put(None)
+
+    client.on_connect, client.on_subscribe, client.on_publish = connected, subscribed, taken
     client.on_message = lambda _c, _u, message: told.put(bytes(message.payload))
     try:
         client.connect(host, port, keepalive=30, clean_start=True)
@@ -89,7 +99,7 @@ def _exchanged(host: str, port: int, context: ssl.SSLContext, code: enrol_wire.C
         raise _gone(f"No line to {host}:{port} ({why}).", "look at the name, the port and the box's network") from None
     client.loop_start()
     try:
-        reply = told.get(timeout=ANSWER_S)
+        reply = _awaited(told, lambda: client.publish(topics.enrol(code.id, "ask"), request, qos=1))
     except queue.Empty:
         raise _gone(f"Nobody behind {host}:{port} knows this code, or no desk is on the line.",
                     "give the same code again when `tillfleet enrol serve` runs: it is not used up") from None
@@ -99,6 +109,25 @@ def _exchanged(host: str, port: int, context: ssl.SSLContext, code: enrol_wire.C
     if isinstance(reply, str):
         raise _gone(f"{host}:{port}: {reply}.", "the fleet's people look at the broker")
     return reply
+
+
+def _awaited(told: queue.Queue[bytes | str | None], again: Callable[[], object]) -> bytes | str:
+    """The first word that comes; queue.Empty when none does, however often it is asked."""
+    for wait_s in ANSWERS_S:
+        until_s = time.monotonic() + wait_s
+        while True:
+            try:
+                word = told.get(timeout=max(0.01, until_s - time.monotonic()))
+            except queue.Empty:
+                break
+            if word is not None:
+                return word
+            time.sleep(NOBODY_S)
+            if time.monotonic() < until_s:
+                again()
+        if wait_s != ANSWERS_S[-1]:
+            again()
+    raise queue.Empty
 
 
 def _der(pem: bytes) -> bytes:

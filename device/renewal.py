@@ -179,6 +179,6 @@ class Renewal:
 
 
 def _gone(folder: Path) -> None:
-    import shutil                            # brings every archive library along: not for a start
+    import shutil  # brings every archive library along: not for a start
 
     shutil.rmtree(folder, ignore_errors=True)

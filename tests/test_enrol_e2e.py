@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from device import identity
+from device import enrol as box_enrol
+from device import enrol_line, identity
 from device.ask import DaemonAway, ask
 from device.mqtt import enrol_wire
 from device.store_forward.token import parse
@@ -57,18 +59,23 @@ class Fleet:
         self.door.start()
         self.store = Store(folder / "cloud.db")
         groups.made(self.store.database, enrol.SCHEMA)
-        self.issued = 0
         self.line: DeskLine | None = None
 
     def desk(self, days_ago: int = 0) -> enrol.Desk:
         """Answer on the line, under a CA that believes it to be so many days ago."""
+        desk = self.office(days_ago)
+        self.serve(desk)
+        return desk
+
+    def office(self, days_ago: int = 0) -> enrol.Desk:
         ca = Authority(self.folder / "ca", now=lambda: _ago(days_ago))
-        desk = enrol.Desk(self.store.database, ca, "shop", enrol.code_key(self.folder / "ca"), keys=told(self.folder / "ca"),
+        return enrol.Desk(self.store.database, ca, "shop", enrol.code_key(self.folder / "ca"), keys=told(self.folder / "ca"),
                           host="127.0.0.1", port=self.broker.port, wall=lambda: _ago(days_ago).isoformat())
+
+    def serve(self, desk: enrol.Desk) -> None:
         self.line = DeskLine(desk.take, "127.0.0.1", self.broker.port, "shop", dress=dressed(self.folder / "desk"))
         self.line.start()
         assert self.line.ready.wait(WAIT_S)
-        return desk
 
     def run(self, name: str, *argv: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -173,6 +180,21 @@ def test_a_box_is_enrolled_sells_over_its_own_certificate_and_renews_it(fleet: F
     [kid] = {parse(token).kid for token in records(fleet.store)["tokens"]}
     assert kid in fleet.store.verifiers("box-1")
     assert [one.use for one in fleet.ca.issued("shop/box-1")].count("box") == 2
+
+
+def test_a_desk_that_comes_while_a_box_asks_answers_it(fleet: Fleet, monkeypatch) -> None:
+    """The first request finds nobody; the same bytes leave once more, and one reply comes."""
+    monkeypatch.setattr(enrol_line, "ANSWERS_S", (0.5, 0.5, 20.0))
+    box, desk = Box(fleet), fleet.office()
+    code = desk.code_for("box-1")
+    config = identity.loaded(box.toml, lacking={"box": "box-1", "box_no": "000000", "tenant": "tenant"})
+    request = box_enrol.prepared(config, code)
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(enrol_line.asked, "127.0.0.1", fleet.door.port, code, request)
+        log = fleet.folder / "broker" / "mosquitto.log"
+        until(lambda: f"as {code.id}" in log.read_text(), "the box did not come to the door")
+        fleet.serve(desk)
+        assert box_enrol.accepted(config, code, request, reply.result(WAIT_S)).box == "box-1"
 
 
 def test_a_box_that_was_replaced_is_out_and_its_successor_is_in(fleet: Fleet) -> None:
