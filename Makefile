@@ -5,7 +5,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types unit bench proof world storm plants search attacks docs lock
+.PHONY: help setup demo test check lint types unit bench proof world storm plants search attacks link docs lock
 
 help:
 	@echo 'make demo    the whole counter on this machine; prints one URL   (ARGS="--day FILE --json" plays a scripted day)'
@@ -13,7 +13,7 @@ help:
 	@echo 'make check   lint, types, the unit file, every test'
 	@echo 'make bench   the figures, one JSON object a line'
 	@echo 'make proof   tests, the simulated world, a storm of payments, each planted bug, every order of eight events,'
-	@echo '             and a thousand configurations that no box may take'
+	@echo '             a thousand configurations that no box may take, and the link under a hundred kills'
 	@echo 'make docs    redraw docs/architecture.md and docs/asyncapi.yaml from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
 
@@ -44,7 +44,7 @@ unit:
 bench: setup
 	@$(PY) -m bench $(ARGS)
 
-proof: test world storm plants search attacks
+proof: test world storm plants search attacks link
 
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)
@@ -62,6 +62,10 @@ attacks: setup
 docs: setup
 	@$(PY) -m docs.draw
 	@$(PY) -m docs.asyncapi
+
+link: setup
+	@$(PY) -m tests.link_storm --kills 100 --store postgresql
+	@$(PY) -m tests.link_storm --kills 100 --store sqlite
 
 search: setup
 	@$(PY) -m sim.search --depth 8 --json

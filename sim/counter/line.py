@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
+from collections.abc import Callable
 
 
 class Line:
-    """Passes connections on to 127.0.0.1:`far_port`.  `port` is where the box connects, the same after a cut."""
+    """Passes connections on to 127.0.0.1:`far_port`.  `port` is where the box connects, the same after a cut.
 
-    def __init__(self, far_port: int) -> None:
-        self._far_port = far_port
+    `pause_s` gives how long each piece takes on its way, both ways.
+    """
+
+    def __init__(self, far_port: int, pause_s: Callable[[], float] = float) -> None:
+        self._far_port, self._pause_s = far_port, pause_s
         self._near: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -65,6 +70,7 @@ class Line:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                time.sleep(self._pause_s())
                 sink.sendall(data)
         with self._lock:
             self._open -= {source, sink}
