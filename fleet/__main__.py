@@ -16,6 +16,7 @@ from fleet import (
     dates_tool,
     enrol_tool,
     rules_tool,
+    settle_tool,
     verify_tool,
 )
 
@@ -27,6 +28,7 @@ FAMILIES = (
     command_tool,
     config_tool,
     courier_tool,
+    settle_tool,
     dates_tool,
     enrol_tool,
 )

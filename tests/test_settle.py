@@ -1,0 +1,174 @@
+"""A box burnt with payments open: the channels say what became of each, by their own proof, and nothing is moved."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device.mqtt import wire
+from device.mqtt.wire import OpenOrder
+from device.txn.numbers import order_number
+from fleet.__main__ import main
+from fleet.store import Store
+from sim.channels.gateway import GatewayRules
+from sim.channels.gateway_server import GatewayServer
+from sim.channels.keys import key_pair, platform
+from sim.channels.wechat import WechatRules
+from sim.channels.wechat_server import WechatServer
+from tests.record_chain import Chain, Key
+
+AT = "2026-07-14T09:26:53+08:00"
+SECRET = b"0123456789abcdef0123456789abcdef"
+MERCHANT, THEIRS = key_pair("merchant"), platform()
+KEY = Key()
+FAULTS = ["lying", "unsigned", "wrong_amount", "wrong_order", "down", "lost_answer", "page", "garbage", "huge"]
+
+
+def no(n: int) -> str:
+    return order_number("000001", "BVRN", n)
+
+
+class Town:
+    """Two channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
+
+    def __init__(self, folder: Path) -> None:
+        def now_ms() -> int:
+            return time.time_ns() // 1_000_000
+        self.folder = folder
+        self.wechat = WechatServer(WechatRules(now_ms), merchant_public_pem=MERCHANT.public_pem, merchant_serial=MERCHANT.serial_no,
+                                   platform=THEIRS)
+        self.gateway = GatewayServer(GatewayRules(now_ms), secret=SECRET)
+        for server in (self.wechat, self.gateway):
+            server.start()
+        key_id, pem = THEIRS.key_id, THEIRS.public.public_pem
+        (folder / "merchant.pem").write_bytes(MERCHANT.private_pem)
+        (folder / "wechat.pem").write_bytes(pem)
+        (folder / "terminal.key").write_bytes(SECRET + b"\n")
+        self.config = folder / "settle.toml"
+        self.config.write_text(f'''
+[[account]]
+channel = "wechat"
+account = "main"
+base_url = "{self.wechat.url}"
+appid = "wx0000000000000001"
+mchid = "1900000001"
+serial_no = "{MERCHANT.serial_no}"
+private_key_file = "{folder}/merchant.pem"
+platform_key_id = "{key_id}"
+platform_key_file = "{folder}/wechat.pem"
+
+[[account]]
+channel = "gateway"
+account = "main"
+base_url = "{self.gateway.url}"
+terminal_id = "T10001"
+terminal_key_file = "{folder}/terminal.key"
+''')
+
+    def stop(self) -> None:
+        for server in (self.wechat, self.gateway):
+            server.stop()
+
+    def placed(self, n: int, channel: str, then: str = "") -> OpenOrder:
+        """An order of 9 yuan at the channel; `then` what the customer does."""
+        made = time.strftime("%Y-%m-%dT%H:%M:%S+08:00", time.gmtime(time.time() + 8 * 3600))
+        ends = time.strftime("%Y-%m-%dT%H:%M:%S+08:00", time.gmtime(time.time() + 8 * 3600 + 300))
+        if channel == "wechat":
+            status, said = self.wechat.rules.create({
+                "appid": "wx0000000000000001", "mchid": "1900000001", "description": "tea", "out_trade_no": no(n),
+                "time_expire": ends, "notify_url": "https://shop.example/n", "amount": {"total": 900, "currency": "CNY"}})
+            assert status == 200, said
+            if then:
+                assert self.wechat.scan(said["code_url"], then)["ok"]
+        else:
+            status, body = self.gateway.rules.answer("place", json.dumps({
+                "order_no": no(n), "amount_fen": 900, "way": "qr", "description": "tea", "made_at": made, "expires_at": ends,
+                "extras": {}}).encode())
+            assert status == 200, body
+            if then:
+                assert self.gateway.scan(json.loads(body)["qr"], then, wallet="wechat")["ok"]
+        return OpenOrder(no(n), channel, "main", 900, 30)
+
+    def burns(self, *orders: OpenOrder) -> None:
+        store = Store(self.folder / "store.db", [KEY.jwk])
+        with store.transaction():
+            store.open_orders("box-1", wire.encoded(orders).decode(), AT)
+        store.close()
+
+    def settle(self, capsys: pytest.CaptureFixture[str], box: str = "box-1") -> tuple[int, dict[str, tuple[str, str]], dict]:
+        status = main(["settle", box, "--store", str(self.folder / "store.db"), "--config", str(self.config), "--json"])
+        *lines, summary = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        return status, {line["order_no"]: (line["word"], line["why"]) for line in lines}, summary
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    made = Town(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("channel", ["wechat", "gateway"])
+def test_paid_never_asked_and_still_open_are_told_apart(town: Town, capsys: pytest.CaptureFixture[str], channel: str) -> None:
+    town.burns(town.placed(1, channel, "pay"), OpenOrder(no(2), channel, "main", 900, 60), town.placed(3, channel))
+    status, words, summary = town.settle(capsys)
+    assert [words[no(n)][0] for n in (1, 2, 3)] == ["paid", "not_paid", "unknown"] and "never held" in words[no(2)][1]
+    assert status == 1 and (summary["paid"], summary["unknown"], summary["paid_fen"]) == (1, 1, 900)
+    before = [dict(o) for o in (town.wechat.orders() if channel == "wechat" else town.gateway.orders())]
+    town.settle(capsys)
+    assert before == (town.wechat.orders() if channel == "wechat" else town.gateway.orders()), "something was moved"
+
+
+@pytest.mark.parametrize("channel", ["wechat", "gateway"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_word_without_its_proof_decides_nothing(town: Town, capsys: pytest.CaptureFixture[str], channel: str, fault: str) -> None:
+    town.burns(town.placed(1, channel, "pay"))
+    server = town.wechat if channel == "wechat" else town.gateway
+    server.fault(fault, count=None)
+    status, words, _ = town.settle(capsys)
+    assert status == 1 and words[no(1)][0] == "unknown" and words[no(1)][1]
+    server.clear()
+    status, words, _ = town.settle(capsys)
+    assert status == 0 and words[no(1)][0] == "paid"
+
+
+def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    from fleet.checking import check_all
+
+    chain = Chain(KEY)
+    tender = {"method": "wechat", "amount_fen": 900, "order_no": no(1), "channel_no": "42"}
+    chain.add("sale", {"order_no": no(1), "amount_fen": 900, "cashier": "01", "lines": [], "tenders": [tender]})
+    store = Store(town.folder / "store.db", [KEY.jwk])
+    with store.transaction():
+        store.take("box-1", chain.batch(1, 1), AT)
+    check_all(store, AT)
+    store.close()
+    town.burns(OpenOrder(no(1), "wechat", "main", 900, 30))
+    status, words, summary = town.settle(capsys)
+    assert status == 0 and words[no(1)][0] == "booked" and summary["booked"] == 1
+
+
+def test_what_cannot_be_asked_is_named_and_kept_in_the_store(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    town.burns(OpenOrder(no(1), "alipay", "main", 900, 30), OpenOrder(no(2), "wechat", "other", 900, 30),
+               town.placed(3, "gateway", "pay"))
+    status, words, _ = town.settle(capsys)
+    assert status == 1 and "alipay cannot be asked" in words[no(1)][1] and "no account 'other'" in words[no(2)][1]
+    store = Store(town.folder / "store.db")
+    rows = store.database.execute("SELECT order_no, word FROM settled WHERE box = 'box-1' ORDER BY order_no").fetchall()
+    store.close()
+    assert [tuple(row) for row in rows] == [(no(1), "unknown"), (no(2), "unknown"), (no(3), "paid")]
+
+
+def test_a_box_that_told_nothing_and_a_file_that_does_not_serve_end_in_one_sentence(town: Town,
+                                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    town.burns()
+    assert town.settle(capsys) == (0, {}, {"box": "box-1", "orders": 0, "paid": 0, "not_paid": 0, "booked": 0, "unknown": 0,
+                                           "paid_fen": 0})
+    more = ["--store", str(town.folder / "store.db"), "--config", str(town.config)]
+    assert main(["settle", "box-9", *more]) == 2 and "never said" in capsys.readouterr().err
+    town.config.write_text('[[account]]\nchannel = "wechat"\naccount = "main"\nbase_url = "http://api.example"\n')
+    assert main(["settle", "box-1", *more]) == 2 and "neither https" in capsys.readouterr().err
