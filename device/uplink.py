@@ -60,7 +60,7 @@ class Uplink:
         self._post: Callable[[Input], object] = _nobody
         self._timer: asyncio.TimerHandle | None = None
         self._session = ""
-        self._before = box.books.chain.seq            # records of earlier boots: the cloud may have had them long ago
+        self._before = box.books.chain.base + box.books.chain.seq   # records of earlier boots: the cloud may have had them long ago
         self.on_line: Callable[[bool], None] = lambda up: None        # the line came or went
         self.on_ack: Callable[[int], None] = lambda upto: None        # the cloud said how much it has, and names our own digest
         self.on_chunk: Callable[[str, int, bytes], None] = lambda sha256, n, data: None
@@ -129,8 +129,7 @@ class Uplink:
             return
         if self._line_ended():
             self._next_line()
-            if self.link.up:                          # both heads are told at once
-                self.link.publish("hello", self._hello(self.link.session))
+            self.greet()                              # both heads are told at once
         now_ms = self.clock.now_ms()
         sent = False
         for batch in self.forwarder.due(now_ms, 1):   # one a turn: a customer may stand there
@@ -166,12 +165,9 @@ class Uplink:
         """Durable (seq, token) above `after` of the journal id that is sent.  JournalUnreadable when a row cannot be read."""
         _, base, last = self._line
         limit = min(limit, last - after) if last else limit
-
-        def marked(row: bytes) -> list[tuple[int, str]]:
-            return [(base + seq, token) for seq, token in facts.tokens_of(row)]
-
         try:
-            return [(mark - base, token) for mark, token in self.journal.tokens(base + after, limit, wire.BODY_MAX_BYTES, marked)]
+            found = self.journal.tokens(base + after, limit, wire.BODY_MAX_BYTES, facts.tokens_of)
+            return [(mark - base, token) for mark, token in found]
         except msgspec.DecodeError as why:
             raise self.journal.unreadable(f"a row behind record {after} cannot be read ({why})") from None
 
@@ -247,7 +243,7 @@ class Uplink:
         except wire.WireError as why:
             log.warning("an acknowledgement was refused: %s", why.sentence)
             return
-        sent_ms = self.forwarder.sent_ms(ack.upto) if ack.upto > self._before else None
+        sent_ms = self.forwarder.sent_ms(ack.upto) if self._line[1] + ack.upto > self._before else None
         released = self.forwarder.on_ack(ack, self.clock.now_ms())
         self._stood(ack)
         if isinstance(released, Refused):
@@ -260,16 +256,15 @@ class Uplink:
             self.on_ack(released.upto)
         self.forward()
 
-
     def _stood(self, ack: wire.Ack) -> None:
         """Tell the core where the cloud stands, where that changes what may be sold or under which name."""
         assert self.forwarder is not None
         chain, halted = self.box.books.chain, self.forwarder.halted
         if halted and ack.jid == chain.jid == self.forwarder.jid:
             log.error("the cloud says %s of journal %s: %s", halted, ack.jid, ack.why)
-            self._post(CloudStood(ack.jid, halted, secrets.token_urlsafe(16), ack.why[:200]))
+            self._post(CloudStood(ack.jid, halted, secrets.token_urlsafe(16), ack.why[:200], ack.upto, ack.head))
         elif self.box.books.wallets_stopped and ack.verdict != "unreadable":
-            self._post(CloudStood(ack.jid, ack.verdict, secrets.token_urlsafe(16), ack.why[:200]))
+            self._post(CloudStood(ack.jid, ack.verdict, secrets.token_urlsafe(16), ack.why[:200], ack.upto, ack.head))
 
 
 def verifiers(path: str, what: str, purpose: str) -> Verifiers:

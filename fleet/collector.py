@@ -29,6 +29,7 @@ RECEIVE_MAX = 64                         # batches that the broker may have hand
 TOGETHER_MAX = 16                        # messages under one commit: half of what a broker hands over; the rest comes meanwhile
 UNREADABLE_HOLD_MS = 60_000
 ASK_CHECK_MAX = 1_000                    # records checked while a question waits: a tenth of a second
+FORGOTTEN_MAX = 4                        # newest journals of a box that it is reminded of
 IDLE_S = 5.0
 AWAY_PAUSE_MAX_S = 2.0                   # between two tries at a database that is away
 CONNECT_BITS = 20                        # connections of one start
@@ -185,9 +186,17 @@ class Clerk:
         return [self._ack(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at))]
 
     def _hello(self, box: str, payload: bytes, at: str) -> list[Message]:
-        """Tell the box at once where the cloud stands; a journal shorter than what is committed was rolled back."""
-        replies = []
-        for journal in wire.hello_decoded(payload).journals:
+        """Tell the box at once where the cloud stands; a journal shorter than what is committed was rolled back.
+
+        One that the box does not name any more was lost with its memory: told first, for the box goes on by the first word.
+        """
+        told = wire.hello_decoded(payload).journals
+        named, replies = {journal.jid for journal in told}, []
+        for jid, upto, head in self.store.guards_of(box, FORGOTTEN_MAX):
+            if jid not in named:
+                why = f"record {upto} of a journal that the box does not name is committed"
+                replies.append(self._ack(wire.Ack(box, jid, upto, head, (), 0, "rollback", why, at)))
+        for journal in told:
             upto, head = self.store.guard(box, journal.jid)
             last = journal.next - 1
             same = last != upto or not journal.head or journal.head in self.store.digests(box, journal.jid, upto)

@@ -433,6 +433,11 @@ class Store:
         """(box, jid, upto, head) of every journal, in the order in which they first came."""
         return self._db.execute("SELECT box, jid, upto, head FROM guard ORDER BY n").fetchall()
 
+    def guards_of(self, box: str, most: int) -> list[tuple[str, int, str]]:
+        """(jid, upto, head) of the newest journals of `box` that hold a record."""
+        return [(jid, upto, head) for jid, upto, head in self._db.execute(
+            "SELECT jid, upto, head FROM guard WHERE box = ? AND upto > 0 ORDER BY n DESC LIMIT ?", (box, most)).fetchall()]
+
     def alarms(self) -> list[tuple[str, str, int, str, str]]:
         """(box, jid, seq, name, sentence), oldest first."""
         return self._db.execute("SELECT box, jid, seq, name, sentence FROM alarm ORDER BY n").fetchall()

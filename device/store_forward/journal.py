@@ -246,7 +246,8 @@ class Journal:
                tokens_of: Callable[[bytes], list[tuple[int, str]]]) -> list[tuple[int, str]]:
         """Durable (seq, token) with seq above `after_seq`, rising; at most `limit`, and `bytes_max` with a newline each.
 
-        The first is given whatever its size.  `tokens_of` reads the tokens out of a row's facts.
+        The first is given whatever its size.  `tokens_of` reads the tokens out of a row's facts; `seq` counts through the file, as
+        marks do, over a change of the journal's id.
         """
         found: list[tuple[int, str]] = []
         if after_seq >= self._durable_mark or limit < 1:
@@ -254,7 +255,8 @@ class Journal:
         size, first = 0, self._near.get(after_seq) or self._place(after_seq)
         while rows := self._signing(first, limit + 1):
             for n, mark, facts in rows:
-                for seq, token in tokens_of(facts):
+                its = tokens_of(facts)
+                for seq, (_, token) in enumerate(its, mark - len(its) + 1):
                     if seq <= after_seq:
                         continue
                     size += len(token) + 1
@@ -283,7 +285,7 @@ class Journal:
         It never moves back, to another journal's id, or past what the card has.
         """
         held_jid, held_upto, _ = self._acked
-        if (held_jid and jid != held_jid) or upto <= held_upto or upto > self._durable_mark:
+        if (held_jid and jid != held_jid) or upto <= held_upto or self._base + upto > self._durable_mark:
             return False
         self._acked = (jid, upto, head)
         self._ack_due = True

@@ -212,13 +212,16 @@ class LinkSaid(Input, frozen=True):
 class CloudStood(Input, frozen=True):
     """The cloud's answer to our hello, or its verdict later: how it stands with journal `jid` of ours.
 
-    `verdict` is `ok`, `fork` or `rollback`; `seed` 128 random bits, base64url, for a new journal's name; `why` one sentence.
+    `verdict` is `ok`, `fork` or `rollback`; `seed` 128 random bits, base64url, for a new journal's name; `why` one sentence;
+    `upto` and `head` are what the cloud has of it.
     """
 
     jid: str
     verdict: str
     seed: str
     why: str = ""
+    upto: int = 0
+    head: str = ""
 
 
 class Recalled(Input, frozen=True):

@@ -37,6 +37,9 @@ def at_start(b: Books, e: Started) -> list[Fact]:
 def on_cloud_stood(b: Books, d: Desk, e: CloudStood, at: Stamp) -> Verdict:
     """Where the cloud stands with one of our journals.  Another history than ours wants a new id, between two customers."""
     facts: list[Fact] = [WalletsBack()] if b.wallets_stopped else []
+    ours = {b.chain.jid, *(old.jid for old in b.chain.older)}
+    if facts and e.jid not in ours and e.upto:        # nothing here knows that journal any more: what the cloud has is named
+        facts.append(record.due("journal", cloud={"jid": e.jid, "seq": e.upto, "head": e.head}, cause="lost"))
     words = say("wallets_back") if facts else None
     if e.verdict in OTHERS and e.jid == b.chain.jid and b.chain.seq:
         return Verdict(facts, say("journal_renews"), "wait", desk={"renew": (e.verdict, e.seed, e.why)})
