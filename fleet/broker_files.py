@@ -44,11 +44,26 @@ def rendered(authority: Authority, folder: Path, *, port: int = PORT, enrol_port
     refreshed(authority, folder)
 
 
-def refreshed(authority: Authority, folder: Path) -> None:
-    """What changes with each collector and each revocation: `acl` and `crl.pem`.  The broker reads both again at SIGHUP."""
-    authority.write_crl()
-    files.written(folder / "acl", acl(authority), mode=0o640)
-    files.written(folder / "crl.pem", authority.crl_pem)
+def refreshed(authority: Authority, folder: Path) -> bool:
+    """What changes with each collector and each revocation: `acl` and `crl.pem`.  The broker reads both again at SIGHUP.
+
+    True when one of them was another before.  It costs nothing to ask often: Mosquitto keeps every list of the revoked that it ever
+    read, so it should not be told without need.
+    """
+    if authority.crl_due():
+        authority.write_crl()
+    now = {"acl": (acl(authority).encode(), 0o640), "crl.pem": (authority.crl_pem, 0o644)}
+    fresh = [name for name, (content, _) in now.items() if not _holds(folder / name, content)]
+    for name in fresh:
+        files.written(folder / name, now[name][0], mode=now[name][1])
+    return bool(fresh)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 def acl(authority: Authority) -> str:

@@ -296,6 +296,10 @@ class Authority:
         assert until is not None, "a list of ours has an end"
         return until
 
+    def crl_due(self) -> bool:
+        """True when a third of the list's time is over: a new one should be with every broker long before the end."""
+        return self.crl_until() < self._now() + datetime.timedelta(days=CRL_DAYS) * RENEWED_AT
+
     def write_crl(self) -> None:
         """`crl.pem` anew, whole or not at all: what is revoked and not yet over."""
         from cryptography import x509

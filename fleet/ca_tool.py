@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import sys
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     files_of.add_argument("folder", type=Path, metavar="DIR", help="of the authority")
     files_of.add_argument("--out", required=True, type=Path, metavar="DIR", help="such as /etc/mosquitto/tillbox")
     files_of.add_argument("--refresh", action="store_true", help="write acl and crl.pem alone, after `issue` or `revoke`")
+    files_of.add_argument("--reload", metavar="UNIT", help="with --refresh: systemctl reload UNIT when something changed")
     files_of.add_argument("--port", type=int, default=broker_files.PORT)
     files_of.add_argument("--enrol-port", type=int, default=broker_files.ENROL_PORT)
     files_of.add_argument("--bind", default="", metavar="ADDRESS", help="listen there alone")
@@ -120,13 +121,25 @@ def _state(one: Issued, newest: Issued | None, now: str) -> str:
 
 
 def _files(args: argparse.Namespace) -> int:
-    authority = Authority(args.folder)
+    authority, out = Authority(args.folder), args.out.absolute()
     if args.refresh:
-        broker_files.refreshed(authority, args.out)
-    else:
-        broker_files.rendered(authority, args.out.absolute(), port=args.port, enrol_port=args.enrol_port, bind=args.bind,
-                              user=args.user)
-    print(f"{args.out}: now give the broker a SIGHUP" if args.refresh else
-          f"{args.out}: chgrp -R {args.user} it, then start mosquitto -c {args.out}/mosquitto.conf and -c {args.out}/enrol.conf",
-          file=sys.stderr)
+        changed = broker_files.refreshed(authority, out)
+        print("changed" if changed else "unchanged")
+        if args.reload:
+            _reload(args.reload, out / "reload-due", changed)
+        return 0
+    broker_files.rendered(authority, out, port=args.port, enrol_port=args.enrol_port, bind=args.bind, user=args.user)
+    print(f"{out}: chgrp -R {args.user} it; start mosquitto -c {out}/mosquitto.conf and -c {out}/enrol.conf")
     return 0
+
+
+def _reload(unit: str, due: Path, changed: bool) -> None:
+    """Tell the broker; what it could not be told now it is told the next time, for which `due` stands."""
+    if changed:
+        files.written(due, "")
+    if due.exists():
+        try:
+            subprocess.run(["systemctl", "reload", unit], check=True)
+        except subprocess.CalledProcessError as why:
+            raise ValueError(f"{unit} was not reloaded (systemctl: {why.returncode}): the broker does not know yet") from None
+        due.unlink()

@@ -289,6 +289,20 @@ def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
         Peer(broker.port, context(tmp_path / "new")).close()
 
 
+def test_a_broker_whose_list_is_over_lets_nobody_in(tmp_path: Path) -> None:
+    """So `tillfleet ca list` warns 60 days before, and each refresh makes a new one in time."""
+    now = datetime.datetime.now(datetime.UTC)
+    past = Authority.made(tmp_path / "ca", "shop", now=lambda: now - datetime.timedelta(days=401))
+    Authority(tmp_path / "ca").broker(["127.0.0.1"])
+    past.client("shop/box-1", tmp_path / "box", use="box", days=500)
+    with Broker(tmp_path / "broker", authority=past) as broker:
+        assert refused(broker.port, context(tmp_path / "box"))
+        broker.stop()
+        broker.authority = Authority(tmp_path / "ca")
+        broker.start()
+        Peer(broker.port, context(tmp_path / "box")).close()
+
+
 def test_a_revoked_box_is_out_at_the_next_reload_and_a_standing_line_falls_silent(site: Site) -> None:
     before, cloud, watch = site.peer("box-3"), site.peer("c1"), site.peer("box-1")
     try:

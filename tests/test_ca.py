@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from device.mqtt import csr_wire, topics
-from fleet import files
+from fleet import broker_files, files
 from fleet.__main__ import main
 from fleet.ca import Authority, CaError
 from fleet.keys import SigningKey, public_keys
@@ -197,3 +198,59 @@ def test_the_list_tells_what_is_due(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["ca", "list", str(tmp_path / "ca"), "--json"]) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("state") for row in rows] == ["due", "over", "good", None] and rows[-1]["troubled"] == 2
+
+
+def test_the_broker_is_told_only_when_something_changed(authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+
+    def systemctl(argv: list[str], check: bool) -> None:
+        told.append(argv)
+        if sick:
+            raise subprocess.CalledProcessError(1, argv)
+    sick: list[int] = []
+    monkeypatch.setattr("fleet.ca_tool.subprocess.run", systemctl)
+    authority.broker(["mqtt.shop.example"])
+    assert main(["broker", str(authority.folder), "--out", str(tmp_path / "out")]) == 0
+
+    def refreshed(status: int = 0) -> str:
+        capsys.readouterr()
+        assert main(["broker", str(authority.folder), "--out", str(tmp_path / "out"), "--refresh", "--reload", "unit"]) == status
+        return capsys.readouterr().out.strip()
+
+    authority.issue(request("shop/box-1"), "shop/box-1")
+    assert refreshed() == "unchanged" and told == []         # a new box is in no list
+    authority.client("shop/_collector/c1", tmp_path / "c1", use="collector")
+    assert refreshed() == "changed" and refreshed() == "unchanged"
+    authority.revoke("shop/box-1")
+    assert refreshed() == "changed" and refreshed() == "unchanged"
+    assert told == [["systemctl", "reload", "unit"]] * 2
+    authority.revoke("shop/_collector/c1")
+    sick.append(1)
+    assert refreshed(2) == "changed" and refreshed(2) == "unchanged" and len(told) == 4      # told until it listens
+    sick.clear()
+    assert refreshed() == "unchanged" and len(told) == 5 and refreshed() == "unchanged" and len(told) == 5
+    assert "user shop/box-1\ntopic deny #" in (tmp_path / "out" / "acl").read_text()
+
+
+def test_a_list_is_made_anew_long_before_its_end(authority: Authority, tmp_path: Path) -> None:
+    before = authority.crl_until()
+    for days, due in ((100, False), (140, True)):
+        then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+        later = Authority(authority.folder, now=lambda then=then: then)
+        assert later.crl_due() is due
+    later.broker(["mqtt.shop.example"])
+    broker_files.rendered(later, tmp_path / "out")
+    assert authority.crl_until() - before > datetime.timedelta(days=139)
+
+
+def test_many_at_once_lose_no_certificate_of_the_index(authority: Authority) -> None:
+    def one(n: int) -> None:
+        Authority(authority.folder).issue(request(f"shop/box-{n}"), f"shop/box-{n}")
+        if n % 2:
+            Authority(authority.folder).revoke(f"shop/box-{n}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(24)))
+    assert len(authority.issued()) == 24
+    assert revoked(authority) == {each.serial for each in authority.issued() if int(each.name.partition("-")[2]) % 2}
