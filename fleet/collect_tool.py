@@ -101,6 +101,7 @@ def _served(args: argparse.Namespace) -> int:
         collector.clerk.answers["renew"] = enrol.renewals(store.database, Authority(args.ca)).answer
     desk = commands.CommandDesk(store.database)
     collector.clerk.register("hello", desk.hello)
+    collector.clerk.register("status", desk.status)
     collector.clerk.register("cmd/res", desk.result)
     collector.clerk.register("config/reported", config.ConfigDesk(store.database).reported)
     for which in (signal.SIGTERM, signal.SIGINT):

@@ -131,6 +131,11 @@ class CommandDesk:
         self.groups.heard(box, told.session, told.software, at)
         return []
 
+    def status(self, box: str, payload: bytes, at: str) -> list[tuple[str, bytes]]:
+        told = wire.status_decoded(payload)
+        self.groups.status(box, told.state == "up", told.connect, _seconds(at))
+        return []
+
     def result(self, box: str, payload: bytes, at: str) -> list[tuple[str, bytes]]:
         answer = cmd_wire.answer_decoded(payload)
         if answer.box != box:

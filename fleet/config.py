@@ -69,6 +69,17 @@ class Issued(NamedTuple):
         return self.epoch, self.version
 
 
+class Version(NamedTuple):
+    """One version of a layer; a rollout that stopped withdrew it."""
+
+    n: int
+    at: str
+    who: str
+    withdrawn: bool
+    said: dict[str, Any]
+    blobs: dict[str, str]
+
+
 class Standing(NamedTuple):
     """Desired against reported of one box; `word` is `active` when they agree, else why not."""
 
@@ -96,7 +107,7 @@ class Rollout(msgspec.Struct, frozen=True):
     rings: int
     ring_s: int
     looked_s: int
-    state: str                           # running, done, stopped, aborted
+    state: str                           # running, done, stopped, aborted, superseded
     why: str
 
 
@@ -127,16 +138,27 @@ class Configs:
         names = [EVERYONE, *(f"group:{group}" for group in self.groups.of(box)), f"box:{box}"]
         return [layer for layer in map(self.layer, names) if layer is not None]
 
-    def history(self, name: str) -> list[tuple[int, str, str, bool]]:
-        """(n, at, who, withdrawn) of a layer, the newest first."""
-        return [(n, at, who, bool(gone)) for n, at, who, gone in self._db.execute(
-            "SELECT n, at, who, withdrawn FROM layer WHERE name = ? ORDER BY n DESC", (name,)).fetchall()]
+    def history(self, name: str) -> list[Version]:
+        """The versions of a layer, the newest first."""
+        return [Version(n, at, who, bool(gone), msgspec.json.decode(said), msgspec.json.decode(blobs))
+                for n, at, who, gone, said, blobs in self._db.execute(
+                    "SELECT n, at, who, withdrawn, said, blobs FROM layer WHERE name = ? ORDER BY n DESC", (name,)).fetchall()]
 
     def put_layer(self, name: str, said: dict[str, Any], blobs: dict[str, str], who: str, at: str) -> Layer:
         n = self._db.execute("SELECT coalesce(max(n), 0) FROM layer WHERE name = ?", (name,)).fetchone()[0] + 1
         self._db.execute("INSERT INTO layer (name, n, at, who, said, blobs) VALUES (?,?,?,?,?,?)",
                          (name, n, at, who, _json(said), _json(blobs)))
         return Layer(name, n, said, blobs)
+
+    def put_again(self, name: str, n: int, who: str, at: str) -> Layer:
+        """Version `n` of a layer once more, as its newest, with the secrets sealed for it.  ValueError for no such version."""
+        row = self._db.execute("SELECT said, blobs FROM layer WHERE name = ? AND n = ?", (name, n)).fetchone()
+        if row is None:
+            raise ValueError(f"{name} has no version {n}: tillfleet config history lists them")
+        layer = self.put_layer(name, msgspec.json.decode(row[0]), msgspec.json.decode(row[1]), who, at)
+        self._db.execute("INSERT INTO sealed (name, n, key, box, jwe, kid) SELECT name, ?, key, box, jwe, kid FROM sealed "
+                         "WHERE name = ? AND n = ?", (layer.n, name, n))
+        return layer
 
     def put_sealed(self, layer: Layer, key: str, box: str, jwe: str) -> None:
         """Keep a secret of a layer, sealed to the key that the box has now."""
@@ -276,10 +298,13 @@ class Configs:
         """
         against: dict[str, list[str]] = {}
         for box in boxes:
-            under_way = self._db.execute("SELECT r.id FROM rollout r JOIN rollout_box b ON b.rollout = r.id WHERE b.box = ? "
-                                         "AND r.state = 'running'", (box,)).fetchone()
-            if under_way:
-                against.setdefault(f"rollout {under_way[0]} is under way: let it end, or abort it", []).append(box)
+            for id_, ring, rings in self._db.execute(
+                    "SELECT r.id, r.ring, r.rings FROM rollout r JOIN rollout_box b ON b.rollout = r.id WHERE b.box = ? "
+                    "AND r.state = 'running'", (box,)).fetchall():
+                if ring < rings:
+                    against.setdefault(f"rollout {id_} is under way: let it end, or abort it", []).append(box)
+                else:                                 # every box of it has its document: from here on another one is watched
+                    self._db.execute("UPDATE rollout SET state = 'superseded' WHERE id = ?", (id_,))
         changed = []
         for box in boxes if not against else ():
             body, reasons = self.composed(box, payee_change=payee_change)
@@ -323,11 +348,14 @@ class Configs:
 
     def tally(self, one: Rollout, at: str) -> Tally:
         tally, gate = Tally(), msgspec.json.decode(one.gate, type=Gate)
-        for issued_at, state in self._db.execute(
-                "SELECT i.at, CASE WHEN r.epoch = b.epoch AND r.version = b.version THEN r.state ELSE '' END FROM rollout_box b "
+        for issued_at, state, here, left_s in self._db.execute(
+                "SELECT i.at, CASE WHEN r.epoch = b.epoch AND r.version = b.version THEN r.state ELSE '' END, "
+                "coalesce(s.here, 0), coalesce(s.left_s, 0) FROM rollout_box b "
                 "JOIN issued i ON i.box = b.box AND i.epoch = b.epoch AND i.version = b.version "
-                "LEFT JOIN reported r ON r.box = b.box WHERE b.rollout = ? AND b.version > 0", (one.id,)).fetchall():
-            tally.count(state, _seconds(at) - _seconds(issued_at), gate)
+                "LEFT JOIN reported r ON r.box = b.box LEFT JOIN session s ON s.box = b.box "
+                "WHERE b.rollout = ? AND b.version > 0", (one.id,)).fetchall():
+            issued_s = _seconds(issued_at)
+            tally.count(state, _seconds(at) - issued_s, gate, away=not here and left_s < issued_s)
         return tally
 
     def advance(self, at: str) -> list[str]:

@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     push.add_argument("file", nargs="?", metavar="FILE", help="TOML as box.toml, with a table [blobs] of file names; without "
                                                               "one, what the layers say now goes to boxes that lack it")
     _choice(push)
+    push.add_argument("--back", type=int, default=0, metavar="N", help="instead of FILE: version N of that layer once more")
     push.add_argument("--ring", default="100", metavar="1,10,100", help="percents of the boxes, one ring after the other (100)")
     push.add_argument("--limit", type=float, default=5, metavar="PERCENT", help="failed or silent boxes that stop it (5)")
     push.add_argument("--soak", type=int, default=600, metavar="S", help="a ring is watched at least so long (600)")
@@ -40,6 +41,9 @@ def add(commands: Any) -> None:
     push.add_argument("--expires", default="", metavar="RFC3339")
     push.add_argument("--epoch", type=int, default=0, help="above every document so far, after a key or a database was lost")
     push.add_argument("--wait", type=float, default=0, metavar="S", help="for the rollout's end, at most so long")
+
+    history = _one(whats, "history", _history, "every version of a layer, the newest first, with what it says")
+    history.add_argument("layer", metavar="all|group:G|box:B")
 
     status = _one(whats, "status", _status, "desired against reported of every box; those that differ first")
     _choice(status)
@@ -105,10 +109,16 @@ def _push(database: Database, args: argparse.Namespace) -> int:
     boxes = Groups(database).named(box=args.box, group=args.group, everyone=args.all)
     gate = Gate(limit=_share(args.limit), soak_s=args.soak, silent_s=args.silent)
     percents = [int(part) for part in args.ring.split(",") if part.strip().isdigit()]
+    if args.back and args.file:
+        raise ValueError("a FILE or --back, not both")
     told = _given(args.file) if args.file else None
     try:
         with database.transaction():
-            layer = _laid(configs, _layer_name(args), told, Path(args.file), boxes, by, at) if told is not None else None
+            layer = None
+            if args.back:
+                layer = configs.put_again(_layer_name(args), args.back, by, at)
+            elif told is not None:
+                layer = _laid(configs, _layer_name(args), told, Path(args.file), boxes, by, at)
             id_ = configs.push(layer, boxes, by, at, percents=percents, gate=gate, payee_change=args.allow_payee_change,
                                not_before=args.not_before, expires=args.expires, epoch=args.epoch)
     except room.Refused as why:
@@ -191,10 +201,10 @@ def _say_rollout(configs: room.Configs, args: argparse.Namespace, one: room.Roll
     tally = configs.tally(one, wall())
     line = {"rollout": one.id, "at": one.at, "by": one.who, "layer": one.name, "n": one.n, "state": one.state, "ring": one.ring,
             "rings": one.rings, "boxes": tally.boxes, "active": tally.active, "failed": tally.failed, "silent": tally.silent,
-            "waiting": tally.waiting, "why": one.why}
+            "waiting": tally.waiting, "away": tally.away, "why": one.why}
     _say(args, line, f"rollout {one.id} of {one.name or 'the layers'} by {one.who}, {one.at}: {one.state}, ring {one.ring} of "
                      f"{one.rings}: {tally.boxes} boxes, {tally.active} active, {tally.failed} failed, {tally.silent} silent, "
-                     f"{tally.waiting} waiting" + (f"; {one.why}" if one.why else ""))
+                     f"{tally.waiting} waiting, {tally.away} away" + (f"; {one.why}" if one.why else ""))
 
 
 def _share(percent: float) -> int:
@@ -204,6 +214,17 @@ def _share(percent: float) -> int:
 
 
 # status, diff, why, rollout --------------------------------------------------------------------------------------------------
+
+def _history(database: Database, args: argparse.Namespace) -> int:
+    for version in room.Configs(database).history(args.layer):
+        said = {**{key: "***" if value == {"sealed": True} else value for key, value in flat(version.said)},
+                **{f"blobs.{name}": sha256[:12] for name, sha256 in version.blobs.items()}}
+        _say(args, {"layer": args.layer, "n": version.n, "at": version.at, "by": version.who, "withdrawn": version.withdrawn,
+                    "set": said},
+             f"{args.layer} version {version.n} by {version.who}, {version.at}{', withdrawn' if version.withdrawn else ''}"
+             + "".join(f"\n    {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()))
+    return 0
+
 
 def _status(database: Database, args: argparse.Namespace) -> int:
     """0 when every box runs what it should."""
@@ -251,7 +272,7 @@ def _why(database: Database, args: argparse.Namespace) -> int:
         values = {**dict(flat(layer.set)), **{f"blobs.{name}": sha256 for name, sha256 in layer.blobs.items()}}
         under = {key: value for key, value in values.items() if key == args.key or key.startswith(args.key + ".")}
         if under:
-            at, by = next((at, by) for n, at, by, _ in configs.history(layer.name) if n == layer.n)
+            at, by = next((one.at, one.who) for one in configs.history(layer.name) if one.n == layer.n)
             for key, value in under.items():
                 said = "***" if value == {"sealed": True} else value
                 _say(args, {"key": key, "value": said, "layer": layer.name, "n": layer.n, "at": at, "by": by},

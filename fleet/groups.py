@@ -10,8 +10,8 @@ from fleet.database import LOCK_KEY, Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS member (grp TEXT NOT NULL, box TEXT NOT NULL, PRIMARY KEY (grp, box)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS session (box TEXT PRIMARY KEY, session TEXT NOT NULL, at TEXT NOT NULL, software TEXT NOT NULL)
-    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS session (box TEXT PRIMARY KEY, session TEXT NOT NULL, at TEXT NOT NULL, software TEXT NOT NULL,
+    here INTEGER NOT NULL, connect INTEGER NOT NULL, left_s INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 _GROUP = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -71,8 +71,14 @@ class Groups:
 
     def heard(self, box: str, session: str, software: str, at: str) -> None:
         """A box said hello."""
-        self._db.execute("INSERT INTO session (box, session, at, software) VALUES (?,?,?,?) ON CONFLICT (box) DO UPDATE SET "
-                         "session = excluded.session, at = excluded.at, software = excluded.software", (box, session, at, software))
+        self._db.execute("INSERT INTO session (box, session, at, software, here, connect, left_s) VALUES (?,?,?,?,1,0,0) "
+                         "ON CONFLICT (box) DO UPDATE SET session = excluded.session, at = excluded.at, "
+                         "software = excluded.software, here = 1", (box, session, at, software))
+
+    def status(self, box: str, here: bool, connect: int, now_s: int) -> None:
+        """Birth or death of a box's connection number `connect`; a death of an older one says nothing any more."""
+        self._db.execute("UPDATE session SET here = ?, connect = ?, left_s = CASE WHEN ? = 1 THEN left_s ELSE ? END WHERE box = ? "
+                         "AND (? = 1 OR connect <= ?)", (int(here), connect, int(here), now_s, box, int(here), connect))
 
     def session(self, box: str) -> str:
         row = self._db.execute("SELECT session FROM session WHERE box = ?", (box,)).fetchone()

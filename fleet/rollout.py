@@ -16,7 +16,7 @@ Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 class Gate(msgspec.Struct, frozen=True):
     """`limit` of 1,000 released boxes may fail or stay silent, `enough` must run the new one; the next ring comes `soak_s` after
-    the last one at the soonest; a box that says nothing for `silent_s` after its release is silent."""
+    the last one at the soonest; a box that was there and says nothing for `silent_s` after its release is silent."""
 
     limit: Share = 50
     enough: Share = 900
@@ -32,9 +32,13 @@ class Tally(msgspec.Struct):
     failed: int = 0                      # rolled_back, refused, deferred
     silent: int = 0
     waiting: int = 0                     # staged, on trial, or not yet due to speak
+    away: int = 0                        # off before it was released: they say nothing for or against it, and are none of `boxes`
 
-    def count(self, state: str, quiet_s: int, gate: Gate) -> None:
+    def count(self, state: str, quiet_s: int, gate: Gate, *, away: bool = False) -> None:
         """Add one box: `state` of its report on this very document, "" when it has not said a word of it for `quiet_s`."""
+        if away and not state:
+            self.away += 1
+            return
         self.boxes += 1
         if state == "active":
             self.active += 1
@@ -49,7 +53,9 @@ class Tally(msgspec.Struct):
 def verdict(tally: Tally, gate: Gate, ring_age_s: int, *, last: bool) -> tuple[Literal["wait", "next", "done", "stop"], str]:
     """What follows, and one sentence why."""
     bad = tally.failed + tally.silent
-    said = f"{tally.active} of {tally.boxes} run it, {tally.failed} failed, {tally.silent} are silent"
+    said = f"{tally.active} of {tally.boxes} run it, {tally.failed} failed, {tally.silent} are silent, {tally.away} away"
+    if not tally.boxes:
+        return "wait", f"all {tally.away} were off before it was released"
     if bad * 1000 > gate.limit * tally.boxes:
         return "stop", f"{said}: more than {gate.limit / 10:g} %"
     if tally.active * 1000 < gate.enough * tally.boxes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_each_state_counts_where_it_belongs_and_only_silence_grows_old():
     for state in ("active", "rolled_back", "refused", "deferred", "staged", "trial", ""):
         told.count(state, 10_000 if state else gate.silent_s - 1, gate)
     told.count("", gate.silent_s, gate)
-    assert msgspec.structs.astuple(told) == (8, 1, 3, 1, 3)
+    assert msgspec.structs.astuple(told) == (8, 1, 3, 1, 3, 0)
 
 
 def test_rings_take_their_percents_rounded_up_and_every_box_once():
@@ -129,6 +130,8 @@ class Cloud:
         self.blobs = BlobRoom(self.database, "shop")
         with self.database.transaction():
             self.groups.put("north", boxes)
+            for box in boxes:
+                self.groups.heard(box, "", "0.1", at(0))
 
     def push(self, said: dict, when: int = 0, *, layer: str = "group:north", **more) -> str:
         with self.database.transaction():
@@ -226,6 +229,29 @@ def test_a_poisonous_configuration_stops_by_itself_and_no_other_box_ever_sees_it
     assert cloud.configs.layer("group:north") is None, "what stopped is no part of what boxes are told next"
 
 
+def test_shops_that_are_shut_stop_nothing_and_a_box_that_falls_silent_does(cloud):
+    with cloud.database.transaction():
+        for n in range(20):
+            cloud.groups.status(f"box-{n:02d}", True, 7, 0)
+        for n in range(15):
+            cloud.groups.status(f"box-{n:02d}", False, 7, at_s(1))
+        cloud.groups.status("box-19", False, 6, at_s(1))            # the late will of a connection before
+    id_ = cloud.push({"shop_zh": "一"}, 5, gate=Gate(silent_s=60))
+    cloud.leaves(6)
+    for n in range(15, 19):
+        cloud.say(f"box-{n}", "active", 7)
+    cloud.leaves(50)
+    assert cloud.rollout(id_).state == "running" and "15 away" in cloud.rollout(id_).why
+    with cloud.database.transaction():
+        cloud.groups.status("box-19", False, 7, at_s(52))
+    cloud.leaves(70)
+    assert cloud.rollout(id_).state == "stopped" and "1 are silent" in cloud.rollout(id_).why
+
+
+def at_s(seconds: int) -> int:
+    return int(datetime.datetime.fromisoformat(at(seconds)).timestamp())
+
+
 def test_what_stopped_goes_on_only_by_a_persons_word_and_another_limit(cloud):
     id_ = cloud.push({"shop_zh": "一"}, percents=(10, 100), gate=Gate(soak_s=0))
     first, second = cloud.leaves()
@@ -280,7 +306,7 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
         id_ = configs.push(layer, ["box-1", "box-2"], "li", at(5), percents=(50, 100))
     ((box, desired),) = one.leaves(6).items()
     assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == JWK
-    assert [n for n, *_ in configs.history("group:north")] == [2, 1]
+    assert [one.n for one in configs.history("group:north")] == [2, 1]
     one.hello(box, "s1", 7)
     assert list(one.leaves(9)) == [box]
     one.say(box, "rolled_back", 10)
@@ -487,7 +513,7 @@ def fleet(tmp_path, capsys):
 def test_push_status_diff_and_why_at_the_command_line(fleet):
     code, lines = fleet("config", "push", "@a.toml", "--group", "north", "--by", "li",
                         a_toml='shop_zh = "店"\n[printer]\ncolumns = 32\n')
-    assert code == 0 and (lines[0]["state"], lines[0]["boxes"]) == ("running", 2)
+    assert code == 0 and (lines[0]["state"], lines[0]["away"]) == ("running", 2)
     code, lines = fleet("config", "status")
     assert code == 1 and lines[-1] == {"boxes": 2, "drift": 2} and lines[0]["word"] == "silent"
     code, lines = fleet("config", "why", "box-1", "printer.columns")
@@ -527,6 +553,18 @@ def test_a_secret_goes_sealed_to_each_box_and_stands_nowhere_plain(fleet, tmp_pa
         assert jwe_decrypted(Configs(database).issued(box).body.set["mqtt"]["password"]["jwe"], key) == b"the-canary-of-this-shop"
     database.close()
     assert not any(b"the-canary" in path.read_bytes() for path in tmp_path.glob("cloud.db*"))
+    database = opened(str(tmp_path / "cloud.db"))
+    assert fleet("config", "push", "@a.toml", "--group", "north", "--by", "li", a_toml='lang = "en"\n')[0] == 0
+    code, lines = fleet("config", "push", "--back", "1", "--group", "north", "--by", "wang")
+    assert code == 0 and lines[0]["n"] == 3, lines
+    assert [x["state"] for x in fleet("config", "rollout")[1]].count("superseded") == 2
+    again = Configs(database).issued("box-1").body.set
+    assert jwe_decrypted(again["mqtt"]["password"]["jwe"], keys["box-1"]) == b"the-canary-of-this-shop" and "lang" not in again
+    versions = fleet("config", "history", "group:north")[1]
+    assert [(v["n"], v["by"], v["set"].get("mqtt.password")) for v in versions] == [
+        (3, "wang", "***"), (2, "li", None), (1, "li", "***")]
+    assert fleet("config", "push", "--back", "9", "--group", "north", "--by", "li")[0] == 2
+    database.close()
     assert fleet("config", "why", "box-1", "mqtt.password")[1][0]["value"] == "***"
 
 
