@@ -43,7 +43,7 @@ from device.txn.receipt import hold_paper, park_paper, sale_paper
 from device.txn.words import say, yuan
 from device.types import Found, Item, Stamp
 
-LINES_MAX = 200
+LINES_MAX = 100          # what a record has room for without any name
 QTY_MAX = 999
 DIGITS_MAX = 9
 SLOW_MS = 30_000          # how long a cashier looks at "cancelling" before being told what to do

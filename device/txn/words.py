@@ -51,7 +51,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "qty_set": ("数量 {n}：请扫描商品", "Quantity {n}: scan the goods"),
     "qty_bad": ("数量须为 1 到 999", "Quantity must be 1 to 999"),
     "amount_bad": ("金额须为 1 分到 {max}", "The amount must be 0.01 to {max}"),
-    "lines_full": ("购物篮已满（200 行）", "The basket is full (200 lines)"),
+    "lines_full": ("购物篮已满（100 行），请分单结账", "The basket is full (100 lines): pay it, and begin another"),
     "line_unknown": ("没有第 {n} 行", "There is no line {n}"),
     "line_voided": ("已删除：{zh}", "Removed: {en}"),
     "cleared": ("已清空", "Basket cleared"),
