@@ -58,6 +58,7 @@ plants: setup
 
 attacks: setup
 	@$(PY) -m tests.config_attacks --seed 1 --count 1000 --json
+	@$(PY) -m tests.push_kills --seed 1 --rounds 10 --json
 
 docs: setup
 	@$(PY) -m docs.draw

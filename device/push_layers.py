@@ -114,7 +114,7 @@ class Pushing:
     def __init__(self, daemon: Daemon, layers: Layers) -> None:
         self._daemon, self._layers = daemon, layers
         self._made: Pusher | None = None
-        self._first_seq = daemon.box.books.chain.seq + 1
+        self._chain = (daemon.box.books.chain.jid, daemon.box.books.chain.seq)
         uplink = daemon.uplink
         uplink.takers["config/desired"], uplink.on_chunk = self._came, self._chunk
         uplink.on_line, uplink.on_ack, uplink.standing = self._linked, self._heard, self._standing
@@ -126,10 +126,12 @@ class Pushing:
 
             daemon, layers = self._daemon, self._layers
             state, at = layers.store.state, daemon.box.books.config
+            jid, seq = self._chain
+            first_seq = seq + 1 if daemon.box.books.chain.jid == jid else 1       # a new journal begins anew
             state.mark = max(state.mark, (at.epoch, at.version))        # the journal remembers, too, how far versions had risen
             self._made = Pusher(layers.store, _Till(daemon), daemon.clock, daemon.config, made=layers.made,
                                 keys=verifiers(daemon.config.config_key_file, "configurations", "config"),
-                                checked=checker(daemon.config), proof_seq=self._first_seq, **_trial_ms())
+                                checked=checker(daemon.config), proof_seq=first_seq, **_trial_ms())
         return self._made
 
     def _came(self, token: bytes) -> None:

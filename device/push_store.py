@@ -135,6 +135,15 @@ class PushStore:
         state.trial, state.phase = "", ""
         self.save()
 
+    def demote(self, why: str) -> None:
+        """What ran cannot run: the one before does, and the document waits until it is whole again."""
+        state = self.state
+        state.staged = state.staged or state.active
+        if state.told.digest == state.active:
+            self.tell("staged", why)
+        state.active, state.previous = state.previous, ""
+        self.save()
+
     def tell(self, word: str, why: str = "", reasons: tuple[str, ...] = ()) -> None:
         """Another word for the document that was told of."""
         self.state.told = msgspec.structs.replace(self.state.told, state=word, why=why, reasons=reasons)

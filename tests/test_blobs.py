@@ -177,3 +177,19 @@ def test_a_picture_is_a_picture(box: Box):
         box.wait(3)
         assert box.report.state == state
     assert hashlib.sha256(box.pusher.blobs.path(blob_of(data).sha256).read_bytes()).hexdigest() == blob_of(data).sha256
+
+
+def test_a_price_that_rots_on_the_card_is_not_taken_and_the_book_comes_again(box: Box):
+    blob = blob_of(BOOK)
+    box.push(doc(1, {}, blobs={"prices": blob}))
+    want(box)
+    box.feed(blob.sha256, BOOK)
+    box.wait(3)
+    path = Path(box.config.prices_file)
+    path.write_bytes(BOOK.replace(b",596,", b",196,", 1))
+    box.start()
+    assert box.config.prices_file.endswith("prices.csv") and box.report.state == "staged"
+    assert want(box) == {blob.sha256: ((0, wire.chunks_of(len(BOOK)) - 1),)}
+    box.feed(blob.sha256, BOOK)
+    box.wait(3)
+    assert box.report.state == "active" and Path(box.config.prices_file).read_bytes() == BOOK

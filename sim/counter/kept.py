@@ -5,6 +5,7 @@ Knows one command line and one process at a time; refuses to know what the progr
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -29,6 +30,10 @@ class Kept:
         self._wanted, self._off_until_s = False, 0.0
         self._ends = False
         self._thread = threading.Thread(target=self._keep, name=f"keeps-{log.stem}", daemon=True)
+
+    def env_put(self, name: str, value: str) -> None:
+        """A variable of its environment from the next start on."""
+        self._env = (dict(os.environ) if self._env is None else self._env) | {name: value}
 
     @property
     def pid(self) -> int | None:
