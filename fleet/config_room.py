@@ -21,6 +21,7 @@ from fleet.config import Configs
 from fleet.courier import Parcel, Room
 from fleet.database import Database
 from fleet.keys import SigningKey
+from fleet.rollouts import Rollouts
 
 log = logging.getLogger("tillfleet.courier")
 
@@ -35,12 +36,12 @@ BURST_S = 2.0
 
 def config_room(database: Database, tenant: str, key: SigningKey) -> Room:
     """Signs what is issued, publishes it, and publishes again what a box does not have when it says hello.  Moves rollouts on."""
-    configs = Configs(database)
+    rollouts = Rollouts(database)
     looked_s = 0
 
     def due(at: str) -> Iterable[Parcel]:
         nonlocal looked_s
-        for sentence in configs.advance(at):
+        for sentence in rollouts.advance(at):
             log.info("%s", sentence)
         now_s = int(datetime.fromisoformat(at).timestamp())
         greeted = now_s >= looked_s + GREETED_S       # every box is looked at: 40 ms for 10,000, not at every tick

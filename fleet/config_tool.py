@@ -19,6 +19,7 @@ from fleet.config_layers import EVERYONE, SECRETS, STAND_IN, Given, Layer, flat,
 from fleet.database import Database
 from fleet.groups import Groups, group_checked
 from fleet.rollout import Gate
+from fleet.rollouts import Refused, Rollout, Rollouts
 
 REASONS_SHOWN = 50
 
@@ -119,9 +120,9 @@ def _push(database: Database, args: argparse.Namespace) -> int:
                 layer = configs.put_again(_layer_name(args), args.back, by, at)
             elif told is not None:
                 layer = _laid(configs, _layer_name(args), told, Path(args.file), boxes, by, at)
-            id_ = configs.push(layer, boxes, by, at, percents=percents, gate=gate, payee_change=args.allow_payee_change,
+            id_ = Rollouts(database).push(layer, boxes, by, at, percents=percents, gate=gate, payee_change=args.allow_payee_change,
                                not_before=args.not_before, expires=args.expires, epoch=args.epoch)
-    except room.Refused as why:
+    except Refused as why:
         return _refused(args, why)
     if not id_:
         _say(args, {"rollout": "", "boxes": 0}, "nothing would change")
@@ -181,7 +182,7 @@ def sealed_to(jwk: dict[str, Any], secret: str) -> str:
     return jwe_encrypted(secret.encode(), to, generate_private_key(SECP256R1()), secrets.token_bytes(IV_BYTES))
 
 
-def _refused(args: argparse.Namespace, why: room.Refused) -> int:
+def _refused(args: argparse.Namespace, why: Refused) -> int:
     for reason, boxes in sorted(why.reasons.items(), key=lambda one: -len(one[1])):
         more = f" and {len(boxes) - 3} more" if len(boxes) > 3 else ""
         _say(args, {"reason": reason, "boxes": list(boxes)}, f"{', '.join(boxes[:3])}{more}: {reason}")
@@ -190,15 +191,15 @@ def _refused(args: argparse.Namespace, why: room.Refused) -> int:
 
 
 def _rolled(database: Database, args: argparse.Namespace, id_: str, wait_s: float) -> int:
-    configs, until = room.Configs(database), time.monotonic() + wait_s
-    while (one := configs.rollouts(id_)[0]).state == "running" and time.monotonic() < until:
+    rollouts, until = Rollouts(database), time.monotonic() + wait_s
+    while (one := rollouts.listed(id_)[0]).state == "running" and time.monotonic() < until:
         time.sleep(POLL_S)
-    _say_rollout(configs, args, one)
+    _say_rollout(rollouts, args, one)
     return 0 if one.state == "done" or (one.state == "running" and not wait_s) else 1
 
 
-def _say_rollout(configs: room.Configs, args: argparse.Namespace, one: room.Rollout) -> None:
-    tally = configs.tally(one, wall())
+def _say_rollout(rollouts: Rollouts, args: argparse.Namespace, one: Rollout) -> None:
+    tally = rollouts.tally(one, wall())
     line = {"rollout": one.id, "at": one.at, "by": one.who, "layer": one.name, "n": one.n, "state": one.state, "ring": one.ring,
             "rings": one.rings, "boxes": tally.boxes, "active": tally.active, "failed": tally.failed, "silent": tally.silent,
             "waiting": tally.waiting, "away": tally.away, "why": one.why}
@@ -283,24 +284,24 @@ def _why(database: Database, args: argparse.Namespace) -> int:
 
 
 def _rollout(database: Database, args: argparse.Namespace) -> int:
-    configs, words = room.Configs(database), args.words
+    rollouts, words = Rollouts(database), args.words
     if not words or words == ["list"]:
-        for one in configs.rollouts():
-            _say_rollout(configs, args, one)
+        for one in rollouts.listed():
+            _say_rollout(rollouts, args, one)
         return 0
     id_ = words[-1]
     if len(words) == 2 and words[0] == "abort":
         with database.transaction():
-            configs.abort(id_, who(args), wall(), undo=args.undo)
+            rollouts.abort(id_, who(args), wall(), undo=args.undo)
     elif len(words) == 2 and words[0] == "resume":
         with database.transaction():
-            configs.resume(id_, _share(args.limit), wall())
+            rollouts.resume(id_, _share(args.limit), wall())
     elif len(words) != 1:
         raise ValueError("rollout takes nothing, an ID, abort ID or resume ID")
-    found = configs.rollouts(id_)
+    found = rollouts.listed(id_)
     if not found:
         raise ValueError(f"there is no rollout {id_}")
-    _say_rollout(configs, args, found[0])
+    _say_rollout(rollouts, args, found[0])
     return 0
 
 

@@ -15,7 +15,7 @@ from device.mqtt import topics
 from device.push_layers import Layers
 from device.store_forward.es256 import public_verifier
 from fleet.__main__ import main
-from fleet.config import SCHEMA, Configs, Refused
+from fleet.config import SCHEMA, Configs
 from fleet.config_layers import Layer, composed, differences, flat, given
 from fleet.config_room import BlobRoom, config_room
 from fleet.database import opened
@@ -23,6 +23,7 @@ from fleet.groups import SCHEMA as GROUPS
 from fleet.groups import Groups, made
 from fleet.keys import SigningKey
 from fleet.rollout import Gate, Tally, rings_of, verdict
+from fleet.rollouts import Refused, Rollouts
 from tests.pushed_box import Box
 
 JWK = {"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}
@@ -125,7 +126,8 @@ class Cloud:
     def __init__(self, folder: Path, *boxes: str, where: str = "") -> None:
         self.database = opened(where or str(folder / "cloud.db"))
         made(self.database, GROUPS, SCHEMA)
-        self.configs, self.groups, self.key = Configs(self.database), Groups(self.database), SigningKey(folder / "config.pem")
+        self.rollouts, self.groups, self.key = Rollouts(self.database), Groups(self.database), SigningKey(folder / "config.pem")
+        self.configs = self.rollouts.configs
         self.room = config_room(self.database, "shop", self.key)
         self.blobs = BlobRoom(self.database, "shop")
         with self.database.transaction():
@@ -136,7 +138,7 @@ class Cloud:
     def push(self, said: dict, when: int = 0, *, layer: str = "group:north", **more) -> str:
         with self.database.transaction():
             one = self.configs.put_layer(layer, said, more.pop("blobs", {}), "li", at(when))
-            return self.configs.push(one, self.groups.boxes("north"), "li", at(when), **more)
+            return self.rollouts.push(one, self.groups.boxes("north"), "li", at(when), **more)
 
     def leaves(self, when: int = 0) -> dict[str, wire.Desired]:
         """What the courier takes along now, by box."""
@@ -161,7 +163,7 @@ class Cloud:
             self.groups.heard(box, session, "0.1", at(when))
 
     def rollout(self, id_: str):
-        return self.configs.rollouts(id_)[0]
+        return self.rollouts.listed(id_)[0]
 
 
 @pytest.fixture
@@ -259,7 +261,7 @@ def test_what_stopped_goes_on_only_by_a_persons_word_and_another_limit(cloud):
     cloud.say(second, "active")
     cloud.leaves(1)
     with cloud.database.transaction():
-        cloud.configs.resume(id_, 500, at(2))
+        cloud.rollouts.resume(id_, 500, at(2))
     database = cloud.database
     database.execute("UPDATE rollout SET gate = replace(gate, '\"enough\":900', '\"enough\":500')")
     assert len(cloud.leaves(3)) == 18
@@ -273,7 +275,7 @@ def test_abort_with_undo_gives_released_boxes_what_they_had(cloud):
     id_ = cloud.push({"shop_zh": "新"}, 2, percents=(10, 100))
     released = cloud.leaves(3)
     with cloud.database.transaction():
-        assert cloud.configs.abort(id_, "li", at(4), undo=True) == 2
+        assert cloud.rollouts.abort(id_, "li", at(4), undo=True) == 2
     undone = cloud.leaves(5)
     assert undone.keys() == released.keys() and {one.body.set["shop_zh"] for one in undone.values()} == {"旧"}
     assert {one.version for one in undone.values()} == {3}
@@ -303,7 +305,7 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
         layer = configs.put_layer("group:north", {"mqtt": {"password": {"sealed": True}}}, {"prices": changed}, "li", at(5))
         for box in ("box-1", "box-2"):
             configs.put_sealed(layer, "mqtt.password", box, "a..b.c.d")
-        id_ = configs.push(layer, ["box-1", "box-2"], "li", at(5), percents=(50, 100))
+        id_ = one.rollouts.push(layer, ["box-1", "box-2"], "li", at(5), percents=(50, 100))
     ((box, desired),) = one.leaves(6).items()
     assert len(desired.body.blobs["prices"].deltas) == 1 and configs.key("box-1") == JWK
     assert [one.n for one in configs.history("group:north")] == [2, 1]
@@ -313,7 +315,7 @@ def test_the_way_of_a_configuration_on_either_database(tmp_path, place):
     one.leaves(11)
     assert one.rollout(id_).state == "stopped"
     with database.transaction():
-        assert configs.abort(id_, "li", at(12), undo=True) == 1
+        assert one.rollouts.abort(id_, "li", at(12), undo=True) == 1
     assert one.leaves(13)[box].body.blobs["prices"].sha256 == old and configs.standing(box).word == "silent"
     database.close()
 
@@ -345,7 +347,7 @@ def test_what_the_box_would_refuse_never_leaves(cloud, said, why):
         cloud.push(said | {"lang": "fr"})
     reasons = caught.value.reasons
     assert any(why in reason for reason in reasons) and any("lang" in reason for reason in reasons), reasons
-    assert all(len(boxes) == 20 for boxes in reasons.values()) and cloud.leaves() == {} and not cloud.configs.rollouts()
+    assert all(len(boxes) == 20 for boxes in reasons.values()) and cloud.leaves() == {} and not cloud.rollouts.listed()
 
 
 @pytest.mark.parametrize(("more", "why"), [({"not_before": "tomorrow"}, "cannot be read"), ({}, "more than 65536")])
@@ -436,14 +438,14 @@ def test_a_price_book_of_50_000_goods_goes_out_in_chunks_and_a_change_of_one_pri
     configs, first = shop.cloud.configs, goods(50_000)
     with shop.cloud.database.transaction():
         layer = configs.put_layer("all", {}, {"prices": configs.put_blob("prices", first)}, "li", at(0))
-        configs.push(layer, ["box-1"], "li", at(0))
+        shop.cloud.rollouts.push(layer, ["box-1"], "li", at(0))
     shop.go(20)
     assert configs.standing("box-1").word == "active" and Path(shop.box.config.prices_file).read_bytes() == first
     whole, shop.carried = shop.carried, 0
     with shop.cloud.database.transaction():
         sha256 = configs.put_blob("prices", second := goods(50_000, price=501))
         assert configs.put_deltas("prices", sha256, ["box-1"]) == 1
-        configs.push(configs.put_layer("all", {}, {"prices": sha256}, "li", at(30)), ["box-1"], "li", at(30))
+        shop.cloud.rollouts.push(configs.put_layer("all", {}, {"prices": sha256}, "li", at(30)), ["box-1"], "li", at(30))
     shop.go(10)
     assert configs.standing("box-1").word == "active" and Path(shop.box.config.prices_file).read_bytes() == second
     assert len(first) < whole < 1.1 * len(first) and shop.carried < 4_000, (whole, shop.carried)
@@ -454,7 +456,7 @@ def test_a_wrong_broker_undoes_itself_and_the_fleet_hears_of_it(tmp_path, monkey
     shop = Carried(tmp_path, monkeypatch)
     with shop.cloud.database.transaction():
         layer = shop.cloud.configs.put_layer("box:box-1", {"mqtt": {"host": "wrong.example"}}, {}, "li", at(0))
-        id_ = shop.cloud.configs.push(layer, ["box-1"], "li", at(0))
+        id_ = shop.cloud.rollouts.push(layer, ["box-1"], "li", at(0))
     shop.go(3)
     shop.box.wait(700)
     shop.go(3)
@@ -468,7 +470,8 @@ def test_a_box_says_of_each_key_which_layer_of_the_cloud_gave_it(tmp_path, monke
     configs = shop.cloud.configs
     with shop.cloud.database.transaction():
         configs.put_layer("all", {"shop_zh": "总店"}, {}, "li", at(0))
-        configs.push(configs.put_layer("group:north", {"printer": {"columns": 32}}, {}, "li", at(0)), ["box-1"], "li", at(0))
+        layer = configs.put_layer("group:north", {"printer": {"columns": 32}}, {}, "li", at(0))
+        shop.cloud.rollouts.push(layer, ["box-1"], "li", at(0))
     shop.go(5)
     layers = Layers(shop.box.toml.read_text(), which="box.toml")
     assert [layers.why(key) for key in ("shop_zh", "printer.columns", "mqtt.host")] == ["group:all", "group:north", "box.toml"]
