@@ -84,7 +84,7 @@ def test_a_day_of_every_channel_ends_with_each_ones_own_bill_equal_to_the_books_
 def test_a_day_without_a_line_ends_with_every_record_once_in_postgresql_and_proven_by_somebody_else():
     status, lines, errors = demo("--day", str(DAYS / "link.toml"))
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors
-    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (7, 1)
+    assert status == 0 and lines[-1]["agree"] is True and (lines[-1]["sales"], lines[-1]["refunds"]) == (8, 1)
     held = lines[-2]["answer"]
     keys, chains = jwk.KeySet.import_key_set({"keys": held["keys"]}), defaultdict(list)
     for token in held["tokens"]:
@@ -95,6 +95,9 @@ def test_a_day_without_a_line_ends_with_every_record_once_in_postgresql_and_prov
         before = [""] + [token for _, token in chain]
         assert [record["seq"] for record, _ in chain] == list(range(1, len(chain) + 1))
         assert all(record["prev"] == digest(token) for (record, _), token in zip(chain, before, strict=False))
+    told = [(record["body"]["version"], record["body"]["state"]) for chain in chains.values() for record, _ in chain
+            if record["kind"] == "config"]
+    assert told == [(1, "trial"), (1, "active"), (2, "trial"), (2, "rolled_back")]
 
 
 def digest(token: str) -> str:
@@ -155,7 +158,7 @@ def test_the_demo_serves_its_page_and_takes_everything_it_started_with_it(tmp_pa
     with serving(tmp_path) as (served, url):
         box = got(url + "overview.json")["daemon"]["pid"]
         started = children_of(served.pid)
-        assert box in started and len(started) == 4                  # the box, the broker, the collector, who watches over them
+        assert box in started and len(started) == 5      # the box, the broker, the collector, the courier, who watches
         served.send_signal(how)
         assert served.wait(30) == (0 if how is signal.SIGTERM else -how)
         seen(lambda: not any(runs(pid) for pid in started))

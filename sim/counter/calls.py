@@ -63,6 +63,9 @@ class Counter(Protocol):
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None, jump_s: float = ...) -> dict[str, Any]: ...
     def pass_time(self, seconds: float) -> dict[str, Any]: ...
     def change_box(self) -> dict[str, Any]: ...
+    def push(self, keys: dict[str, Any], payee_change: bool) -> dict[str, Any]: ...
+    def command(self, verb: str, args: str) -> dict[str, Any]: ...
+    def fleet(self) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
     def channel_orders(self) -> list[dict[str, Any]]: ...
@@ -119,6 +122,16 @@ class TimeBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class BoxBody(msgspec.Struct, forbid_unknown_fields=True):
     pass
+
+
+class PushBody(msgspec.Struct, forbid_unknown_fields=True):
+    set: dict[str, Any]            # sections and keys as in box.toml
+    payee_change: bool = False     # money may go elsewhere than before
+
+
+class CmdBody(msgspec.Struct, forbid_unknown_fields=True):
+    verb: str
+    args: str = ""
 
 
 def answer(counter: Counter, method: str, path: str, raw: bytes = b"") -> Answer:
@@ -251,12 +264,22 @@ def _box(counter: Counter, raw: bytes) -> dict[str, Any]:
     return counter.change_box()
 
 
+def _push(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, PushBody)
+    return counter.push(body.set, body.payee_change)
+
+
+def _cmd(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, CmdBody)
+    return counter.command(body.verb, body.args)
+
+
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
     "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/card/tap": _card_tap,
-    "/fault": _fault, "/time": _time, "/box": _box}
+    "/fault": _fault, "/time": _time, "/box": _box, "/push": _push, "/cmd": _cmd}
 GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
-    "/cloud/records": lambda c: c.cloud_records(), "/channel/orders": lambda c: c.channel_orders(),
+    "/cloud/records": lambda c: c.cloud_records(), "/fleet": lambda c: c.fleet(), "/channel/orders": lambda c: c.channel_orders(),
     "/products.json": lambda c: products(), "/overview.json": lambda c: c.overview(),
     "/display.png": lambda c: None, "/sound.wav": lambda c: None}
 

@@ -1,4 +1,4 @@
-"""Who is who on the demo's line: its own authority, and a certificate for each box, the collector and whoever writes messages down.
+"""Who is who on the demo's line: its own authority, and certificates for boxes, collector, courier and whoever notes messages down.
 
 Knows names and folders; refuses to know the line.  What is past two thirds of its time is made anew at the next start.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.ca import Authority, CaError
 
-COLLECTOR, RECORDER = "_collector/c1", "_collector/recorder"
+COLLECTOR, COURIER, RECORDER = "_collector/c1", "_courier/courier1", "_collector/recorder"
 
 
 class Certificates:
@@ -23,7 +23,8 @@ class Certificates:
             self.authority = Authority.made(folder / "ca", tenant)
         if self.authority.due("127.0.0.1"):
             self.authority.broker(["127.0.0.1"])
-        self.give(COLLECTOR)
+        for name in (COLLECTOR, COURIER):
+            self.give(name)
 
     def full(self, name: str) -> str:
         """The user's name at the broker."""
@@ -33,7 +34,7 @@ class Certificates:
         """The folder with what `name` proves itself by, made if it has to be."""
         own = certificate(self._folder, name)
         if self.authority.due(self.full(name)):
-            self.authority.client(self.full(name), own, use="collector" if name.startswith("_") else "box")
+            self.authority.client(self.full(name), own, use=name.partition("/")[0].lstrip("_") if name.startswith("_") else "box")
         return own
 
 

@@ -34,6 +34,7 @@ from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
 from sim.counter.cloud_view import CloudView
 from sim.counter.faults import Faults
+from sim.counter.fleet_desk import FleetDesk, courier_argv
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import first_day, is_copy, order_no_of, summary, undecided
@@ -124,6 +125,11 @@ class Counter:
                               self.folder / "collector.log")
         self.collector.start()
         self._ends.append(self.collector.close)
+        self.desk = FleetDesk(self.folder, self.store_at)
+        self.courier = Kept(courier_argv(self.folder, self.folder / "cloud.clock", self.broker.port, self.store_at, wiring.TENANT),
+                            self.folder / "courier.log")
+        self.courier.start()
+        self._ends.append(self.courier.close)
         self.store = Store(self.store_at, self.boxes.record_keys())
         self._ends.append(self.store.close)
         self.cloud = CloudView(self.store)
@@ -281,6 +287,15 @@ class Counter:
         self.daemon.start()
         return {"box": self.boxes.name, "box_no": self.boxes.number}
 
+    def push(self, keys: dict[str, Any], payee_change: bool) -> dict[str, Any]:
+        """Push a configuration to the box, as its fleet's admin does."""
+        self.desk.box_changed(self.boxes.name)
+        return self.desk.push(self.boxes.name, keys, payee_change)
+
+    def command(self, verb: str, args: str) -> dict[str, Any]:
+        """A command from the cloud, and its answer."""
+        return self.desk.command(self.boxes.name, verb, args)
+
     # Ears
 
     def sound(self) -> bytes:
@@ -340,6 +355,10 @@ class Counter:
 
     def cloud_records(self) -> dict[str, Any]:
         return records(self.store)
+
+    def fleet(self) -> dict[str, Any]:
+        """What the fleet's admin sees of the box."""
+        return self.desk.shown(self.boxes.name)
 
     def channel_orders(self) -> list[dict[str, Any]]:
         """What every channel holds, in the order of the box's numbers, which is that of their making."""

@@ -30,6 +30,7 @@ from sim.counter.calls import PRODUCTS_CSV
 from sim.counter.certificates import COLLECTOR, certificate
 from sim.counter.channel import Channel
 from sim.counter.files import toml, write
+from sim.counter.fleet_desk import keys_given
 from sim.counter.sealing import sealed
 from sim.devices.printer import PrinterModel
 
@@ -88,7 +89,7 @@ def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, prin
         "sound": {"kind": "file", "path": f"{folder}/dev/sound.wav"},
         "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
         "mqtt": {"host": "127.0.0.1", "port": broker_port, **_proof(certificate(folder, box.name))},
-        "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
+        **keys_given(folder), "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
         "channel": {name: channel.section() for name, channel in channels.items()},
         "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
         "supervisor": [{"name": "店长 Manager", "badge": badge_hash(BADGE), "pin": pin_hash(PIN, secrets.token_hex(8))}],
