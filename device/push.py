@@ -158,7 +158,8 @@ class Pusher:
         """The cloud has everything of our journal up to `upto`: a signed word that names our own record's digest."""
         self._heard_ms = self.clock.now_ms()
         state = self.store.state
-        if state.phase and upto >= self._proof_seq and self._link_ms is not None and self._link_ms >= self._since_ms:
+        began = state.phase and not state.intended        # else this process runs with what was before, and is about to end
+        if began and upto >= self._proof_seq and self._link_ms is not None and self._link_ms >= self._since_ms:
             self._proven()
         self.step()
 
@@ -167,9 +168,9 @@ class Pusher:
     def step(self) -> None:
         """Look at the clock and do what is due; called once a second, and when anything came."""
         now_ms, state = self.clock.now_ms(), self.store.state
-        if state.phase:
+        if state.phase and not state.intended:
             self._trial(now_ms)
-        elif state.staged:
+        elif state.staged and not state.phase:
             self._stage(now_ms)
         if self._untold and self._till.publish("config/reported", wire.reported_encoded(self.report())):
             self._untold = False
@@ -211,7 +212,9 @@ class Pusher:
         now_ms, state = self.clock.now_ms(), self.store.state
         if not self._till.idle():
             return self._word(waits=True)
-        if state.phase == "trial" and self._over(now_ms):
+        if state.phase and state.intended:
+            self._till.restart()
+        elif state.phase == "trial" and self._over(now_ms):
             self.store.fall_back()
             log.warning("configuration %d did not reach the cloud in its time: back to the one before", state.tried.version)
             self._till.restart()

@@ -109,6 +109,7 @@ class PushStore:
     def keep(self) -> None:
         """It has proven itself."""
         state = self.state
+        assert not state.intended, "the process that was to try it has not begun"
         state.previous, state.active, state.trial, state.phase = state.active, state.trial, "", ""
         self._tell_tried("active")
         self.save()

@@ -96,6 +96,28 @@ def test_only_a_record_signed_since_on_a_connection_made_since_proves_a_trial(bo
     assert box.report.state == "active"
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_the_process_that_is_about_to_end_proves_nothing_of_what_comes_after_it(box: Box, over: bool):
+    """Its line stands, and the cloud goes on confirming records of this boot, until the last moment."""
+    box.push(doc(1, POISON))
+    box.pusher.step()
+    if over:
+        box.wait(3)
+        box.wait(TRIAL_S - 4)
+        box._ms += 5_000
+        box.pusher.step()
+        box.pusher.linked(True)
+    asyncio.run(box.pusher.do(TakeConfig(box.report.digest)))
+    assert box.again
+    phase = box.layers.store.state.phase
+    box.pusher.heard(box.seq + 5)
+    box.pusher.step()
+    assert box.layers.store.state.phase == phase == ("fallback" if over else "trial")
+    box.again = False
+    box.start()
+    assert (box.config.mqtt.host == "nowhere.example") is not over
+
+
 # -- the poisonous one ------------------------------------------------------------------------------------------------
 
 def test_a_wrong_broker_undoes_itself_within_its_deadline(box: Box):
