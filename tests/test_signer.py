@@ -115,8 +115,9 @@ def test_a_signature_that_takes_700_ms_is_no_broken_signer_and_nobody_waits_in_t
 
 
 def test_one_that_gives_no_answer_is_broken_after_its_time_and_works_again_when_it_comes_to_itself(token):
-    signer, plain, stuck = by_token(token, answer_s=.05), Pkcs11Signer._signature, threading.Event()
-    signer._signature = lambda to_sign: (stuck.wait(5), plain(signer, to_sign))[1]
+    signer, plain, stuck = by_token(token), Pkcs11Signer._signature, threading.Event()
+    signer._answer_s = .05
+    signer._signature = lambda to_sign: (stuck.wait(30), plain(signer, to_sign))[1]
 
     async def asked() -> None:
         for effect in (SignRecord(1, GOOD), TrySigner(1)):
@@ -124,7 +125,7 @@ def test_one_that_gives_no_answer_is_broken_after_its_time_and_works_again_when_
                 await signer.do(effect)
             assert broken.value.again
         stuck.set()
-        signer._answer_s = 5
+        signer._answer_s = 30
         assert isinstance(await signer.do(SignRecord(1, GOOD)), Signed)
     asyncio.run(asked())
 
@@ -171,6 +172,21 @@ def test_a_wrong_pin_is_tried_once_and_never_said(token, caplog):
     token.write_pin(PIN)
     assert parse(signer.sign(GOOD)).kid == signer.kid
     assert "Falsch" not in caplog.text and PIN not in caplog.text
+
+
+def test_a_wrong_pin_is_not_tried_again_by_the_next_start(token, tmp_path):
+    """systemd starts a box that cannot start every two seconds, and a chip locks itself after a few."""
+    refused = str(tmp_path / "refused")
+    token.write_pin("0000-Falsch")
+    for word in ("refuses", "refused .* before", "refused .* before"):
+        with pytest.raises(DriverGone, match=word):
+            by_token(token, refused_file=refused)
+    assert b"Falsch" not in (tmp_path / "refused").read_bytes() and (tmp_path / "refused").stat().st_mode & 0o777 == 0o600
+    token.write_pin("1111-Falsch")
+    with pytest.raises(DriverGone, match="refuses"):
+        by_token(token, refused_file=refused)
+    token.write_pin(PIN)
+    assert by_token(token, refused_file=refused).kid
 
 
 @pytest.mark.parametrize("harm, word", [

@@ -53,7 +53,7 @@ def test_notify_and_watchdog() -> None:
 def test_memory_reaches_no_core_file_and_the_sealing_key_may_be_missing() -> None:
     """systemd takes a missing credential for an error when its path is absolute, and only then."""
     assert values_of("LimitCORE") == ["0"]
-    assert values_of("LoadCredentialEncrypted") == ["tillbox-seal", "tillbox-seal-old"]
+    assert values_of("LoadCredentialEncrypted") == ["tillbox-seal", "tillbox-seal-old", "tillbox-pin"]
 
 
 def test_devices_are_listed_and_the_rest_is_closed() -> None:

@@ -135,7 +135,7 @@ def _signer_pkcs11(config: Config, kid: str, make: bool) -> Signer:
     from device.drivers.signer_pkcs11 import Pkcs11Signer
     c = config.signer
     pin_file = c.pin_file or str(Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials"), "tillbox-pin"))
-    return Pkcs11Signer(c.module, c.token, c.key, pin_file, kid, make=make)
+    return Pkcs11Signer(c.module, c.token, c.key, pin_file, kid, make=make, refused_file=str(Path(config.state_dir, "pin.refused")))
 
 
 def _scanner_evdev(config: Config, look_up: LookUp) -> Driver:

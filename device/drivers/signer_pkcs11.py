@@ -45,20 +45,20 @@ class _Pair(NamedTuple):
 class Pkcs11Signer:
     """Signs records with a P-256 key labelled `label` in the token labelled `token` of the PKCS#11 `module`.
 
-    `pin_file` is read at every login (mode 0600, ours).  `kid` is the key that the journal names: KeyMissing when the token is
-    there and does not hold it.  A token that is not there, or does not answer within `answer_s`, breaks the signer and not the
-    till: sales go on, and it is tried again.  Without `kid` the journal is new: a missing key is made, where `make` says so, and
-    a token that cannot be used is a DriverGone.
+    `pin_file` is read at every login (mode 0600, ours); `refused_file` remembers a wrong PIN over starts.  `kid` is the key that
+    the journal names: KeyMissing when the token is there and does not hold it.  A token that is not there, or does not answer
+    within `answer_s`, breaks the signer and not the till: sales go on, and it is tried again.  Without `kid` the journal is
+    new: a missing key is made, where `make` says so, and a token that cannot be used is a DriverGone.
     """
 
     does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner, MakeKey, DropKey})
     at_once = 1
 
     def __init__(self, module: str, token: str, label: str, pin_file: str, kid: str = "", *, make: bool = True,
-                 answer_s: float = ANSWER_S) -> None:
+                 refused_file: str = "", answer_s: float = ANSWER_S) -> None:
+        self._refused = _Refused(refused_file)
         self._module, self._token, self._label, self._pin_file = module, token, label, pin_file
         self._kid, self._make, self._answer_s = kid, make, answer_s
-        self._refused_pin = b""                        # a digest: a wrong PIN is never tried twice, for the token counts
         self._library: Any = None
         self._session: Any = None
         self._pairs: dict[str, _Pair] = {}
@@ -216,7 +216,7 @@ class Pkcs11Signer:
             self._session = token.open(rw=True, user_pin=pin)
             self._pairs = self._found()
         except pkcs11.PinIncorrect:
-            self._refused_pin = hashlib.sha256(pin.encode()).digest()
+            self._refused.keep(pin)
             raise _gone(f"The token {self._token} refuses the PIN in {self._pin_file}.", "put the right PIN there") from None
         except pkcs11.PKCS11Error as why:
             self._drop()
@@ -298,7 +298,7 @@ class Pkcs11Signer:
             pin = held.decode().strip()
         except UnicodeDecodeError:
             raise _gone(f"The PIN file {self._pin_file} holds no text.", "one line, the PIN") from None
-        if hashlib.sha256(pin.encode()).digest() == self._refused_pin:
+        if self._refused.knows(pin):
             raise _gone(f"The token {self._token} refused the PIN in {self._pin_file} before.", "put the right PIN there")
         return pin
 
@@ -317,6 +317,34 @@ class Pkcs11Signer:
                 session.close()
             except pkcs11.PKCS11Error:
                 pass                                   # the token went first
+
+
+class _Refused:
+    """The PIN that the token refused last, as a salted digest: it is never tried twice, for the token counts and locks itself.
+
+    Kept in a file, where there is one: a box that cannot start is started again every two seconds.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, self._held = path, b""
+
+    def knows(self, pin: str) -> bool:
+        if self._path and not self._held:
+            self._held = private_file.read(self._path, PIN_BYTES_MAX, which="signer") or b""
+        return bool(self._held) and _digest(self._held[:16], pin) == self._held[16:]
+
+    def keep(self, pin: str) -> None:
+        salt = secrets.token_bytes(16)
+        self._held = salt + _digest(salt, pin)
+        if self._path:
+            try:
+                private_file.replace(self._path, self._held)
+            except OSError as error:
+                log.error("%s cannot be written (%s): the next start tries the refused PIN again", self._path, error.strerror)
+
+
+def _digest(salt: bytes, pin: str) -> bytes:
+    return hashlib.sha256(salt + pin.encode()).digest()
 
 
 class _Thread:
