@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from device.store_forward.token import thumbprint
 from fleet.keys import SigningKey
 from sim.counter.files import write
 
@@ -26,7 +25,6 @@ class Boxes:
         self.gone: list[dict[str, int]] = json.loads(self._gone_file.read_bytes()) if self._gone_file.exists() else []
         for name in ("run", "dev"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
-        # The acknowledgement key's maker writes what the record key's reader reads: a P-256 key in a PEM of mode 0600.
         ack = SigningKey(folder / "ack.pem")
         write(folder / "ack.jwk", json.dumps({**ack.jwk, "kid": ack.kid}).encode())
         self._make()
@@ -44,11 +42,6 @@ class Boxes:
     def home(self) -> Path:
         """Where this box keeps its state."""
         return self._home(self._n)
-
-    def record_keys(self) -> list[dict[str, Any]]:
-        """Public JWKs that the collector knows boxes by."""
-        keys = [(n, SigningKey(self._home(n) / "record.key")) for n in range(1, self._n + 1)]
-        return [{**key.jwk, "kid": thumbprint(key.jwk), "box": f"box-{n}"} for n, key in keys]
 
     def change(self, sums: dict[str, int]) -> None:
         """The box goes for good, with `sums` in its journal; a new one is made."""
@@ -69,4 +62,3 @@ class Boxes:
 
     def _make(self) -> None:
         self.home.mkdir(mode=0o700, exist_ok=True)
-        write(self._folder / "boxes.jwks", json.dumps({"keys": self.record_keys()}).encode())

@@ -1,4 +1,5 @@
-"""Who is who on the demo's line: its own authority, and certificates for boxes, collector, courier and whoever notes messages down.
+"""Who is who on the demo's line: its own authority, and certificates for collector, courier, enrolment desk and whoever notes
+messages down.  Boxes get theirs by `enrolment.py`.
 
 Knows names and folders; refuses to know the line.  What is past two thirds of its time is made anew at the next start.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from fleet.ca import Authority, CaError
 
-COLLECTOR, COURIER, RECORDER = "_collector/c1", "_courier/courier1", "_collector/recorder"
+COLLECTOR, COURIER, DESK, RECORDER = "_collector/c1", "_courier/courier1", "_collector/desk", "_collector/recorder"
 
 
 class Certificates:
@@ -23,7 +24,7 @@ class Certificates:
             self.authority = Authority.made(folder / "ca", tenant)
         if self.authority.due("127.0.0.1"):
             self.authority.broker(["127.0.0.1"])
-        for name in (COLLECTOR, COURIER):
+        for name in (COLLECTOR, COURIER, DESK):
             self.give(name)
 
     def full(self, name: str) -> str:
@@ -34,7 +35,7 @@ class Certificates:
         """The folder with what `name` proves itself by, made if it has to be."""
         own = certificate(self._folder, name)
         if self.authority.due(self.full(name)):
-            self.authority.client(self.full(name), own, use=name.partition("/")[0].lstrip("_") if name.startswith("_") else "box")
+            self.authority.client(self.full(name), own, use=name.partition("/")[0].lstrip("_"))
         return own
 
 

@@ -33,6 +33,7 @@ from sim.counter.certificates import RECORDER, Certificates
 from sim.counter.channel import BEIJING
 from sim.counter.channels import Card, opened
 from sim.counter.cloud_view import CloudView
+from sim.counter.enrolment import enrolled
 from sim.counter.faults import Faults
 from sim.counter.fleet_desk import FleetDesk, courier_argv
 from sim.counter.kept import Kept
@@ -130,7 +131,8 @@ class Counter:
                             self.folder / "courier.log")
         self.courier.start()
         self._ends.append(self.courier.close)
-        self.store = Store(self.store_at, self.boxes.record_keys())
+        self._enrol()
+        self.store = Store(self.store_at)
         self._ends.append(self.store.close)
         self.cloud = CloudView(self.store)
         self.daemon = Kept([sys.executable, "-m", "sim.devices.clock", str(devices / "clock"), "device", "run", "--config",
@@ -148,9 +150,11 @@ class Counter:
             self._ends.pop()()
 
     def _write_box(self) -> None:
-        self.certificates.give(self.boxes.name)
         wiring.write_box(self.folder, self.boxes, run_dir=self.run_dir, broker_port=self.line.port,
                          printer_port=self.printer_port.port, channels=self.channels)
+
+    def _enrol(self) -> None:
+        enrolled(self.folder, self.certificates, self.broker, self.store_at, self.boxes)
 
     def _database(self) -> str:
         """Where the collector keeps records: a file's name or a server's address."""
@@ -280,10 +284,8 @@ class Counter:
         self.certificates.authority.revoke(self.certificates.full(self.boxes.name))
         self.broker.refresh()
         self.boxes.change(sums)
-        self.store.keys = self.boxes.record_keys()
         self._write_box()
-        self.collector.stop()                        # which knows boxes by a file that it reads once
-        self.collector.start()
+        self._enrol()
         self.daemon.start()
         return {"box": self.boxes.name, "box_no": self.boxes.number}
 

@@ -88,18 +88,13 @@ def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, prin
         "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
         "sound": {"kind": "file", "path": f"{folder}/dev/sound.wav"},
         "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
-        "mqtt": {"host": "127.0.0.1", "port": broker_port, **_proof(certificate(folder, box.name))},
+        "mqtt": {"host": "127.0.0.1", "port": broker_port},
         **keys_given(folder), "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
         "channel": {name: channel.section() for name, channel in channels.items()},
         "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
         "supervisor": [{"name": "店长 Manager", "badge": badge_hash(BADGE), "pin": pin_hash(PIN, secrets.token_hex(8))}],
     }
     write(folder / "box.toml", toml(sealed(folder, table) if table["merchant_keys_on_box"] else table).encode())
-
-
-def _proof(own: Path) -> dict[str, str]:
-    """What the box proves itself with; nothing for a box that meets no broker."""
-    return {"ca_file": f"{own}/ca.pem", "cert_file": f"{own}/tls.pem", "key_file": f"{own}/tls.key"} if own.exists() else {}
 
 
 def write_rules(folder: Path, scale: int) -> None:
@@ -123,7 +118,7 @@ def write_rules(folder: Path, scale: int) -> None:
 def collector_argv(folder: Path, clock: Path, broker_port: int, store: str) -> list[str]:
     """How the collector is started, as its own process, on the clock of `clock`."""
     return [sys.executable, "-m", "sim.devices.clock", str(clock), "fleet", "collect", "--broker", f"127.0.0.1:{broker_port}",
-            "--store", store, "--keys", str(folder / "boxes.jwks"), "--tenant", TENANT, "--ack-key", str(folder / "ack.pem"),
+            "--store", store, "--tenant", TENANT, "--ack-key", str(folder / "ack.pem"), "--ca", str(folder / "ca"),
             "--tls", str(certificate(folder, COLLECTOR)), "--json"]
 
 

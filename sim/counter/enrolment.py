@@ -1,0 +1,58 @@
+"""How a box of the counter becomes one of the fleet: by a code, as a technician would do it.
+
+Knows the enrolment door, the desk and one command; refuses to know what is in a message.  The door is open only as long as it
+takes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from device import identity
+from device.mqtt import enrol_wire
+from fleet import enrol, groups
+from fleet.enrol_desk import DeskLine
+from fleet.enrol_tool import wall
+from fleet.keys import SigningKey
+from fleet.line import dressed, share_of
+from fleet.store import Store
+from sim.broker import Broker, EnrolDoor
+from sim.counter.boxes import Boxes
+from sim.counter.certificates import DESK, Certificates
+
+TOOL_S_MAX = 60.0
+
+
+def enrolled(folder: Path, certificates: Certificates, broker: Broker, store_at: str, box: Boxes) -> None:
+    """Make the box that stands at the counter one of the fleet, unless it is and its certificate is young.
+
+    RuntimeError with the command's own sentence when that fails.
+    """
+    known = identity.cloud_of(box.home / "identity") is not None
+    if known and not certificates.authority.due(certificates.full(box.name)):
+        return
+    proof, tenant = certificates.give(DESK), certificates.authority.tenant
+    keys = enrol_wire.Keys(*((SigningKey(folder / f"{use}.pem").jwk,) for use in ("ack", "config", "command")))
+    store = Store(store_at)
+    try:
+        groups.made(store.database, enrol.SCHEMA)
+        desk = enrol.Desk(store.database, certificates.authority, tenant, enrol.code_key(folder / "ca"), keys=keys,
+                          host="127.0.0.1", port=broker.port, wall=wall)
+        code = desk.code_for(box.name, box.number)
+        line = DeskLine(desk.take, "127.0.0.1", broker.port, tenant, dress=dressed(proof), share=share_of(proof))
+        line.start()
+        try:
+            with EnrolDoor(broker) as door:
+                if not line.ready.wait(TOOL_S_MAX):
+                    raise RuntimeError("the enrolment desk does not reach the broker")
+                argv = ["enrol", "-", "--broker", f"127.0.0.1:{door.port}", "--config", f"{folder}/box.toml"] + ["--again"] * known
+                done = subprocess.run([sys.executable, "-m", "device", *argv], input=enrol_wire.typed(code), text=True,
+                                      capture_output=True, timeout=TOOL_S_MAX)
+        finally:
+            line.stop()
+    finally:
+        store.close()
+    if done.returncode:
+        raise RuntimeError((done.stderr or done.stdout).strip() or "the box was not enrolled, and said nothing")
