@@ -46,6 +46,7 @@ DEFECTS: dict[str, str] = {
     "LINK_BROKEN": "`prev` is not the digest of the token before.",
     "SUM_WRONG": "`sum` is not what the sum before and this record make.",
     "TIME_BACKWARDS_IN_BOOT": "Within one boot `mono_ms` fell, and the record is not marked `late`.",
+    "LATE_WRONG": "A record is marked `late` and no `signer_gap` counts it, or a gap counts it and it is not marked.",
     "BAD_BODY": "The body of a sale or refund lacks what every one has, or has more than 200 lines.",
     "LINES_DO_NOT_ADD_UP": "The lines of a sale do not make its amount.",
     "TENDERS_DO_NOT_ADD_UP": "The tenders of a sale, its rounding among them, do not make its amount.",
@@ -87,6 +88,7 @@ class Chain:
         self._started = start is not None
         self._keys = dict(keys)
         self._boot, self._mono_ms = "", 0
+        self._waited: int | None = None if start else 0      # late records that the last gap still counts; None: not known here
         self._unread: list[str] = []                         # digest of the last unreadable line since the last record
         self._unread_count = 0
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -152,6 +154,7 @@ class Chain:
         known = self.sum if skipped == 0 else None
         yield from self._money(payload, body, known)
         yield from self._time(payload, body)
+        yield from self._late(payload, body, skipped == 0)
         self.box, self.jid, self.seq, self.head, self.sum = payload.box, payload.jid, payload.seq, digest(token), payload.sum
         self._unread, self._unread_count = [], 0
         self._recent[payload.seq] = content
@@ -169,6 +172,7 @@ class Chain:
         # Walk on in the new journal: at its first record from nothing, elsewhere from what this record says.
         self.seq, self.head, self.sum = (0, EMPTY_DIGEST, Sum()) if payload.seq == 1 else (payload.seq - 1, payload.prev, None)
         self._unread, self._unread_count = [], 0
+        self._waited = None                                  # what waited goes along, its gap may stand in the old journal
         self._recent.clear()
 
     def _money(self, payload: Any, body: dict[str, Any], known: Sum | None) -> Iterator[tuple[str, str]]:
@@ -193,6 +197,22 @@ class Chain:
         if payload.boot == self._boot and payload.mono_ms < self._mono_ms:
             yield "TIME_BACKWARDS_IN_BOOT", f"mono_ms falls from {self._mono_ms} to {payload.mono_ms} in boot {payload.boot[:40]}."
         self._boot, self._mono_ms = payload.boot, payload.mono_ms
+
+    def _late(self, payload: Any, body: dict[str, Any], follows: bool) -> Iterator[tuple[str, str]]:
+        """A broken signer's gap is followed by as many late records as it counts, and nothing else is late."""
+        late, waited = body.get("late") is True, self._waited if follows else None
+        if payload.kind == "signer_gap":
+            count = body.get("count")
+            waited = count if type(count) is int and count >= 0 else None
+        elif waited is None:
+            waited = None if late else 0
+        elif late != (waited > 0):
+            yield "LATE_WRONG", (f"Record {payload.seq} is marked late, and no gap counts it." if late else
+                                 f"Record {payload.seq} is not marked late, and the gap before it counts {waited} more.")
+            waited = 0
+        else:
+            waited -= late
+        self._waited = waited
 
 
 def main(argv: list[str]) -> int:

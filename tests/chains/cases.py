@@ -15,6 +15,10 @@ KNOWN = [ONE.jwk]                         # what the verifier is told beforehand
 Lines = list[str]
 
 
+def _gap(count: int) -> Made:
+    return sound(ONE).add("signer_gap", {"count": count, "cause": "away"})
+
+
 def _then(*more: str) -> Lines:
     return [*sound(ONE).tokens, *more]
 
@@ -329,6 +333,15 @@ CASES: dict[str, dict[str, Callable[[], Lines]]] = {
         "to_nought": lambda: sound(ONE).add(mono_ms=0).tokens,
         "late_in_words": lambda: sound(ONE).add("drawer", {"late": "true"}, mono_ms=10).tokens,
     },
+    "LATE_WRONG": {
+        "without_a_gap": lambda: sound(ONE).add("drawer", {"late": True}).tokens,
+        "one_more_than_counted": lambda: _gap(1).add("drawer", {"late": True}).add("drawer", {"late": True}).tokens,
+        "one_that_waited_is_not_marked": lambda: _gap(2).add("drawer", {"late": True}).add("drawer").tokens,
+        "none_that_waited_is_marked": lambda: _gap(2).add("drawer").add("drawer").tokens,
+        "marked_in_words": lambda: _gap(1).add("drawer", {"late": "yes"}).tokens,
+        "of_a_gap_that_counts_nobody": lambda: _gap(0).add("drawer", {"late": True}).tokens,
+        "after_a_whole_gap": lambda: _gap(1).add("drawer", {"late": True}).add("drawer").add("drawer", {"late": True}).tokens,
+    },
     "BAD_BODY": {
         "a_sale_without_amount": lambda: sound(ONE).add("sale", {}).tokens,
         "a_refund_without_amount": lambda: sound(ONE).add("refund", {}).tokens,
@@ -361,6 +374,9 @@ CASES: dict[str, dict[str, Callable[[], Lines]]] = {
         "a_new_journal_named_in_full": lambda: _new(after={"jid": "A" * 22, "seq": 4, "head": HEAD}),
         "a_new_boot": lambda: sound(ONE).add(boot="b2", mono_ms=1).tokens,
         "a_late_record": lambda: sound(ONE).add("signer_gap", {"count": 1}).add("drawer", {"late": True}, mono_ms=10).tokens,
+        "a_gap_in_a_gap": lambda: _gap(3).add("drawer", {"late": True}).add("signer_gap", {"count": 2}).add(
+            "drawer", {"late": True}).add("drawer", {"late": True}).add("drawer").tokens,
+        "a_gap_cut_short": lambda: _gap(3).add("drawer", {"late": True}).tokens,
         "the_clock_set_back": lambda: sound(ONE).add(at="1970-01-01T00:00:07+00:00", clk="unset").tokens,
         "a_split_and_a_rounding": lambda: sound(ONE).add("sale", sale(503, tenders=[
             {"amount_fen": 200}, {"amount_fen": 300}, {"method": "round", "amount_fen": 3}])).tokens,
