@@ -15,13 +15,15 @@ import pytest
 from device.__main__ import main
 from device.drivers.signer_file import FileSigner
 from device.errors import KeyMissing
+from device.mqtt.wire import Batch
 from device.store_forward.es256 import public_verifier
-from device.store_forward.token import parse
+from device.store_forward.token import digest, parse
 from device.store_forward.verify import verify
 from device.txn import facts as wire
 from device.txn.effects import DropKey, Effect, MakeKey, SignRecord, TrySigner
 from device.txn.inputs import Asked, KeyGone, KeyReady, Signed, Started
 from device.txn.show import state
+from fleet.store import Store
 from tests import test_record_key, test_signer
 from tests.counter import TEA, Counter
 from tests.test_record_key import ROOT
@@ -154,6 +156,10 @@ def test_a_key_record_under_the_old_key_introduces_the_new_one(tmp_path):
     assert {record.kid for record in records[at + 1:]} == {body["kid"]} == {till.signer.kid} and body["jwk"]["crv"] == "P-256"
     assert not list(verify(till.tokens(), {first["kid"]: public_verifier(first)}))
     assert os.listdir(tmp_path) == ["record.key"] and FileSigner(tmp_path / "record.key").kid == body["kid"]
+    store, tokens, jid = Store(":memory:", [first]), till.tokens(), till.box.books.chain.jid   # the cloud knew the first key
+    with store.transaction():
+        taken = store.take("box-1", Batch(jid, 1, len(tokens), digest(tokens[-1]), tuple(tokens)), "2026-09-01T10:00:00+08:00")
+    assert taken.verdict == "ok" and store.guard("box-1", jid) == (len(tokens), digest(tokens[-1]))
 
 
 def test_a_power_cut_at_any_step_leaves_one_valid_key_and_one_change(tmp_path):
