@@ -221,8 +221,7 @@ def test_what_was_given_back_whole_needs_no_key(changed, monkeypatch):
     till.tell(Pressed("ENTER"))
     changed.configure(account="new", mchid="1900000002")
     refund = next(iter(till.box.books.refunds))
-    till.journal.sync()
-    till.journal._db.close()
+    till.close()
     assert "not over: 1" in used(changed, monkeypatch, "2026-09-02")[2]
     again = Till(changed.state, "b2", TERMS)
     again.tell(RefundSaid(refund, RefundWord.DONE, 750, "50000"))

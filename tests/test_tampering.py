@@ -189,9 +189,8 @@ def test_a_thousand_clean_chains_raise_no_alarm():
 
 def test_a_hundred_clean_chains_pass_the_collector():
     key = Key()
-    cloud = Cloud(key.jwk)
     for seed in range(TIMES):
-        dice = random.Random(seed)
+        cloud, dice = Cloud(key.jwk), random.Random(seed)
         chain = Chain(key, jid=jid_of(dice)).grow(dice.randint(1, 12))
         at = 0
         while at < len(chain.tokens):
@@ -199,7 +198,7 @@ def test_a_hundred_clean_chains_pass_the_collector():
             assert cloud.up(chain, max(1, at + 1 - dice.randint(0, 2)), last).verdict == "ok"      # some of it again
             at = last
         assert cloud.hello(chain.jid, chain.tokens).verdict == "ok"
-    assert cloud.alarms == set() and defects(cloud.store) == [] and cloud.store.quarantined() == []
+        assert cloud.alarms == set() and defects(cloud.store) == [] and cloud.store.quarantined() == []
 
 
 def _jid(made: Made) -> str:
