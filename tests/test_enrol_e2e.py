@@ -177,6 +177,9 @@ def test_a_box_is_enrolled_sells_over_its_own_certificate_and_renews_it(fleet: F
     box.keypad.press("DRAWER")
     until(lambda: len(fleet.committed()) > before and box.state().get("unacked") == 0, "nothing arrives over the fresh certificate")
     assert fleet.end("box") == 0
+    argv = [sys.executable, "-m", "fleet", "verify", "--store", str(fleet.folder / "cloud.db"), "--json"]
+    verified = subprocess.run(argv, cwd=ROOT, capture_output=True)
+    assert verified.returncode == 0, "every record holds under the key that the enrolment brought, and no file of keys is named"
     [kid] = {parse(token).kid for token in records(fleet.store)["tokens"]}
     assert kid in fleet.store.verifiers("box-1")
     assert [one.use for one in fleet.ca.issued("shop/box-1")].count("box") == 2
