@@ -33,7 +33,7 @@ from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.push_layers import Layers, Pushing
 from device.real_clock import RealClock
-from device.recovering import opened
+from device.recovering import doubt, opened
 from device.renewal import Renewal
 from device.restart import Restart
 from device.retention import Retention
@@ -423,15 +423,21 @@ def main(argv: list[str]) -> int:
     keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     config = layers.begin()
+    daemon = None
     try:
-        return asyncio.run(Daemon(config, _config_path(argv, "tillbox run"), layers).run())
+        daemon = Daemon(config, _config_path(argv, "tillbox run"), layers)
+        return asyncio.run(daemon.run())
     except JournalUnreadable as why:
+        if daemon is not None:
+            doubt(daemon.journal.path)
         _last_words(config, f"tillbox cannot sell: {why}")
         os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first
     except CopyFailed as why:
         _last_words(config, f"tillbox cannot sell: {why}")
         return EXIT_JOURNAL
     except sqlite3.Error as why:
+        if daemon is not None and "malformed" in str(why):
+            doubt(daemon.journal.path)
         _last_words(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
                             "(what it had confirmed is kept; see docs/recovery.md)")
         return EXIT_JOURNAL

@@ -21,16 +21,20 @@ from device.errors import CopyFailed, JournalUnreadable
 from device.recovery import Act, Store, act
 from device.store_forward.journal import Journal, put_rows
 from device.store_forward.second_copy import Copied, Held, SecondCopy, Stand, generation
+from device.txn.facts import tokens_of
 
 log = logging.getLogger("tillbox")
 
+DOUBT = "journal.doubt"                      # a row could not be read while the journal was used
+DAMAGED_MAX = 9
 FILES = ("", "-wal", "-shm", "-journal")     # of SQLite, beside the journal's own name
 
 
 class Repair(msgspec.Struct, frozen=True):
     """What was done, kept in the journal until the facts of the next boot tell it; `why` is empty where nothing was.
 
-    `lost`: rows may be missing.  `head` is that of a chain of which nothing else is left; the counters are the highest seen.
+    `lost`: rows may be missing; `gap`: among them records that the cloud has not, so what is left behind them cannot be sent.
+    `head` is that of a chain of which nothing else is left; the counters are the highest seen.
     """
 
     why: str = ""
@@ -38,6 +42,7 @@ class Repair(msgspec.Struct, frozen=True):
     orders: int = 0
     boots: int = 0
     head: str = ""
+    gap: bool = False
 
 
 class Opened(NamedTuple):
@@ -54,26 +59,36 @@ class Opened(NamedTuple):
         """What `Started` tells the core of it."""
         lost = self.repair.lost
         return {"mended": bool(self.repair.why), "orders_seen": self.repair.orders, "boots_seen": self.repair.boots,
-                "renew": "lost" if lost else "", "wallets_stop": self.repair.why if lost else "", "after": self.repair.head}
+                "renew": ("gap" if self.repair.gap else "lost") if lost else "",
+                "wallets_stop": self.repair.why if lost else "", "after": self.repair.head}
 
 
-def opened(path: str | Path, second: str | Path, *, identity: dict[str, str], **more: Any) -> Opened:
-    """The journal at `path` with its copy in folder `second`; `more` goes to `Journal`.
+def opened(path: str | Path, second: str | Path, *, identity: dict[str, str], journal: type[Journal] = Journal,
+           **more: Any) -> Opened:
+    """The journal at `path` with its copy in folder `second`; `more` goes to `journal`, which makes and opens it.
 
     JournalUnreadable, nothing changed, in a cell that says stop, and for rows that this release does not understand.  Outside as
     `Journal` says it, and for a second copy that another process holds.
     """
-    return _Recovery(Path(path), Path(second), identity, more).run()
+    return _Recovery(Path(path), Path(second), identity, journal, more).run()
+
+
+def doubt(path: str | Path) -> None:
+    """Note that the journal at `path`, which folds, has rows that cannot be read: the next start takes it for rotten."""
+    Path(path).with_name(DOUBT).touch()
+    _synced(Path(path).parent)
 
 
 class _Recovery:
-    def __init__(self, path: Path, second: Path, identity: dict[str, str], more: dict[str, Any]) -> None:
-        self.path, self.identity, self.more = path, identity, more
+    def __init__(self, path: Path, second: Path, identity: dict[str, str], made: type[Journal], more: dict[str, Any]) -> None:
+        self.path, self.identity, self.made, self.more = path, identity, made, more
         self.lost = path.with_name("journal.lost")       # what was decided of a journal that is being moved aside
         self.began = path.with_name("journal.began")     # a journal stood here: without one now, it is gone and not yet to come
         self.journal: Journal | None = None
         self.box: Box | None = None
         self.error: JournalUnreadable | None = None
+        self.doubt = path.with_name(DOUBT)
+        self.gap = False
         self.copy, self.trouble = None, ""
         try:
             self.copy = SecondCopy(second, f"{identity['mode']} {identity['box']}")
@@ -104,7 +119,8 @@ class _Recovery:
             log.log(logging.INFO if quiet else logging.WARNING, "recovery: journal %s, second copy %s: %s", journal, copy, what)
         mended = journal is not Store.WHOLE or copy in (Store.ROTTEN, Store.GONE)
         head = held.stand.head if journal is Store.GONE and not held.rows else ""
-        repair = Repair(f"journal {journal}, second copy {copy}", what is Act.CASH, held.stand.orders, held.stand.boots, head)
+        repair = Repair(f"journal {journal}, second copy {copy}", what is Act.CASH, held.stand.orders, held.stand.boots, head,
+                        what is Act.CASH and self.gap)
         before = self._repair_before()
         if before is None and self.lost.exists() and journal is not Store.WHOLE:
             before = msgspec.json.decode(self.lost.read_bytes(), type=Repair)
@@ -135,8 +151,10 @@ class _Recovery:
         if not os.path.lexists(self.path) and not (wal.exists() and wal.stat().st_size):
             return Store.GONE
         try:
-            self.journal = Journal(self.path, identity=self.identity, **self.more)
+            self.journal = self.made(self.path, identity=self.identity, **self.more)
             self.box = Box(self.journal)
+            if self.doubt.exists():
+                raise self.journal.unreadable("a row that a start does not read could not be read while it was used")
         except JournalUnreadable as why:
             self.error, self.box = why, None
             return Store.ROTTEN
@@ -183,6 +201,8 @@ class _Recovery:
     def _copy_state(self, journal: Store, held: Held) -> Store:
         if not held.there:
             return Store.GONE
+        if journal in (Store.ROTTEN, Store.GONE) and held.rows:
+            self.gap = self._gap(held)
         if held.broken:
             return Store.ROTTEN
         if held.ragged:
@@ -192,9 +212,16 @@ class _Recovery:
                 return Store.WHOLE if held.last == self._last else Store.SHORTER
             case Store.SHORTER:
                 return Store.WHOLE if held.rows[0].n <= self._last + 1 else Store.SHORTER
-            case Store.ROTTEN:
-                return Store.WHOLE if held.last >= self._readable_last() else Store.SHORTER
-        return Store.WHOLE
+        return Store.WHOLE if not self.gap and held.last >= self._readable_last() else Store.SHORTER
+
+    def _gap(self, held: Held) -> bool:
+        """True when the copy does not reach back to the first record that the cloud has not: a journal made of it lacks some."""
+        rows = (*held.older, *held.rows)
+        if rows[0].n == 1:
+            return False
+        chain, (jid, upto, _) = Box.folded(_Rows(held.rows, self.error)).chain, held.acked     # type: ignore[arg-type]
+        base = chain.base if jid in ("", chain.jid) else next((old.base for old in chain.older if old.jid == jid), chain.base)
+        return base + upto < rows[0].mark - len(tokens_of(rows[0].facts))
 
     def _readable_last(self) -> int:
         """The last row that a damaged journal still names, 0 where it names none."""
@@ -204,7 +231,7 @@ class _Recovery:
 
     def _fresh(self) -> Opened:
         """A new box: neither store was ever there."""
-        self.journal = Journal(self.path, identity=self.identity, **self.more)
+        self.journal = self.made(self.path, identity=self.identity, **self.more)
         self.box = Box(self.journal)
         self._tend(Held(), anew=True)
         self._mark_began()
@@ -237,7 +264,7 @@ class _Recovery:
             if held.lineage and rows:
                 db.execute("INSERT INTO meta VALUES ('copy', ?)", (held.lineage,))
 
-        self.journal = Journal(self.path, identity=self.identity, fill=fill, **self.more)
+        self.journal = self.made(self.path, identity=self.identity, fill=fill, **self.more)
         self.box = Box(self.journal)
         self.lost.unlink(missing_ok=True)
 
@@ -261,11 +288,15 @@ class _Recovery:
         """Into `damaged-N`, the database before its WAL: a WAL alone is known as a journal's remains, a database alone is not."""
         there = [self.path.with_name(self.path.name + end) for end in FILES]
         there = [path for path in there if os.path.lexists(path)]
-        folder = next(f for n in range(1, 10_000) if (f := self.path.with_name(f"damaged-{n}"))
-                      and not any(os.path.lexists(f / path.name) for path in there))
+        folders = (self.path.with_name(f"damaged-{n}") for n in range(1, DAMAGED_MAX + 1))
+        folder = next((f for f in folders if not any(os.path.lexists(f / path.name) for path in there)), None)
+        if folder is None:                               # healed again and again, and again not for long
+            raise JournalUnreadable(f"{DAMAGED_MAX} damaged journals lie beside {self.path}, and it is damaged again.",
+                                    which="journal", again=False, hint="replace the card; see docs/recovery.md")
         folder.mkdir(exist_ok=True)
         for path in there:
             os.rename(path, folder / path.name)
+        self.doubt.unlink(missing_ok=True)
         _synced(folder)
         _synced(self.path.parent)
         log.warning("recovery: the damaged journal lies in %s", folder)

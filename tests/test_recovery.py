@@ -17,7 +17,7 @@ import pytest
 from bench.till import GOODS, IDENTITY, QR, Till
 from device.crockford import number
 from device.errors import JournalUnreadable
-from device.recovering import opened
+from device.recovering import doubt, opened
 from device.recovery import COLUMNS, TABLE, Act, Cloud, Store
 from device.store_forward.es256 import public_verifier
 from device.store_forward.second_copy import SecondCopy
@@ -421,3 +421,63 @@ def test_the_page_for_people_says_what_the_table_says() -> None:
             assert len(cells[5]) > 20 and len(cells[6]) > 10, line
     assert told == TABLE
 
+
+
+# Rows that a start does not read -------------------------------------------------------------------------------------
+
+def grown(folder: Path) -> Till:
+    """A till whose books were said again, twice, with every record still unsent."""
+    till = Till(folder)
+    for _ in range(2):
+        till.cash_sale()
+        till.qr_sale()
+        till.box.restate(till._stamp())
+    till.cash_sale()
+    till.journal.sync()
+    return till
+
+
+def spoil_row(folder: Path, n: int) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "journal.db")) as db:
+        db.execute("UPDATE journal SET facts = x'5b22ff225d' WHERE n = ?", (n,))
+        db.commit()
+
+
+def test_a_row_that_only_the_uplink_reads_is_healed_at_the_start_after_it(tmp_path: Path) -> None:
+    till = grown(tmp_path)
+    every = till.journal.tokens(0, 50, 1 << 20, wire.tokens_of)
+    assert len(every) == 6 and till.journal.fold_from > 20
+    till.close()
+    spoil_row(tmp_path, 7)
+    again = opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY)
+    assert again.found == (W, W)
+    again.journal.close()
+    doubt(tmp_path / "journal.db")                   # what the daemon leaves when it reads that row
+    healed = opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY)
+    assert healed.found == (R, W) and healed.act is Act.SELL and not (tmp_path / "journal.doubt").exists()
+    assert healed.journal.tokens(0, 50, 1 << 20, wire.tokens_of) == every
+    healed.journal.close()
+
+
+def test_records_that_neither_store_has_end_the_old_journal(tmp_path: Path) -> None:
+    till = grown(tmp_path)
+    jid = till.box.books.chain.jid
+    till.close()
+    sorted((tmp_path / "second").glob("copy-*.seg"))[0].unlink()
+    no_journal(tmp_path, None)  # type: ignore[arg-type]
+    box = Till(tmp_path, "b2", seed=OTHER_SEED)
+    chain = box.box.books.chain
+    assert box.found.found == (G, S) and box.found.act is Act.CASH and box.found.repair.gap
+    assert chain.jid != jid and chain.older[-1].jid == jid and not chain.older[-1].sent
+    box.close()
+
+
+def test_the_tenth_damaged_journal_stops_the_box(tmp_path: Path) -> None:
+    Till(tmp_path).close()
+    for _ in range(9):
+        doubt(tmp_path / "journal.db")
+        opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY).journal.close()
+    doubt(tmp_path / "journal.db")
+    with pytest.raises(JournalUnreadable, match="9 damaged journals"):
+        opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY)
+    assert (tmp_path / "journal.db").exists()

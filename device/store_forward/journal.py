@@ -63,7 +63,7 @@ class Journal:
                  quota_bytes: int = QUOTA_BYTES, identity: dict[str, str],
                  free_bytes: Callable[[], int] | None = None, fill: Callable[[Any], None] | None = None) -> None:
         assert identity.get("mode") in MODES and identity.get("box"), identity
-        self._path, self._reserve_bytes, self._quota_bytes = Path(path), reserve_bytes, quota_bytes
+        self.path, self._reserve_bytes, self._quota_bytes = Path(path), reserve_bytes, quota_bytes
         self._free_bytes = free_bytes or self._free_on_card
         self._waiting: list[tuple[int, Row]] = []
         self._waiting_bytes = 0
@@ -71,7 +71,7 @@ class Journal:
         self._ack_due = False
         self._dead = False
         self._near: dict[int, int] = {}          # record number to the row at which a search above it begins
-        self._card = str(self._path.parent)
+        self._card = str(self.path.parent)
         self.commits = 0
         self.copy: SecondCopy | None = None
         self.repair = ""                                 # what recovery did and no row tells yet; the next commit does
@@ -358,7 +358,7 @@ class Journal:
 
     def unreadable(self, why: str) -> JournalUnreadable:
         """The error of a damaged journal, for whoever understands its rows and finds that one does not hold."""
-        return JournalUnreadable(f"The journal {self._path} is damaged: {why}.", which="journal", again=False,
+        return JournalUnreadable(f"The journal {self.path} is damaged: {why}.", which="journal", again=False,
                                  hint="nothing was changed; copy it with its -wal before anything else, see docs/recovery.md")
 
     def _open(self, connect: Callable[[str], Any], identity: dict[str, str]) -> Any:
@@ -366,7 +366,7 @@ class Journal:
             self._make(connect, identity)
         db = None
         try:
-            db = _connected(connect, self._path)
+            db = _connected(connect, self.path)
             db.execute("BEGIN IMMEDIATE")
             if version_of(db) < 1:
                 raise self.unreadable("it is a database without a journal's tables")
@@ -394,10 +394,10 @@ class Journal:
 
     def _is_there(self) -> bool:
         """False when a new journal may begin.  A new one appears whole, so an empty file is one that lost its content."""
-        if self._path.is_dir():
+        if self.path.is_dir():
             raise self.unreadable("a folder stands in its place")
-        wal = self._path.with_name(self._path.name + "-wal")
-        size = self._path.stat().st_size if self._path.exists() else None
+        wal = self.path.with_name(self.path.name + "-wal")
+        size = self.path.stat().st_size if self.path.exists() else None
         if size is None and wal.exists() and wal.stat().st_size:
             raise self.unreadable(f"it is gone, and {wal.name}, which may hold its newest rows, is still there")
         if size == 0:
@@ -406,7 +406,7 @@ class Journal:
 
     def _make(self, connect: Callable[[str], Any], identity: dict[str, str]) -> None:
         """A new journal under its name, whole or not at all; one that appeared meanwhile stays."""
-        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         try:
             db = _connected(connect, draft, fresh=True)
             try:
@@ -418,7 +418,7 @@ class Journal:
             finally:
                 db.close()                               # which brings the WAL into the file, and the file onto the card
             try:
-                os.link(draft, self._path)               # refuses to replace, which a rename would do
+                os.link(draft, self.path)               # refuses to replace, which a rename would do
             except FileExistsError:
                 pass
         except Exception as error:
@@ -428,7 +428,7 @@ class Journal:
         finally:
             for suffix in ("", "-wal", "-journal"):
                 draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
@@ -457,7 +457,7 @@ class Journal:
 
     def _keep_reserve(self, row: Row) -> None:
         if self.room_bytes() < row.size_bytes:
-            raise JournalFull(f"The journal {self._path.name} has no room left beside its reserve.", which="journal",
+            raise JournalFull(f"The journal {self.path.name} has no room left beside its reserve.", which="journal",
                               hint="connect the box so that it can send, or make room on the card", again=False)
 
     def _walk(self, first: int) -> Iterator[tuple[int, int, bytes]]:
@@ -516,7 +516,7 @@ class Journal:
         return card.f_bavail * card.f_frsize
 
     def _refused(self, why: str, hint: str) -> Outside:
-        return Outside(f"The journal {self._path} {why}.", which="journal", hint=hint, again=False)
+        return Outside(f"The journal {self.path} {why}.", which="journal", hint=hint, again=False)
 
 
 def put_rows(db: Any, rows: Iterable[Copied]) -> None:

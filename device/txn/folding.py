@@ -57,7 +57,7 @@ def _journal_opened(b: Books, f, at: Stamp) -> None:
 def _journal_renewed(b: Books, f, at: Stamp) -> None:
     old = b.chain
     before = (old.before[0] + old.sales_fen, old.before[1] + old.refunds_fen, old.before[2] + old.count)
-    end = OldHead(old.jid, old.seq, old.prev, old.base, f.cause not in ("fork", "rollback"))
+    end = OldHead(old.jid, old.seq, old.prev, old.base, f.cause not in ("fork", "rollback", "gap"))
     b.chain = Chain(jid=f.jid, box=old.box, kid=old.kid, prev=f.prev, base=old.base + old.seq,
                     older=(*old.older, end)[-OLDER_MAX:], before=before)
     b.old_salts, b.salt = (*b.old_salts, b.salt)[-OLDER_MAX:], f.salt
