@@ -49,6 +49,7 @@ proof: test world storm plants search attacks link
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)
 	@$(PY) -m sim.world --seed 1 --sales 300 --faults signer --json
+	@$(PY) -m sim.world --seed 1 --sales 150 --faults flash --json
 
 storm: setup
 	@$(PY) -m sim.storm --seed 1 --payments 20000 --json $(ARGS)

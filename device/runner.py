@@ -106,7 +106,8 @@ class Runner:
             for task in [*self._standing, *self._tasks.values()]:
                 task.cancel()
             await asyncio.gather(*self._standing, *self._tasks.values(), return_exceptions=True)
-            self.box.journal.sync()
+            if not self.box.journal.failed:               # else what it died of is what must be told
+                self.box.journal.sync()
 
     def now_screen(self) -> Screen:
         return show.render(self.box.books, self.box.desk)

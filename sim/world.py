@@ -58,7 +58,9 @@ class World:
             await shop.till.press("Z")
             if goal < self.sales:
                 await shop.night()
-        self.sums = Sums(shop, await shop.rest())
+        at_rest = await shop.rest()
+        await shop.till.reread()
+        self.sums = Sums(shop, at_rest)
 
 
 def main(argv: list[str] | None = None) -> int:

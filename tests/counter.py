@@ -37,6 +37,7 @@ class MemoryJournal:
         self.from_n = 0
         self.commits = 0
         self.room = 1 << 30
+        self.failed = False
 
     def room_bytes(self) -> int:
         return self.room

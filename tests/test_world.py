@@ -29,6 +29,12 @@ def test_the_world_finds_a_record_that_waited_and_says_nothing_of_it(tmp_path, m
     assert any(breach.startswith("I14") for breach in World(2, 20, FAULT_SETS["signer"], tmp_path).run()["breaches"])
 
 
+def test_a_flash_page_spoilt_at_every_other_power_cut_loses_nothing(tmp_path):
+    summary = World(5, 40, FAULT_SETS["flash"], tmp_path).run()
+    assert summary["breaches"] == [] and summary["journal_fen"] == summary["cloud_fen"] > 0
+    assert summary["fired"]["flash"] > 3
+
+
 def test_without_faults_nothing_is_lost_and_nothing_fires(tmp_path):
     summary = World(3, 30, FAULT_SETS["none"], tmp_path).run()
     assert summary["breaches"] == []

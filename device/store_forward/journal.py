@@ -142,6 +142,11 @@ class Journal:
             raise
 
     @property
+    def failed(self) -> bool:
+        """True when nothing can be kept any more: the card refused a commit, or the journal was closed."""
+        return self._dead
+
+    @property
     def waiting(self) -> int:
         """Rows that a power cut now would take."""
         return len(self._waiting)
@@ -239,7 +244,8 @@ class Journal:
 
     def recall(self, ref: str) -> list[bytes]:
         """Facts of the rows that name `ref`, oldest first, waiting ones included; empty when there are none."""
-        kept = self._db.execute("SELECT facts FROM refs JOIN journal USING (n) WHERE ref = ? ORDER BY n", (ref,)).fetchall()
+        kept = self._asked("its index cannot be read",
+                           "SELECT facts FROM refs JOIN journal USING (n) WHERE ref = ? ORDER BY n", ref)
         return [bytes(facts) for (facts,) in kept] + [row.facts for _, row in self._waiting if ref in row.refs]
 
     def tokens(self, after_seq: int, limit: int, bytes_max: int,
@@ -331,7 +337,7 @@ class Journal:
     def copied(self, first: int) -> Iterator[Copied]:
         """The durable rows from `first` on, as a copy takes them; their stand is not known here."""
         refs: dict[int, list[str]] = {}
-        for ref, n in self._db.execute("SELECT ref, n FROM refs WHERE n >= ?", (first,)):
+        for ref, n in self._asked("its index cannot be read", "SELECT ref, n FROM refs WHERE n >= ?", first):
             refs.setdefault(n, []).append(ref)
         for n, mark, facts in self._walk(first):
             yield Copied(n, mark, tuple(refs.get(n, ())), facts, n == self._fold_from and n > 1)
@@ -469,24 +475,24 @@ class Journal:
             first = page[-1][0] + 1
 
     def _page(self, first: int) -> list[tuple[int, int, bytes]]:
+        return self._asked(f"from row {first} on it cannot be read",
+                           "SELECT n, mark, facts FROM journal WHERE n >= ? ORDER BY n LIMIT ?", first, PAGE_ROWS)
+
+    def _asked(self, fault: str, sql: str, *given: object) -> list[tuple[Any, ...]]:
+        """What a question finds.  JournalUnreadable, saying `fault`, when a page behind it is damaged."""
         try:
-            return self._db.execute("SELECT n, mark, facts FROM journal WHERE n >= ? ORDER BY n LIMIT ?",
-                                    (first, PAGE_ROWS)).fetchall()
+            return self._db.execute(sql, given).fetchall()
         except Exception as error:
             if not _of_database(error):
                 raise
-            raise self.unreadable(f"from row {first} on it cannot be read: {error}") from None
+            raise self.unreadable(f"{fault}: {error}") from None
 
     def _signing(self, first: int, limit: int) -> list[tuple[int, int, bytes]]:
         """(n, mark, facts) of durable rows from `first` on in which something was signed: those where the mark rises."""
-        try:
-            rows: list[tuple[int, int, bytes]] = self._db.execute(
-                "SELECT n, mark, facts FROM journal AS j WHERE n >= ? AND mark > coalesce((SELECT mark FROM journal "
-                "WHERE n = j.n - 1), 0) ORDER BY n LIMIT ?", (first, limit)).fetchall()
-        except Exception as error:
-            if not _of_database(error):
-                raise
-            raise self.unreadable(f"from row {first} on it cannot be read: {error}") from None
+        rows: list[tuple[int, int, bytes]] = self._asked(
+            f"from row {first} on it cannot be read",
+            "SELECT n, mark, facts FROM journal AS j WHERE n >= ? AND mark > coalesce((SELECT mark FROM journal "
+            "WHERE n = j.n - 1), 0) ORDER BY n LIMIT ?", first, limit)
         for n, mark, facts in rows:
             if not isinstance(facts, bytes) or not isinstance(mark, int):
                 raise self.unreadable(f"row {n} holds something else than facts")
@@ -505,7 +511,7 @@ class Journal:
         low, high = self._first, self._durable_n
         while low < high:
             middle = (low + high) // 2
-            if self._db.execute("SELECT mark FROM journal WHERE n = ?", (middle,)).fetchone()[0] > after_seq:
+            if self._asked(f"row {middle} cannot be read", "SELECT mark FROM journal WHERE n = ?", middle)[0][0] > after_seq:
                 high = middle
             else:
                 low = middle + 1

@@ -24,7 +24,8 @@ STORM = {"channel": .08, "line_dead": .003, "late_request": .01, "told_twice": .
 CI = STORM | {"kill": .007, "kill_asking": .001}      # a box that lives for days, and is not always just starting
 DEATHS = {name: rate for name, rate in STORM.items() if name.startswith("kill")}
 SIGNER = {"signer": .1, "signer_slow": .1, "kill": .004, "link": .1}
-RATES: dict[str, dict[str, float]] = {"none": {}, "deaths": DEATHS, "storm": STORM, "ci": CI, "signer": SIGNER}
+FLASH = DEATHS | {"flash": .5, "link": .1}           # a page of journal or second copy is spoilt while the power is away
+RATES: dict[str, dict[str, float]] = {"none": {}, "flash": FLASH, "deaths": DEATHS, "storm": STORM, "ci": CI, "signer": SIGNER}
 
 
 class Fate:

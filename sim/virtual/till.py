@@ -10,12 +10,17 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from device.box import Box
 from device.drivers.contract import Driver
 from device.drivers.signer_file import FileSigner
+from device.errors import JournalUnreadable
+from device.recovering import doubt, opened
+from device.recovery import Act
 from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn.books import Books
@@ -31,6 +36,7 @@ ROOM_BYTES = 1 << 40
 DARK_S = (1, 20)               # how long a box is off when somebody stumbles over its cord
 KEY_S = (.05, .25)             # between two keys
 UP_S_MAX = 60
+FLASH_PAGE = 16 * 1024
 
 
 class PowerCut(Exception):
@@ -43,6 +49,8 @@ class Mortal(Journal):
         self._waiting.clear()
         self._ack_due = False
         self._db.close()
+        if self.copy is not None:
+            self.copy.close()
 
 
 class Watched(Box):
@@ -75,6 +83,7 @@ class Till:
         self.journal: Mortal
         self.runner: Runner
         self.failure: BaseException | None = None
+        self._victim = ""
         self._folder, self._parts, self._met, self._rows = folder, parts, met, rows
         self._before, self._watch = before, watch
         self._task: asyncio.Task[None] | None = None
@@ -100,27 +109,56 @@ class Till:
             await asyncio.sleep(0)
             assert self._task is not None
             if not self._task.done():
-                self._met(self)
+                self._meet()
             await asyncio.wait({self._task})
             self.alive = False
             ended = None if self._task.cancelled() else self._task.exception()
             if ended is not None and not isinstance(ended, PowerCut):
-                self.failure = self.failure or ended
+                self._failed(ended)
+            if "flash" in self.fate.rates and self.fate.strikes("box", "flash"):
+                self._spoil()
             self._dark_s, dark_s = None, self._dark_s or self.fate.random.uniform(*DARK_S)
             await asyncio.sleep(dark_s)
         self._wake()
 
+    def _meet(self) -> None:
+        try:
+            self._met(self)
+        except JournalUnreadable as why:              # the line looks behind the rows that a start reads
+            self._failed(why)
+            self.kill(0)
+
     def _boot(self) -> None:
         self.boots += 1
         self.boot, self._born_ms = f"b{self.boots}", self.clock.ms()
-        self.journal = Mortal(self._folder / "journal.db", identity={"box": self.terms.box, "mode": "real"},
-                              free_bytes=lambda: ROOM_BYTES)
+        where, identity = self._folder / "journal.db", {"box": self.terms.box, "mode": "real"}
+        told: dict[str, Any] = {}
+        if "flash" in self.fate.rates:
+            found = opened(where, self._folder / "second", identity=identity, journal=Mortal, free_bytes=lambda: ROOM_BYTES)
+            assert isinstance(found.journal, Mortal) and found.act is Act.SELL, found
+            self.journal, told = found.journal, found.started()
+            for damaged in self._folder.glob("damaged-*"):       # a person took it away, and the card as well
+                shutil.rmtree(damaged)
+        else:
+            self.journal = Mortal(where, identity=identity, free_bytes=lambda: ROOM_BYTES)
         self.box = Watched(self.journal, self._before, self._after)
         self.runner = Runner(self.box, {"signer": self._hand, **self._parts(self)}, self, on_rows=self._rows)
         self.alive = True
-        first = Started(self.boot, "world", self.terms, SEED, self.signer.kid)
+        first = Started(self.boot, "world", self.terms, SEED, self.signer.kid, **told)
         self._task = asyncio.get_running_loop().create_task(self.runner.run(first), name="box")
         self.runner.post(LinkSaid(True, True))
+
+    def _spoil(self) -> None:
+        """The power went, and one flash page with it.  Always of one store: a page that nobody reads is found late, and two would
+        be one too many."""
+        if not self._victim:
+            self._victim = self.fate.random.choice(("journal.db*", "second/copy-*.seg"))
+        files = sorted(self._folder.glob(self._victim))
+        path = self.fate.random.choice(files)
+        page = self.fate.random.randrange(max(1, -(-path.stat().st_size // FLASH_PAGE))) * FLASH_PAGE
+        with path.open("r+b") as file:
+            file.seek(page)
+            file.write(self.fate.random.randbytes(min(FLASH_PAGE, path.stat().st_size - page)))
 
     def kill(self, dark_s: float | None = None) -> None:
         """SIGKILL, or the power cord; it stays off for `dark_s`, or a few seconds."""
@@ -140,11 +178,19 @@ class Till:
             self.journal.cut()
             raise PowerCut
 
+    def _failed(self, why: BaseException) -> None:
+        """It died of itself.  A row that cannot be read is what a spoilt page leaves: the daemon notes it and starts again."""
+        if "flash" in self.fate.rates and (isinstance(why, JournalUnreadable) or "malformed" in str(why)):
+            self.journal.cut()
+            doubt(self._folder / "journal.db")
+        else:
+            self.failure = self.failure or why
+
     def _broken(self, context: dict) -> None:
         """A task of the box died of its own mistake: so would the daemon."""
         why = context.get("exception")
         if why is not None and not isinstance(why, PowerCut) and self.alive:
-            self.failure = why
+            self._failed(why)
             self.kill(0)
 
     # Its clock
@@ -182,6 +228,16 @@ class Till:
                 return
             await asyncio.sleep(1)
         raise self.failure or AssertionError("the box stays dark")
+
+    async def reread(self) -> None:
+        """Read every row once; a page that no start reads is found at last, and healed at the next one."""
+        try:
+            assert sum(1 for _ in self.journal.rows())
+        except JournalUnreadable as why:
+            self._failed(why)
+            self.kill(0)
+            await asyncio.sleep(1)
+            await self.up()
 
     async def press(self, *keys: str) -> None:
         """Keys as a hand presses them; a number digit by digit."""
