@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,9 @@ from device import __version__
 from device.log_ring import LogRing
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import parse
-from device.store_forward.verify import Chain, Defect
+
+if TYPE_CHECKING:
+    from device.store_forward.verify import Chain, Defect
 
 LINES = 100
 FINDINGS_MAX = 60
@@ -58,6 +60,8 @@ def _findings(path: str) -> list[dict[str, str]]:
 
 async def _walked(tokens: Callable[[int, int], list[tuple[int, str]]], jwk: Mapping[str, str]) -> dict[str, Any]:
     """The chain from the oldest record that is kept to the newest; `finished` says whether there was time for all."""
+    from device.store_forward.verify import Chain  # argparse and json with it: not for a start
+
     loop = asyncio.get_running_loop()
     until_s, after, chain = loop.time() + VERIFY_S_MAX, 0, None
     defects: list[Defect] = []

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from device.mqtt import packing_wire
 from device.store_forward.token import b64, unb64
 
 RECORDS_MAX = 50
@@ -77,7 +76,11 @@ def batch_encoded(batch: Batch, enc: Encoding = "plain") -> bytes:
     assert 1 <= len(batch.tokens) <= RECORDS_MAX and batch.last - batch.first + 1 == len(batch.tokens), batch.first
     body = "".join(t + "\n" for t in batch.tokens).encode("ascii")
     assert len(body) <= BODY_MAX_BYTES, len(body)
-    packed = packing_wire.packed(batch.tokens) if enc == "zlib-d1" else None
+    packed = None
+    if enc == "zlib-d1":
+        from device.mqtt import packing_wire  # no start has a batch to pack
+
+        packed = packing_wire.packed(batch.tokens)
     if enc == "zlib-d1" and packed is None:
         enc = "zlib"
     if packed is None:
@@ -122,6 +125,8 @@ def batch_decoded(raw: bytes) -> Batch:
 
 
 def _unpacked(body: bytes, count: int) -> list[str]:
+    from device.mqtt import packing_wire
+
     try:
         tokens = packing_wire.unpacked(body, count, BODY_MAX_BYTES)
     except packing_wire.PackError as why:
