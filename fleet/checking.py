@@ -12,17 +12,19 @@ the same piece one settles and the other's work falls away.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
 
-from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, digest, parse
+from device.store_forward.token import EMPTY_DIGEST, Parsed, Sum, TokenError, digest, parse
 from fleet.database import DatabaseFailed
-from fleet.store import Store
+from fleet.store import Store, Verify
 
 log = logging.getLogger("tillfleet.check")
 
@@ -32,6 +34,11 @@ PIECE_BUSY = 50                          # the same while the door has no quiet 
 BUSY_WAITS, BUSY_WAIT_S = 20, 0.05       # looks for a quiet moment, and the time between them
 JOURNALS = 64                            # journals fetched at a time
 
+COUNTED = frozenset({"sale", "refund"})
+THREADS, THREADS_FROM = 2, 32            # that check signatures of one piece, from so many on
+ALARMS_MAX = 64                          # wrong totals told of one piece
+
+Held = tuple[Parsed, Verify, int]      # and the amount in fen, 0 for what has none
 Sums = tuple[int, int, int]              # sales_fen, refunds_fen, count
 
 
@@ -45,6 +52,15 @@ class Piece(NamedTuple):
     sums: Sums
     alarms: list[tuple[int, str, str, str]]          # seq, name, sentence, token
     stop: str
+
+
+class Stop(NamedTuple):
+    """The first record that does not hold."""
+
+    seq: int
+    name: str
+    sentence: str
+    token: str
 
 
 class _Amount(msgspec.Struct):
@@ -79,35 +95,108 @@ def examined(store: Store, box: str, jid: str, limit: int = PIECE) -> Piece | No
     upto, start, *was = row
     last = min(upto, start + limit)
     tokens = store.numbered(box, jid, start + 1, last)
-    before = store.digests(box, jid, start) if start else {EMPTY_DIGEST}
-    found: list[Parsed] = []
-    alarms: list[tuple[int, str, str, str]] = []
-    sales_fen, refunds_fen, count = was
-    stop = ""
-    for expected, (seq, token) in enumerate(tokens, start + 1):
-        if seq != expected:
-            break
-        fault, record = _fault(store, box, jid, seq, token, before)
-        if record is None:
-            stop = f"{fault[0]}: {fault[1]}"
-            alarms.append((seq, _camel(fault[0]), fault[1], token))
-            break
+    held, stop = _read(store, box, jid, start, tokens)
+    unproven = _first_unproven(held)
+    if unproven is not None:
+        seq = start + 1 + unproven
+        stop = Stop(seq, "BAD_SIGNATURE", f"the signature of record {seq} does not hold", tokens[unproven][1])
+        held = held[:unproven]
+    if stop is None and start + len(held) < last:
+        seq = start + len(held) + 1
+        stop = Stop(seq, "GAP", f"record {seq} was committed and is not there any more", "")
+    records = [record for record, _, _ in held]
+    sums, wrong = _summed(was[0], was[1], was[2], _sum_at(store, box, jid, start), held)
+    alarms = [(seq, "Sum", sentence, tokens[seq - start - 1][1]) for seq, sentence in wrong[:ALARMS_MAX]]
+    if stop is not None:
+        alarms.append((stop.seq, _camel(stop.name), stop.sentence, stop.token))
+    return Piece(box, jid, start, records, sums, alarms, f"{stop.name}: {stop.sentence}" if stop is not None else "")
+
+
+def _read(store: Store, box: str, jid: str, start: int, tokens: list[tuple[int, str]]) -> tuple[list[Held], Stop | None]:
+    """All that needs no signature: each record parsed in full, in its place, linked, under a key of its box."""
+    held: list[Held] = []
+    verifiers: dict[str, Verify | None] = {}
+    names = store.digests(box, jid, start) if start else {EMPTY_DIGEST}
+    before = ""
+    for seq, token in tokens:
+        if seq != start + 1 + len(held):
+            break                                    # a gap: the caller sees it by the count
+        try:
+            record = parse(token)
+        except TokenError as why:
+            return held, Stop(seq, why.name, why.sentence, token)
+        payload, kid = record.payload, record.kid
+        if payload.seq != seq or payload.box != box or payload.jid != jid:
+            return held, Stop(seq, "PLACE", f"record {seq} names another box, journal or number", token)
+        if payload.prev != before and (held or payload.prev not in names):
+            return held, Stop(seq, "LINK", f"record {seq} does not name the record before it", token)
+        if kid not in verifiers:
+            verifiers[kid] = store.verifier(box, kid)
+        verify = verifiers[kid]
+        if verify is None:
+            return held, Stop(seq, "KEY_UNKNOWN", f"record {seq} is signed by {kid}, which is not a key of {box}", token)
+        amount_fen = 0
+        if payload.kind in COUNTED:
+            try:
+                amount_fen = _amount(payload.body).amount_fen
+            except msgspec.DecodeError as why:
+                return held, Stop(seq, "BODY", f"record {seq} says no amount: {why}", token)
+        held.append((record, verify, amount_fen))
+        before = digest(token)
+    return held, None
+
+
+def _first_unproven(held: list[Held]) -> int | None:
+    """The index of the first record whose signature does not hold.  The library checks without Python's lock: on several cores."""
+    if len(held) < THREADS_FROM:
+        return _unproven(held)
+    step = -(-len(held) // THREADS)
+    starts = range(0, len(held), step)
+    for at, found in zip(starts, _pool().map(_unproven, [held[at:at + step] for at in starts]), strict=True):
+        if found is not None:
+            return at + found
+    return None
+
+
+def _unproven(held: list[Held]) -> int | None:
+    for at, (record, verify, _) in enumerate(held):
+        if not verify(record.signing_input, record.signature):
+            return at
+    return None
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="signatures")
+
+
+def _sum_at(store: Store, box: str, jid: str, seq: int) -> Sums:
+    """The totals that record `seq` names, checked before."""
+    found = store.numbered(box, jid, seq, seq) if seq else []
+    told = parse(found[0][1]).payload.sum if found else Sum()
+    return told.sales_fen, told.refunds_fen, told.count
+
+
+def _summed(sales_fen: int, refunds_fen: int, count: int, told: Sums,
+            held: list[Held]) -> tuple[Sums, list[tuple[int, str]]]:
+    """Our own totals after `held`, and (seq, sentence) for each whose totals are not those of the one before and itself."""
+    wrong: list[tuple[int, str]] = []
+    told_sales, told_refunds, told_count = told
+    for record, _, amount_fen in held:
         payload = record.payload
-        if payload.kind == "sale":
-            sales_fen, count = sales_fen + _amount(payload.body).amount_fen, count + 1
-        elif payload.kind == "refund":
-            refunds_fen, count = refunds_fen + _amount(payload.body).amount_fen, count + 1
-        told = payload.sum
-        if (told.sales_fen, told.refunds_fen, told.count) != (sales_fen, refunds_fen, count):
-            alarms.append((seq, "Sum", f"record {seq} says {told.sales_fen} fen of sales, {told.refunds_fen} of refunds and "
-                           f"{told.count} of both; the records give {sales_fen}, {refunds_fen} and {count}", token))
-        found.append(record)
-        before = {digest(token)}
-    if not stop and start + len(found) < last:
-        sentence = f"record {start + len(found) + 1} was committed and is not there any more"
-        stop = f"GAP: {sentence}"
-        alarms.append((start + len(found) + 1, "Gap", sentence, ""))
-    return Piece(box, jid, start, found, (sales_fen, refunds_fen, count), alarms[:JOURNALS], stop)
+        if payload.kind in COUNTED:
+            count, told_count = count + 1, told_count + 1
+            if payload.kind == "sale":
+                sales_fen, told_sales = sales_fen + amount_fen, told_sales + amount_fen
+            else:
+                refunds_fen, told_refunds = refunds_fen + amount_fen, told_refunds + amount_fen
+        says = payload.sum
+        if says.sales_fen != told_sales or says.refunds_fen != told_refunds or says.count != told_count:
+            wrong.append((payload.seq, f"record {payload.seq} says {says.sales_fen} fen of sales, {says.refunds_fen} of refunds, "
+                                       f"{says.count} of both; after the one before it would be {told_sales}, {told_refunds}, "
+                                       f"{told_count}"))
+            told_sales, told_refunds, told_count = says.sales_fen, says.refunds_fen, says.count
+    return (sales_fen, refunds_fen, count), wrong
 
 
 def settle(store: Store, piece: Piece, at: str) -> bool:
@@ -215,31 +304,6 @@ def _one(store: Store, box: str, jid: str, at: str, limit: int = PIECE) -> int:
         return 0
     with store.transaction():
         return max(1, len(piece.records)) if settle(store, piece, at) else 0
-
-
-def _fault(store: Store, box: str, jid: str, seq: int, token: str,
-           before: set[str]) -> tuple[tuple[str, str], Parsed | None]:
-    """((NAME, sentence), None) for a record that does not hold, else (("", ""), the record)."""
-    try:
-        record = parse(token)
-    except TokenError as why:
-        return (why.name, why.sentence), None
-    payload = record.payload
-    if (payload.box, payload.jid, payload.seq) != (box, jid, seq):
-        return ("PLACE", f"record {seq} names another box, journal or number"), None
-    if payload.prev not in before:
-        return ("LINK", f"record {seq} does not name the record before it"), None
-    verify = store.verifier(box, record.kid)
-    if verify is None:
-        return ("KEY_UNKNOWN", f"record {seq} is signed by {record.kid}, which is not a key of {box}"), None
-    if not verify(record.signing_input, record.signature):
-        return ("BAD_SIGNATURE", f"the signature of record {seq} does not hold"), None
-    if payload.kind in ("sale", "refund"):
-        try:
-            _amount(payload.body)
-        except msgspec.DecodeError as why:
-            return ("BODY", f"record {seq} says no amount: {why}"), None
-    return ("", ""), record
 
 
 def _camel(name: str) -> str:

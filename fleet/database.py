@@ -213,7 +213,8 @@ class PostgresDatabase(Database):
 
     def insert(self, table: str, columns: dict[str, str], rows: list[tuple[Any, ...]]) -> None:
         """In one statement: a column goes as one text, parted by a character that no value may have."""
-        texts = [_PARTED.join(map(str, column)) for column in zip(*rows, strict=True)]
+        texts = [_PARTED.join(column if kind == "TEXT" else map(str, column))
+                 for column, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)]
         if any(text.count(_PARTED) != len(rows) - 1 for text in texts):
             super().insert(table, columns, rows)
             return

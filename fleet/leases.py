@@ -11,7 +11,7 @@ import datetime
 import logging
 import secrets
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -34,24 +34,24 @@ CREATE INDEX IF NOT EXISTS lease_paid ON lease (paid_no);
 """
 
 
-# Numbers become keys of tables: short, and nothing in them that a database will not have in a text.
-Number = Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[^\x00]*\Z")]
+# Numbers become keys of tables: short, and (`_read`) nothing in them that a database will not have in a text.
+Number = Annotated[str, msgspec.Meta(max_length=64)]
 Fen = Annotated[int, msgspec.Meta(ge=-2**53, le=2**53)]
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
-class _Tender(msgspec.Struct):
+class _Tender(msgspec.Struct, gc=False):
     method: str
     amount_fen: Fen
     order_no: Number = ""
 
 
-class _Sale(msgspec.Struct):
+class _Sale(msgspec.Struct, gc=False):
     order_no: Number
     tenders: list[_Tender]
 
 
-class _Refund(msgspec.Struct):
+class _Refund(msgspec.Struct, gc=False):
     order_no: Number
     refund_no: Number
     amount_fen: Fen
@@ -60,7 +60,7 @@ class _Refund(msgspec.Struct):
     lease: Number = ""
 
 
-class _Part(msgspec.Struct):
+class _Part(msgspec.Struct, gc=False):
     paid_no: Number
     refund_no: Number
     amount_fen: Fen
@@ -195,10 +195,21 @@ class Leases:
 
 def _read(record: Payload, shape: type[_Shape]) -> _Shape | None:
     try:
-        return msgspec.json.decode(record.body, type=shape)
+        found = msgspec.json.decode(record.body, type=shape)
+        if b"\\u00" in bytes(record.body) and not _printable(msgspec.to_builtins(found)):
+            raise msgspec.ValidationError("a number with a control character")
     except msgspec.DecodeError as why:
         log.error("box %s: record %d says nothing usable of a %s: %s", record.box, record.seq, record.kind, why)
         return None
+    return found
+
+
+def _printable(tree: Any) -> bool:
+    """Control characters can only come as escapes: JSON has them no other way."""
+    if isinstance(tree, str):
+        return tree.isprintable()
+    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
+    return all(map(_printable, values))
 
 
 def _leasable(tender: _Tender) -> bool:

@@ -17,7 +17,8 @@ from device.store_forward.es256 import public_verifier
 from device.store_forward.token import b64, digest, parse
 from device.store_forward.verify import verify
 from fleet.collector import Clerk
-from fleet.store_sqlite import Store, defects
+from fleet.proof import defects
+from fleet.store import Store
 from tests.chains import Made, Signer, sale
 from tests.record_chain import Chain, Key
 

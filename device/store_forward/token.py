@@ -86,13 +86,14 @@ def unb64(text: str) -> bytes:
     except UnicodeEncodeError:
         raise ValueError("not base64url without padding") from None
     over = len(raw) % 4
-    if over == 1 or b"+" in raw or b"/" in raw or b"=" in raw:
+    if over == 1 or b"+" in raw or b"/" in raw or b"=" in raw or b"\\" in raw:
         raise ValueError("not base64url without padding")
     if over and raw[-1] not in _LAST[over]:      # the last character may carry bits that no byte needs
         raise ValueError("base64url with stray bits at its end" if raw[-1] in _ALPHABET else "not base64url without padding")
     try:
-        return binascii.a2b_base64(raw.translate(_URL_TO_PLAIN) + _PADDING[over], strict_mode=True)
-    except binascii.Error:
+        # As a JSON string of bytes: twice as fast as binascii, and as strict once there is no escape in it.
+        return _BASE64.decode(b'"%b%b"' % (raw.translate(_URL_TO_PLAIN), _PADDING[over]))
+    except msgspec.DecodeError:
         raise ValueError("not base64url without padding") from None
 
 
@@ -265,5 +266,6 @@ _KEYS = Payload.__struct_fields__
 _SUM_KEYS = Sum.__struct_fields__
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Payload)
+_BASE64 = msgspec.json.Decoder(bytes)
 
 EMPTY_DIGEST = digest("")
