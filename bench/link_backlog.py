@@ -6,6 +6,7 @@ the rows that a sale makes around it, and the books are said again behind them, 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,9 +44,11 @@ def made(folder: Path, records: int, *, signed: int | None = None, around: bool 
     end = db.execute("SELECT max(n) FROM journal").fetchone()[0] + 1
     db.execute("INSERT INTO journal VALUES (?, ?, ?)", (end, books.chain.seq, facts.encode(Entry(AT, (BooksStood(books),)))))
     db.execute("UPDATE meta SET value = ? WHERE key = 'fold_from'", (str(end),))
+    db.execute("DELETE FROM meta WHERE key = 'copy'")
     db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     db.close()
+    shutil.rmtree(folder / "second")                     # the next start lays it anew from the restating row, as after a repair
     return signer.jwk
 
 

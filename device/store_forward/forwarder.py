@@ -102,7 +102,8 @@ class Forwarder:
         """The batches to send now, at most `most`, each counted as sent; lost ones come again by themselves."""
         if not self._link or self.halted:
             return []
-        self._expire(now_ms)
+        if self._collector:
+            self._expire(now_ms)         # a knock that nobody answers needs no pause of its own
         if now_ms < max(self._quiet_until_ms, self._hold_until_ms):
             return []
         if not self._collector:
