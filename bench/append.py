@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.till import IDENTITY
 from device.drivers.signer_file import FileSigner
-from device.recovering import opened
+from device.recovery.recovering import opened
 from device.store_forward.journal import Row
 from device.store_forward.second_copy import Stand
 from device.store_forward.token import EMPTY_DIGEST, digest

@@ -24,9 +24,9 @@ from device.mqtt import topics, wire
 from device.mqtt.wire import Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, Parsed, digest, parse, seal, signing_input
-from fleet.checking import check_all
 from fleet.keys import SigningKey
-from fleet.store import Store, sums
+from fleet.records.checking import check_all
+from fleet.records.store import Store, sums
 from sim.broker import Broker
 from sim.postgres import Postgres
 

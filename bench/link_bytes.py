@@ -25,10 +25,10 @@ from device.txn.inputs import ChannelSaid, Pressed, QrReady, Said, Scanned
 from device.types import Found, Item, Stamp
 from device.uplink import Uplink
 from fleet import line
-from fleet.ca import Authority
-from fleet.collector import Collector
+from fleet.identity.ca import Authority
 from fleet.keys import SigningKey
-from fleet.store import Store
+from fleet.records.collector import Collector
+from fleet.records.store import Store
 from sim.broker import Broker
 from sim.tcp_line import TcpLine
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from device.drivers.signer_file import FileSigner
-from device.recovering import opened
+from device.recovery.recovering import opened
 from device.runner import Runner
 from device.txn.effects import Effect, KickDrawer, PlaceOrder, Print, QueryOrder, SignRecord
 from device.txn.inputs import (

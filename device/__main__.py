@@ -50,13 +50,13 @@ def main(argv: list[str] | None = None) -> int:
         from device.daemon import show_key
         return show_key(rest)
     if word == "enrol":
-        from device.enrol import main as enrol
+        from device.identity.enrol import main as enrol
         return enrol(rest)
     if word == "gateway":
         from device.daemon import gateway
         return gateway(rest)
     if word == "doctor":
-        from device.doctor import main as doctor
+        from device.doctor.tool import main as doctor
         return doctor(rest)
     if word == "metrics":
         from device.metrics import main as metrics
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         from device.metrics import forward
         return forward(rest)
     if word == "keys":
-        from device.key_tool import main as keys
+        from device.keys.tool import main as keys
         return keys(rest)
     if word == "supervisor":
         from device.daemon import show_supervisor

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from device.errors import Outside
-from device.sealed import HOLDER, whose
+from device.keys.sealed import HOLDER, whose
 from device.txn import facts
 from device.txn.books import Books, Tender
 from device.txn.folding import evolve

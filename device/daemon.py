@@ -17,26 +17,27 @@ from pathlib import Path
 
 import msgspec
 
-from device import __version__, rotation, rules
-from device.commands import Commands, rows_of_sale
+from device import __version__, rules
+from device.commands.doors import Commands, rows_of_sale
+from device.commands.inquiries import inquiries
+from device.commands.log_ring import LogRing
+from device.commands.restart import Restart
 from device.config import Config, show, to_terms, written_rules
 from device.drivers.registry import display_of, drivers_of, signer_of
 from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
 from device.goods import PriceList
-from device.identity import enrolled
-from device.inquiries import inquiries
+from device.identity.folder import enrolled
+from device.identity.renewal import Renewal
 from device.inside import keep_inside
-from device.key_store import store_of
-from device.log_ring import LogRing
+from device.keys import rotation
+from device.keys.store import store_of
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
-from device.push_layers import Layers, Pushing
+from device.push.layers import Layers, Pushing
 from device.real_clock import RealClock
-from device.recovering import doubt, opened
-from device.renewal import Renewal
-from device.restart import Restart
-from device.retention import Retention
+from device.recovery.recovering import doubt, opened
+from device.recovery.retention import Retention
 from device.runner import Runner
 from device.txn import show as screens
 from device.txn.figures import figures

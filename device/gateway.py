@@ -18,7 +18,7 @@ from device.config import WALLETS, ChannelConfig, Config
 from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import KeyFile, PlainFile, make, read
 from device.errors import DriverGone, Outside
-from device.key_store import KeyStore, store_of
+from device.keys.store import KeyStore, store_of
 
 if TYPE_CHECKING:
     import argparse

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from device import identity
 from device.ask import DaemonAway, ask
 from device.errors import ConfigError
+from device.identity import folder as identity
 
 
 def main(argv: list[str]) -> int:

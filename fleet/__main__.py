@@ -7,18 +7,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import (
-    ca_tool,
-    collect_tool,
-    command_tool,
-    config_tool,
-    courier_tool,
-    dates_tool,
-    enrol_tool,
-    rules_tool,
-    settle_tool,
-    verify_tool,
-)
+from fleet import rules_tool, settle_tool
+from fleet.commands import courier_tool
+from fleet.commands import tool as command_tool
+from fleet.identity import ca_tool, enrol_tool
+from fleet.push import tool as config_tool
+from fleet.records import collect_tool, dates_tool, verify_tool
 
 FAMILIES = (
     ca_tool,

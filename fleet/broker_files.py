@@ -10,7 +10,7 @@ from pathlib import Path
 
 from device.mqtt import topics
 from fleet import files
-from fleet.ca import Authority
+from fleet.identity.ca import Authority
 
 SHIPPED = Path(__file__).with_name("broker")
 PORT, ENROL_PORT = 8883, 8884

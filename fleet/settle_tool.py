@@ -23,8 +23,8 @@ def add(commands: Any) -> None:
 
 def _settle(args: argparse.Namespace) -> int:
     """0 when every order is decided; 1 when one is not; 2 when the box never told, or a file cannot be used."""
+    from fleet.records.store import Store
     from fleet.settle import DECIDED, accounts_in, settled
-    from fleet.store import Store
 
     accounts = accounts_in(args.config.read_text(encoding="utf-8"))
     store = Store(args.store)

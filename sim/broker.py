@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from fleet import broker_files
-from fleet.ca import Authority
+from fleet.identity.ca import Authority
 from sim import leash
 
 MOSQUITTO = "/usr/sbin/mosquitto"

@@ -16,7 +16,7 @@ AT = "2026-07-14T09:26:53+08:00"         # the day at which the tests' collector
 def postgres() -> Iterator[Postgres]:
     if not (BINARIES / "initdb").exists():
         pytest.skip("needs PostgreSQL 15")
-    from fleet.store import Store
+    from fleet.records.store import Store
 
     server = Postgres()
     try:

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from device.config import Config
-from device.identity import loaded
+from device.identity.folder import loaded
 from device.mqtt.enrol_wire import Keys
 from fleet import groups
-from fleet.enrol import SCHEMA, Desk
-from fleet.store import Store
+from fleet.identity.enrol import SCHEMA, Desk
+from fleet.records.store import Store
 from tests.record_chain import Key
 
 NOW = datetime.datetime(2026, 7, 14, 9, 26, 53, tzinfo=datetime.timezone(datetime.timedelta(hours=8)))
@@ -24,7 +24,7 @@ ACK, CONFIG, COMMAND = Key(), Key(), Key()
 
 
 class Stand:
-    """A CA in memory, as `fleet.ca.Authority`, its clock `ahead` of ours; `revoked` names, in the order in which they were."""
+    """A CA in memory, as `fleet.identity.ca.Authority`, `ahead` of our clock; `revoked` names in their order."""
 
     def __init__(self) -> None:
         self.key, self.revoked, self.issued = ec.generate_private_key(ec.SECP256R1()), list[str](), list[tuple[str, str]]()

@@ -34,10 +34,10 @@ from device.real_clock import RealClock
 from device.store_forward import forwarder
 from device.types import Stamp
 from device.uplink import Uplink
-from fleet.checking import check_all
 from fleet.keys import SigningKey
-from fleet.proof import defects
-from fleet.store import Store, sums
+from fleet.records.checking import check_all
+from fleet.records.proof import defects
+from fleet.records.store import Store, sums
 from sim import leash
 from sim.broker import Broker
 from sim.counter.line import Line

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fleet.proof import defects
-from fleet.store import Store
+from fleet.records.proof import defects
+from fleet.records.store import Store
 from sim.broker import Broker
 from tests.pushed_box import doc
 from tests.pushed_shop import Shop, tale, until

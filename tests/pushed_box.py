@@ -17,8 +17,8 @@ import msgspec
 from device.config import Config
 from device.goods import check_digit
 from device.mqtt import config_wire as wire
-from device.push import Pusher
-from device.push_layers import Layers, checker
+from device.push.layers import Layers, checker
+from device.push.pusher import Pusher
 from device.store_forward.es256 import public_verifier
 from device.txn.effects import TakeConfig
 from device.txn.inputs import ConfigSaid

@@ -16,7 +16,7 @@ from device.drivers.signer_file import FileSigner
 from device.mqtt import config_wire as wire
 from device.mqtt import topics
 from device.store_forward.token import parse
-from fleet.store import Store, records
+from fleet.records.store import Store, records
 from sim.broker import Broker
 from sim.counter.kept import Kept
 from tests.pushed_box import KEY

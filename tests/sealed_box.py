@@ -13,8 +13,8 @@ from unittest.mock import patch
 from device.__main__ import main
 from device.config import Config, parse_toml
 from device.gateway import with_terminal
-from device.key_store import KeyStore, sealing_keys
-from device.sealed import fresh_key
+from device.keys.sealed import fresh_key
+from device.keys.store import KeyStore, sealing_keys
 
 SEALING = fresh_key(bytes(range(32)))
 

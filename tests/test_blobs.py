@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from device.blobs import ROOM_MIN_BYTES, Blobs
 from device.mqtt import config_wire as wire
 from device.mqtt.delta_wire import delta_made
+from device.push.blobs import ROOM_MIN_BYTES, Blobs
 from tests.pushed_box import Box, blob_of, doc, price_book, shuffled
 
 BOOK = price_book(3_000)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fleet.__main__ import main
-from fleet.bring_in import brought_in
-from fleet.proof import defects
-from fleet.store import Store, records
+from fleet.records.bring_in import brought_in
+from fleet.records.proof import defects
+from fleet.records.store import Store, records
 from tests.record_chain import Chain, Key
 
 KEY = Key()

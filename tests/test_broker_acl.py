@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from device.mqtt import topics, wire
 from device.store_forward.es256 import public_verifier
 from fleet import broker_files, line
-from fleet.ca import Authority
-from fleet.collector import Collector
+from fleet.identity.ca import Authority
 from fleet.keys import SigningKey
-from fleet.store import Store
+from fleet.records.collector import Collector
+from fleet.records.store import Store
 from sim.broker import MOSQUITTO, Broker, EnrolDoor
 from tests.broker_peer import REFUSED, Peer, context
 from tests.test_ca import request

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from device.mqtt import csr_wire, topics
 from fleet import broker_files, files
 from fleet.__main__ import main
-from fleet.ca import Authority, CaError
+from fleet.identity.ca import Authority, CaError
 from fleet.keys import SigningKey, public_keys
 
 PEM = serialization.Encoding.PEM
@@ -209,7 +209,7 @@ def test_the_broker_is_told_only_when_something_changed(authority: Authority, tm
         if sick:
             raise subprocess.CalledProcessError(1, argv)
     sick: list[int] = []
-    monkeypatch.setattr("fleet.ca_tool.subprocess.run", systemctl)
+    monkeypatch.setattr("fleet.identity.ca_tool.subprocess.run", systemctl)
     authority.broker(["mqtt.shop.example"])
     assert main(["broker", str(authority.folder), "--out", str(tmp_path / "out")]) == 0
 

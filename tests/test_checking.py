@@ -12,11 +12,11 @@ import pytest
 from device.mqtt import topics, wire
 from device.mqtt.wire import Batch
 from device.store_forward.token import digest, seal, signing_input
-from fleet.checking import Checker, again, check_all, examined, settle, waiting
-from fleet.collector import Clerk
-from fleet.door import mirrored
-from fleet.proof import defects, walked
-from fleet.store import BRANCH_MAX, Store, records, sums
+from fleet.records.checking import Checker, again, check_all, examined, settle, waiting
+from fleet.records.collector import Clerk
+from fleet.records.door import mirrored
+from fleet.records.proof import defects, walked
+from fleet.records.store import BRANCH_MAX, Store, records, sums
 from tests.record_chain import Chain
 from tests.test_collector import ACK_KEY, AT, KEY, Desk
 
@@ -85,7 +85,7 @@ def test_of_two_checkers_at_one_piece_one_settles(place: Place) -> None:
 
 
 def test_a_checker_gives_way_while_the_door_is_busy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.checking.BUSY_WAIT_S", 0)
+    monkeypatch.setattr("fleet.records.checking.BUSY_WAIT_S", 0)
     desk, chain = Desk(place()), Chain(KEY).grow(60)
     desk.up(chain.batch(1, 50))
     desk.up(chain.batch(51, 60))

@@ -11,11 +11,11 @@ from device.mqtt.wire import Ack, Batch
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import EMPTY_DIGEST, digest
 from fleet.__main__ import main
-from fleet.checking import check_all
-from fleet.collector import Clerk
 from fleet.keys import SigningKey
-from fleet.proof import defects
-from fleet.store import AHEAD_MAX, QUARANTINE_MAX, Store, records, sums
+from fleet.records.checking import check_all
+from fleet.records.collector import Clerk
+from fleet.records.proof import defects
+from fleet.records.store import AHEAD_MAX, QUARANTINE_MAX, Store, records, sums
 from tests.record_chain import Chain, Key
 
 KEY, ACK_KEY = Key(), Key()

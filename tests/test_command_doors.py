@@ -9,12 +9,12 @@ import logging
 import msgspec
 import pytest
 
-from device.commands import Commands, fitting, rows_of_sale
-from device.inquiries import inquiries
-from device.log_ring import LINE_CHARS_MAX, LINES_MAX, LogRing, masked
+from device.commands.doors import Commands, fitting, rows_of_sale
+from device.commands.inquiries import inquiries
+from device.commands.log_ring import LINE_CHARS_MAX, LINES_MAX, LogRing, masked
+from device.commands.restart import EXIT_REBOOT, Restart
 from device.mqtt import cmd_wire
 from device.mqtt.wire import jws_encoded
-from device.restart import EXIT_REBOOT, Restart
 from device.store_forward.es256 import public_verifier
 from device.txn.effects import Reboot
 from device.txn.inputs import RefundSaid, RefundWord, Said

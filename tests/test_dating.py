@@ -25,7 +25,7 @@ from device.txn import facts as wire
 from device.txn.effects import Effect, SignRecord
 from device.txn.inputs import DeviceSaid, Signed
 from fleet.__main__ import main as fleet
-from fleet.store import Store
+from fleet.records.store import Store
 from tests.counter import TEA, Counter
 
 NOON_MS = 1_795_492_800_000

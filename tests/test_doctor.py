@@ -17,11 +17,12 @@ from types import SimpleNamespace
 import pytest
 
 from bench.till import Till
-from device import doctor, doctor_box
-from device.doctor_keys import THIEF
+from device.doctor import box as doctor_box
+from device.doctor import tool as doctor
+from device.doctor.keys import THIEF
 from device.drivers.signer_file import FileSigner
-from device.push_store import PushStore, Told
-from device.sealed import KINDS
+from device.keys.sealed import KINDS
+from device.push.store import PushStore, Told
 from device.txn.inputs import Pressed
 from device.types import Account, Terms
 from sim.channels.gateway import GatewayRules
@@ -208,14 +209,14 @@ def test_a_clock_nobody_set_and_a_card_that_fills_are_found(box, monkeypatch):
     monkeypatch.setattr("device.daemon.clock_quality", lambda: "unset")
     real = os.statvfs
     for free, code in ((1 << 20, "card_full"), (100 << 20, "card_low")):
-        monkeypatch.setattr("device.doctor_box.os.statvfs", lambda path, free=free: type("", (), {"f_bavail": free, "f_frsize": 1}))
+        monkeypatch.setattr("device.doctor.box.os.statvfs", lambda path, free=free: type("", (), {"f_bavail": free, "f_frsize": 1}))
         status, said, _ = found(box)
         assert status == 1 and {"clock_unset", code} <= set(said)
-    monkeypatch.setattr("device.doctor_box.os.statvfs", real)
+    monkeypatch.setattr("device.doctor.box.os.statvfs", real)
 
 
 def test_the_page_names_every_code_and_no_other():
-    source = "".join(file.read_text() for file in (ROOT / "device").glob("doctor*.py"))
+    source = "".join(file.read_text() for file in (ROOT / "device" / "doctor").glob("*.py"))
     page = (ROOT / "docs" / "tools.md").read_text().partition("## The doctor")[2]
     listed = {code for row in re.findall(r"^\| [^|]+ \| `([a-z_ ]+)` \|$", page, re.M) for code in row.split()}
     assert listed == set(re.findall(r'Finding\("([a-z_]+)"', source))

@@ -13,14 +13,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device import doctor, enrol, identity
+from device.doctor import tool as doctor
 from device.errors import ConfigError, Outside
+from device.identity import enrol
+from device.identity import folder as identity
 from device.mqtt import ask_wire
 from device.mqtt import enrol_wire as wire
 from device.mqtt.wire import WireError
 from device.store_forward.token import thumbprint
 from device.uplink import verifiers
-from fleet.enrol import Renewals, code_key
+from fleet.identity.enrol import Renewals, code_key
 from tests.enrol_room import ACK, COMMAND, CONFIG, Office, Shop, Stand
 from tests.record_chain import Key
 
@@ -267,7 +269,7 @@ def test_a_record_key_that_a_journal_needs_is_not_made_anew(office: Office, shop
 
 KILLED = """
 import os, signal, sys
-from device import identity
+from device.identity import folder as identity
 from device.drivers import private_file
 left = int(sys.argv[2])
 def counted(real):

@@ -10,9 +10,9 @@ import pytest
 from device.mqtt import cmd_wire, topics, wire
 from device.store_forward.es256 import public_verifier
 from fleet.__main__ import main
-from fleet.command_tool import verb_of
-from fleet.commands import LIVES_S, RESEND_S, SCHEMA, CommandDesk, Commands
-from fleet.courier import Courier, command_room
+from fleet.commands.courier import Courier, command_room
+from fleet.commands.kept import LIVES_S, RESEND_S, SCHEMA, CommandDesk, Commands
+from fleet.commands.tool import verb_of
 from fleet.database import opened
 from fleet.groups import SCHEMA as GROUPS
 from fleet.groups import Groups, made

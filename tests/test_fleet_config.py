@@ -12,18 +12,18 @@ import pytest
 from device.errors import ConfigError
 from device.mqtt import config_wire as wire
 from device.mqtt import topics
-from device.push_layers import Layers
+from device.push.layers import Layers
 from device.store_forward.es256 import public_verifier
 from fleet.__main__ import main
-from fleet.config import SCHEMA, Configs
-from fleet.config_layers import Layer, composed, differences, flat, given
-from fleet.config_room import BlobRoom, config_room
 from fleet.database import opened
 from fleet.groups import SCHEMA as GROUPS
 from fleet.groups import Groups, made
 from fleet.keys import SigningKey
-from fleet.rollout import Gate, Tally, rings_of, verdict
-from fleet.rollouts import Refused, Rollouts
+from fleet.push.config import SCHEMA, Configs
+from fleet.push.layers import Layer, composed, differences, flat, given
+from fleet.push.rollout import Gate, Tally, rings_of, verdict
+from fleet.push.rollouts import Refused, Rollouts
+from fleet.push.room import BlobRoom, config_room
 from tests.pushed_box import Box
 
 JWK = {"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}

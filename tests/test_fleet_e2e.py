@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from device.ask import DaemonAway, ask
-from device.restart import EXIT_REBOOT
+from device.commands.restart import EXIT_REBOOT
 from fleet.keys import SigningKey
 from sim.broker import MOSQUITTO, Broker
 from tests import test_enrol_e2e as enrolment
@@ -121,7 +121,7 @@ def test_an_admin_asks_a_box_that_is_away_and_everything_is_done_once(fleet):
     assert fleet.running["box"].poll() is None, "it restarted twice"
     until(lambda: fleet.state().get("unacked") == 0, "the records of the commands never arrived")
     from device.store_forward.token import parse
-    from fleet.store import Store, records
+    from fleet.records.store import Store, records
     store = Store(fleet.folder / "cloud.db")
     kept = [json.loads(bytes(p.body)) for p in (parse(token).payload for token in records(store)["tokens"]) if p.kind == "command"]
     store.close()

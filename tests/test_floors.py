@@ -20,7 +20,7 @@ HOUSE = {path: "" for path in (
     "device/txn/__init__.py", "device/txn/inputs.py", "device/txn/machine.py", "device/store_forward/journal.py",
     "device/store_forward/token.py", "device/drivers/__init__.py", "device/drivers/contract.py", "device/drivers/printer_tcp.py",
     "device/drivers/printer_driver.py", "device/drivers/printer_bytes.py", "device/drivers/scanner_evdev.py",
-    "device/drivers/registry.py", "device/mqtt/client.py", "device/runner.py", "fleet/collector.py", "sim/demo.py",
+    "device/drivers/registry.py", "device/mqtt/client.py", "device/runner.py", "fleet/records/collector.py", "sim/demo.py",
 )}
 
 BAD = [
@@ -49,10 +49,10 @@ BAD = [
     ("device/drivers/printer_tcp.py", "from escpos.printer import Dummy", "heavy"),
     ("device/box.py", "import asyncio", "asyncio"),
     ("device/box.py", "from device.daemon import main", "up"),
-    ("device/runner.py", "import fleet.collector", "up"),
+    ("device/runner.py", "import fleet.records.collector", "up"),
     ("device/daemon.py", "from sim import demo", "up"),
-    ("fleet/collector.py", "from device.txn.machine import decide", "past"),
-    ("fleet/collector.py", "import sim.demo", "up"),
+    ("fleet/records/collector.py", "from device.txn.machine import decide", "past"),
+    ("fleet/records/collector.py", "import sim.demo", "up"),
     ("device/txn/deeper/thought.py", "", "no floor"),
 ]
 
@@ -62,8 +62,8 @@ GOOD = [
     ("device/drivers/registry.py", "from device.drivers import printer_tcp, scanner_evdev"),
     ("device/txn/machine.py", "from datetime import datetime\n\ndef f(wall):\n    return datetime.fromisoformat(wall)"),
     ("device/box.py", "from device.txn.machine import decide\nfrom device.store_forward.journal import Journal"),
-    ("fleet/collector.py", "from device.store_forward.token import parse"),
-    ("sim/demo.py", "import device.daemon, fleet.collector"),
+    ("fleet/records/collector.py", "from device.store_forward.token import parse"),
+    ("sim/demo.py", "import device.daemon, fleet.records.collector"),
 ]
 
 

@@ -23,7 +23,7 @@ from device.txn import facts as wire
 from device.txn.effects import DropKey, Effect, MakeKey, SignRecord, TrySigner
 from device.txn.inputs import Asked, KeyGone, KeyReady, Signed, Started
 from device.txn.show import state
-from fleet.store import Store
+from fleet.records.store import Store
 from tests import test_record_key, test_signer
 from tests.counter import TEA, Counter
 from tests.test_record_key import ROOT

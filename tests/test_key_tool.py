@@ -13,8 +13,8 @@ import pytest
 
 from bench.till import Till
 from device.errors import Outside
-from device.key_store import KeyStore, sealing_keys
-from device.sealed import SealingKey, fresh_key, named
+from device.keys.sealed import SealingKey, fresh_key, named
+from device.keys.store import KeyStore, sealing_keys
 from device.txn.inputs import ChannelSaid, Pressed, RefundSaid, RefundWord, Said, Scanned
 from device.types import Account, Terms
 from sim.channels.keys import key_pair
@@ -171,7 +171,7 @@ def used(box, monkeypatch, today, *, quality="ntp"):
         @classmethod
         def today(cls):
             return cls.fromisoformat(today)
-    monkeypatch.setattr("device.key_tool.datetime.date", Day)
+    monkeypatch.setattr("device.keys.tool.datetime.date", Day)
     monkeypatch.setattr("device.daemon.clock_quality", lambda: quality)
     return box.keys("drop", MAIN)
 

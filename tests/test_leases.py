@@ -16,9 +16,9 @@ from device.store_forward.token import digest, parse, seal, signing_input
 from device.txn.effects import AskSale
 from device.txn.inputs import Configured, LinkSaid, Rang, RefundSaid, RefundWord, Said, SaleAnswered, Scanned, Signed
 from device.types import Account, Terms
-from fleet.collector import Clerk
-from fleet.store import Store
-from fleet.store_schema import GUARD_NEW
+from fleet.records.collector import Clerk
+from fleet.records.store import Store
+from fleet.records.store_schema import GUARD_NEW
 from tests.counter import TEA, Counter
 from tests.record_chain import Key
 

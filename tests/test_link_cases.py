@@ -21,8 +21,8 @@ from device.mqtt import wire
 from device.mqtt.wire import Ack, Batch
 from device.store_forward.forwarder import Forwarder
 from device.store_forward.token import EMPTY_DIGEST
-from fleet.proof import defects
-from fleet.store import Store, records
+from fleet.records.proof import defects
+from fleet.records.store import Store, records
 from sim.broker import Broker
 from sim.tcp_line import TcpLine
 from tests.record_chain import Chain, Key

@@ -26,8 +26,8 @@ from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.token import EMPTY_DIGEST, digest
 from device.txn.effects import AskSale
 from device.txn.inputs import SaleAnswered
-from fleet.proof import defects
-from fleet.store import Store, records
+from fleet.records.proof import defects
+from fleet.records.store import Store, records
 from sim.broker import MOSQUITTO, Broker, BrokerFailed
 from tests.record_chain import Chain, Key
 

@@ -16,10 +16,10 @@ import pytest
 
 from device.mqtt import topics, wire
 from device.store_forward.es256 import public_verifier
-from fleet.collector import Collector
 from fleet.keys import SigningKey
-from fleet.proof import defects
-from fleet.store import Store, records, sums
+from fleet.records.collector import Collector
+from fleet.records.proof import defects
+from fleet.records.store import Store, records, sums
 from sim.broker import MOSQUITTO, Broker
 from sim.postgres import BINARIES, Postgres
 from tests.link_storm import seen, storm
@@ -91,7 +91,7 @@ class Watcher:
 
 def test_while_postgresql_is_away_the_collector_says_down_confirms_nothing_and_comes_back(tmp_path: Path, crashing: Postgres,
                                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.collector.AWAY_PAUSE_MAX_S", 0.2)
+    monkeypatch.setattr("fleet.records.collector.AWAY_PAUSE_MAX_S", 0.2)
     key, ack_key, where = Key(), SigningKey(tmp_path / "ack.pem"), crashing.database()
     chain = Chain(key).grow(9)
     with Broker(tmp_path / "broker") as broker:

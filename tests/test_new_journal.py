@@ -15,8 +15,8 @@ from device.store_forward.token import parse as token_of
 from device.store_forward.verify import verify
 from device.txn.inputs import ChannelSaid, Input, Pressed, Rang, Said, Scanned
 from device.uplink import Uplink
-from fleet.collector import Clerk
-from fleet.store import Store
+from fleet.records.collector import Clerk
+from fleet.records.store import Store
 from tests.record_chain import Key
 from tests.test_recovery import no_journal, older_journal, parked_order, refuses_wallets, torn_copy
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from device.mqtt import config_wire as wire
-from device.push import TRIAL_MS
+from device.push.pusher import TRIAL_MS
 from device.txn.effects import TakeConfig
 from device.txn.inputs import ConfigSaid
 from tests.pushed_box import KEY, Box, Cuts, Key, PowerCut, doc

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.store import Store
+from fleet.records.store import Store
 from sim.broker import MOSQUITTO, Broker
 from tests.pushed_box import blob_of, doc, price_book
 from tests.pushed_shop import Shop, tale, until

@@ -17,8 +17,8 @@ import pytest
 from bench.till import GOODS, IDENTITY, QR, Till
 from device.crockford import number
 from device.errors import JournalUnreadable
-from device.recovering import doubt, opened
-from device.recovery import COLUMNS, TABLE, Act, Cloud, Store
+from device.recovery.recovering import doubt, opened
+from device.recovery.table import COLUMNS, TABLE, Act, Cloud, Store
 from device.store_forward.es256 import public_verifier
 from device.store_forward.second_copy import SecondCopy
 from device.store_forward.token import thumbprint

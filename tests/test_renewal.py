@@ -11,13 +11,14 @@ import msgspec
 import pytest
 from cryptography import x509
 
-from device import enrol, identity, renewal
+from device.identity import enrol, renewal
+from device.identity import folder as identity
+from device.identity.renewal import Renewal
 from device.mqtt import ask_wire
 from device.mqtt.csr_wire import request as csr_of
-from device.renewal import Renewal
 from device.store_forward.token import b64
 from device.types import Stamp
-from fleet.enrol import Renewals
+from fleet.identity.enrol import Renewals
 from tests.enrol_room import Office, Shop
 from tests.record_chain import Key
 

@@ -10,13 +10,13 @@ import pytest
 from bench.till import EPOCH, IDENTITY, Till
 from device.box import Box
 from device.mqtt import wire
-from device.retention import Retention
+from device.recovery.retention import Retention
 from device.store_forward.forwarder import Forwarder, Released
 from device.store_forward.journal import Journal
 from device.store_forward.token import digest
 from device.txn import facts
 from device.txn.inputs import LinkSaid, Recalled, RefundWord
-from fleet.checking import check_all
+from fleet.records.checking import check_all
 from tests.test_leases import Town
 
 DAY_S = 86_400

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from device.sealed import Held, Name, SealingKey, fresh_key, named, sealed_by, whose
+from device.keys.sealed import Held, Name, SealingKey, fresh_key, named, sealed_by, whose
 from device.types import Account
 
 KEY, OTHER = SealingKey(fresh_key(b"k" * 32)), SealingKey(fresh_key(b"o" * 32))

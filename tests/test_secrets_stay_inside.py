@@ -15,8 +15,8 @@ from device.drivers.channels.accounts import KeySet
 from device.drivers.channels.codec_bytes import Reply, Request
 from device.drivers.channels.gateway_key_bytes import Code
 from device.drivers.channels.terminal_bytes import Held
-from device.sealed import Held as SealedHeld
-from device.sealed import SealingKey
+from device.keys.sealed import Held as SealedHeld
+from device.keys.sealed import SealingKey
 from device.txn.desk import Code as DeskCode
 from device.txn.desk import Desk
 from device.txn.effects import ChargeCode, Intent

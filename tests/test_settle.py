@@ -13,7 +13,7 @@ from device.mqtt import wire
 from device.mqtt.wire import OpenOrder
 from device.txn.numbers import order_number
 from fleet.__main__ import main
-from fleet.store import Store
+from fleet.records.store import Store
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
 from sim.channels.keys import key_pair, platform
@@ -137,7 +137,7 @@ def test_a_word_without_its_proof_decides_nothing(town: Town, capsys: pytest.Cap
 
 
 def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
-    from fleet.checking import check_all
+    from fleet.records.checking import check_all
 
     chain = Chain(KEY)
     tender = {"method": "wechat", "amount_fen": 900, "order_no": no(1), "channel_no": "42"}

@@ -16,9 +16,9 @@ from device.mqtt.wire import Ack, Hello, JournalHead
 from device.store_forward.es256 import public_verifier
 from device.store_forward.token import b64, digest, parse
 from device.store_forward.verify import verify
-from fleet.collector import Clerk
-from fleet.proof import defects
-from fleet.store import Store
+from fleet.records.collector import Clerk
+from fleet.records.proof import defects
+from fleet.records.store import Store
 from tests.chains import Made, Signer, sale
 from tests.record_chain import Chain, Key
 

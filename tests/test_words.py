@@ -8,7 +8,7 @@ import string
 
 import pytest
 
-import fleet.leases
+import fleet.records.leases
 from device.drivers import scanner_evdev, scanner_keys
 from device.drivers.channels import card, card_bytes
 from device.mqtt import cloud
@@ -28,7 +28,7 @@ def said_by(module, pattern: str) -> set[str]:
 
 def reasons() -> set[str]:
     scans = said_by(scanner_keys, r'(?:return |spoil\()"(the scan[^"]+|keys[^"]+)"') | {scanner_keys.symbol_fault("9" * 5_000)}
-    away = said_by(cloud, r'"(the (?:cloud|line)[^"{}]+)"') | said_by(fleet.leases, r'order_no, "([^"]+)"')
+    away = said_by(cloud, r'"(the (?:cloud|line)[^"{}]+)"') | said_by(fleet.records.leases, r'order_no, "([^"]+)"')
     cards = {*card_bytes.SAYS.values(), *card_bytes.CODES.values(), card.SILENT, *said_by(card, r'detail="(the line[^"]+)"')}
     return {*scans, *said_by(scanner_evdev, r'ScanSpoiled\("([^"]+)"'), *away, *said_by(leasing, r'why or "([^"]+)"'), *cards,
             str(RefundWord.REFUSED), str(RefundWord.ABNORMAL)}

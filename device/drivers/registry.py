@@ -21,7 +21,7 @@ from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
 from device.drivers.contract import Driver, Signer
 from device.errors import DriverGone, Outside
-from device.sealed import whose
+from device.keys.sealed import whose
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
 from device.types import Account, Found

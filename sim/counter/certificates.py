@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet.ca import Authority, CaError
+from fleet.identity.ca import Authority, CaError
 
 COLLECTOR, COURIER, DESK, RECORDER = "_collector/c1", "_courier/courier1", "_collector/desk", "_collector/recorder"
 

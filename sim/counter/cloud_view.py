@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet.proof import defects
-from fleet.store import Store, records
+from fleet.records.proof import defects
+from fleet.records.store import Store, records
 from sim.counter.sums import cloud_sums, payload_of
 
 LAST_SHOWN = 60                # records on the page; GET /cloud/records has them all

@@ -22,8 +22,8 @@ from typing import Any
 
 from device.ask import DaemonAway, ask
 from fleet.line import dressed
-from fleet.proof import defects
-from fleet.store import Store, records
+from fleet.records.proof import defects
+from fleet.records.store import Store, records
 from sim.broker import Broker
 from sim.channels.gateway import WALLETS as CODE_FORMS
 from sim.counter import wiring

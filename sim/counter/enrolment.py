@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from device import identity
+from device.identity import folder as identity
 from device.mqtt import enrol_wire
-from fleet import enrol, groups
-from fleet.enrol_desk import DeskLine
-from fleet.enrol_tool import wall
+from fleet import groups
+from fleet.identity import enrol
+from fleet.identity.enrol_desk import DeskLine
+from fleet.identity.enrol_tool import wall
 from fleet.keys import SigningKey
 from fleet.line import dressed, share_of
-from fleet.store import Store
+from fleet.records.store import Store
 from sim.broker import Broker, EnrolDoor
 from sim.counter.boxes import Boxes
 from sim.counter.certificates import DESK, Certificates

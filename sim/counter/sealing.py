@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from device.config import ChannelConfig, parse
-from device.key_store import store_of
-from device.sealed import HOLDER, KINDS, Held, Name, fresh_key
+from device.keys.sealed import HOLDER, KINDS, Held, Name, fresh_key
+from device.keys.store import store_of
 from sim.counter.files import write
 
 PLAIN = {"private_key": "private_key_file", "client_cert": "client_cert_file", "secret": "secret", "api_v3_key": "api_v3_key"}

@@ -9,9 +9,9 @@ from device.mqtt import topics, wire
 from device.store_forward.es256 import public_verifier
 from device.store_forward.forwarder import Forwarder, Refused
 from device.txn import facts
-from fleet.collector import Clerk
 from fleet.keys import SigningKey
-from fleet.store import Store
+from fleet.records.collector import Clerk
+from fleet.records.store import Store
 from sim.virtual.fate import Fate, WorldClock
 from sim.virtual.till import Till
 

@@ -19,8 +19,8 @@ from device.box import Box
 from device.drivers.contract import Driver
 from device.drivers.signer_file import FileSigner
 from device.errors import JournalUnreadable
-from device.recovering import doubt, opened
-from device.recovery import Act
+from device.recovery.recovering import doubt, opened
+from device.recovery.table import Act
 from device.runner import Runner
 from device.store_forward.journal import Journal
 from device.txn.books import Books

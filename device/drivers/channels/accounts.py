@@ -17,7 +17,7 @@ from device.drivers.channels.codec_bytes import Verdict
 from device.drivers.channels.https import Health, HttpsChannel, told
 from device.drivers.private_file import KeyFile
 from device.errors import Outside
-from device.sealed import holder_of
+from device.keys.sealed import holder_of
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
