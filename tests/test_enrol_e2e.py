@@ -182,9 +182,9 @@ def test_a_box_is_enrolled_sells_over_its_own_certificate_and_renews_it(fleet: F
     argv = [sys.executable, "-m", "fleet", "verify", "--store", str(fleet.folder / "cloud.db"), "--json"]
     verified = subprocess.run(argv, cwd=ROOT, capture_output=True)
     assert verified.returncode == 0, "every record holds under the key that the enrolment brought, and no file of keys is named"
-    [kid] = {parse(token).kid for token in records(fleet.records.store)["tokens"]}
-    assert kid in fleet.records.store.verifiers("box-1")
-    assert [one.use for one in fleet.identity.ca.issued("shop/box-1")].count("box") == 2
+    [kid] = {parse(token).kid for token in records(fleet.store)["tokens"]}
+    assert kid in fleet.store.verifiers("box-1")
+    assert [one.use for one in fleet.ca.issued("shop/box-1")].count("box") == 2
 
 
 def test_a_desk_that_comes_while_a_box_asks_answers_it(fleet: Fleet, monkeypatch) -> None:
@@ -195,7 +195,7 @@ def test_a_desk_that_comes_while_a_box_asks_answers_it(fleet: Fleet, monkeypatch
     config = identity.loaded(box.toml, lacking={"box": "box-1", "box_no": "000000", "tenant": "tenant"})
     request = box_enrol.prepared(config, code)
     with ThreadPoolExecutor() as pool:
-        reply = pool.submit(enrol_line.asked, "127.0.0.1", fleet.records.door.port, code, request)
+        reply = pool.submit(enrol_line.asked, "127.0.0.1", fleet.door.port, code, request)
         log = fleet.folder / "broker" / "mosquitto.log"
         until(lambda: f"as {code.id}" in log.read_text(), "the box did not come to the door")
         fleet.serve(desk)
@@ -220,15 +220,15 @@ def test_a_box_that_was_replaced_is_out_and_its_successor_is_in(fleet: Fleet) ->
 def test_a_listener_of_another_ca_learns_nothing(fleet: Fleet, tmp_path: Path) -> None:
     fleet.desk()
     box, other = Box(fleet), Authority.made(tmp_path / "other", "shop")
-    code = enrol.Desk(fleet.records.store.database, other, "shop", bytes(32), wall=wall).code_for("box-1")
+    code = enrol.Desk(fleet.store.database, other, "shop", bytes(32), wall=wall).code_for("box-1")
     status, _, err = box.enrol(code)
     assert status == 1 and "shows no certificate of the CA that the code names: nothing was told to it" in err
-    (tmp_path / "ours.pem").write_bytes(fleet.identity.ca.ca_pem)
+    (tmp_path / "ours.pem").write_bytes(fleet.ca.ca_pem)
     assert "no certificate of the CA" in box.enrol(code, "--ca", str(tmp_path / "ours.pem"))[2]
     (tmp_path / "theirs.pem").write_bytes(other.ca_pem)
     assert "does not hold" in box.enrol(code, "--ca", str(tmp_path / "theirs.pem"))[2]
     assert code.id not in (fleet.folder / "broker" / "mosquitto.log").read_text(), "not even the code's name was said"
-    [row] = [row for row in enrol.Desk(fleet.records.store.database, other, "shop", bytes(32), wall=wall).codes()]
+    [row] = [row for row in enrol.Desk(fleet.store.database, other, "shop", bytes(32), wall=wall).codes()]
     assert row[4:] == (0, "open")
 
 
@@ -248,7 +248,7 @@ def test_the_clouds_command_prints_a_code_that_a_camera_reads(fleet: Fleet) -> N
     [read] = zxingcpp.read_barcodes(image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST))
     scanned, typed = enrol_wire.code_of(read.text), enrol_wire.code_of(first)
     assert (scanned.id, scanned.secret, scanned.pin[:10]) == (typed.id, typed.secret, typed.pin)
-    assert scanned.pin == bytes.fromhex(fleet.identity.ca.fingerprint)
+    assert scanned.pin == bytes.fromhex(fleet.ca.fingerprint)
     box = Box(fleet)
     ask_file = fleet.folder / "ask.txt"
     ask_file.write_text(box.command("enrol", "request", first)[1])
