@@ -10,12 +10,12 @@ import os
 import sqlite3
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.till import IDENTITY
+from bench.turns import in_turns, seconds
 from device.drivers.signer_file import FileSigner
 from device.recovery.recovering import opened
 from device.store_forward.journal import Row
@@ -91,29 +91,13 @@ def rows() -> Iterator[dict[str, Any]]:
             for n in range(GROUP):
                 record(n == GROUP - 1)
 
-        ours, floor = _in_turns(record, bare.record)
+        ours, floor = in_turns(record, bare.record, blocks=BLOCKS, calls=RECORDS)
         ratio = statistics.median(b / a for a, b in zip(ours, floor, strict=True))
         yield {"name": "append.record_rate", "value": round(1 / statistics.median(ours)), "unit": "records/s",
                "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": RATIO_MIN,
                "holds": ratio >= RATIO_MIN}
-        rate = GROUP / statistics.median(_seconds(group) for _ in range(GROUPS))
+        rate = GROUP / statistics.median(seconds(group) for _ in range(GROUPS))
         yield {"name": "append.grouped_rate", "value": round(rate), "unit": "records/s", "floor": None, "ratio": None,
                "goal": GROUPED_MIN, "holds": rate >= GROUPED_MIN}
         journal.close()
         bare.close()
-
-
-def _in_turns(one: Callable[[], None], other: Callable[[], None]) -> tuple[list[float], list[float]]:
-    spent: tuple[list[float], list[float]] = ([], [])
-    for work in (one, other):
-        work()
-    for block in range(BLOCKS):
-        for side in (0, 1) if block % 2 else (1, 0):
-            spent[side].append(statistics.median(_seconds((one, other)[side]) for _ in range(RECORDS)))
-    return spent
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

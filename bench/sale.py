@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 import sqlite3
 import statistics
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 
 from bench.append import BareCopy
 from bench.till import GOODS, Paced, Till
+from bench.turns import in_turns
 from device.drivers.display_file import FileDisplay
 from device.drivers.signer_file import FileSigner
 from device.store_forward.token import signing_input
@@ -119,7 +121,7 @@ def _throughput(folder: Path) -> Iterator[dict[str, Any]]:
     for kind, sale, count in (("qr", till.qr_sale, 2), ("cash", till.cash_sale, 1)):
         commits = _commits_of(till, sale)
         assert len(commits) == count, "the till syncs more often than its floor"
-        ours, floor = _in_turns(sale, functools.partial(bare.sale, commits))
+        ours, floor = in_turns(sale, functools.partial(bare.sale, commits), blocks=BLOCKS, calls=SALES)
         ratio = statistics.median(b / a for a, b in zip(ours, floor, strict=True))
         yield {"name": f"sale.{kind}_rate", "value": round(1 / statistics.median(ours)), "unit": "sales/s",
                "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": RATIO_MIN,
@@ -146,23 +148,6 @@ def _commits_of(till: Till, sale: Callable[[], None]) -> list[list[tuple[bytes]]
     return commits
 
 
-def _in_turns(one: Callable[[], None], other: Callable[[], None]) -> tuple[list[float], list[float]]:
-    """Median seconds of one call, a block each, both taking turns."""
-    spent: tuple[list[float], list[float]] = ([], [])
-    for work in (one, other):
-        work()
-    for block in range(BLOCKS):
-        for side in (0, 1) if block % 2 else (1, 0):
-            spent[side].append(statistics.median(_seconds((one, other)[side]) for _ in range(SALES)))
-    return spent
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 # After the 100,000th sale ------------------------------------------------------------------------------------------------
 
 def _grown(folder: Path) -> Iterator[dict[str, Any]]:
@@ -174,10 +159,11 @@ def _grown(folder: Path) -> Iterator[dict[str, Any]]:
             till.qr_sale()
         till.close()
     _age(old / "journal.db", FLAT_SALES)
+    shutil.rmtree(old / "second")                    # it tells of the young journal, and would heal the old one back to that
     fresh, aged = Till(young, "b2"), Till(old, "b2")
     assert aged.journal.last > FLAT_SALES * FLAT_ROWS_A_SALE
     for kind in ("qr", "cash"):
-        spent, floor = _in_turns(getattr(aged, f"{kind}_sale"), getattr(fresh, f"{kind}_sale"))
+        spent, floor = in_turns(getattr(aged, f"{kind}_sale"), getattr(fresh, f"{kind}_sale"), blocks=BLOCKS, calls=SALES)
         ratio = statistics.median(b / a for a, b in zip(spent, floor, strict=True))
         yield {"name": f"sale.{kind}_rate_after_100000", "value": round(1 / statistics.median(spent)), "unit": "sales/s",
                "floor": round(1 / statistics.median(floor)), "ratio": round(ratio, 3), "goal": FLAT_MIN,

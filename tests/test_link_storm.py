@@ -21,7 +21,7 @@ from fleet.records.collector import Collector
 from fleet.records.proof import defects
 from fleet.records.store import Store, records, sums
 from sim.broker import MOSQUITTO, Broker
-from sim.postgres import BINARIES, Postgres
+from sim.postgres import Postgres
 from tests.link_storm import seen, storm
 from tests.record_chain import Chain, Key
 
@@ -33,8 +33,6 @@ WAIT_S = 20.0
 @pytest.fixture
 def crashing() -> Iterator[Postgres]:
     """A server of this test's own, for it is killed."""
-    if not (BINARIES / "initdb").exists():
-        pytest.skip("needs PostgreSQL 15")
     with Postgres() as server:
         yield server
 
