@@ -76,5 +76,5 @@ search: setup
 lock:
 	python3 -m venv build/lock
 	build/lock/bin/pip install -q pip-tools
-	build/lock/bin/pip-compile -q --generate-hashes --extra fleet --extra pkcs11 --extra sim --extra dev --allow-unsafe --strip-extras \
+	build/lock/bin/pip-compile -q --generate-hashes --extra fleet --extra pkcs11 --extra oled --extra sim --extra dev --allow-unsafe --strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml

@@ -15,6 +15,7 @@ PACKAGES=(
     postgresql softhsm2                                             # the collector's store at scale; a chip for the record key, in software
     fonts-wqy-microhei                                              # Chinese on display and paper
     chromium chromium-driver                                        # the test that drives the counter page
+    openssh-client                                                  # certificates for the technician's console
     systemd                                                         # systemd-analyze, for the unit's gate
 )
 
