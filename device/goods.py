@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from device.drivers.gs1_bytes import Gs1, NotGs1, gs1_of
 from device.types import Found, Item
 
 GTIN_LENS = (8, 12, 13, 14)
 TEMPLATE_KINDS = ("weight", "price", "both")
+COUNT_MAX = 999              # pieces on one label, as many as a cashier may type
 
 
 def check_digit(digits: str) -> int:
@@ -198,6 +200,12 @@ class PriceList:
             if label_fits(symbol, template):
                 label = label_of(symbol, template)
                 return self._weighed(label) if label else _wrong_check(symbol)
+        try:
+            said = gs1_of(symbol)
+        except NotGs1 as why:
+            return str(why)
+        if said is not None:
+            return self._labelled(said)
         if len(symbol) in GTIN_LENS and symbol.isascii() and symbol.isdigit():
             key = gtin_key(symbol)
             if key is None:
@@ -208,6 +216,27 @@ class PriceList:
             return Found(item) if item else "no price list knows this code"
         item = self._items.get(symbol)
         return Found(item) if item else "no price list knows this code"
+
+    def _labelled(self, said: Gs1) -> Found | str:
+        """The line that a GS1 label makes: its GTIN's goods, with the weight, amount or count that it says."""
+        item = self._items.get(gtin_key(said.gtin) or "")
+        if item is None and said.gtin.startswith("9"):   # of variable measure: filed under the number of its base unit
+            stem = said.gtin[1:13]
+            item = self._items.get(f"{stem}{check_digit(stem)}")
+        if item is None:
+            return "no price list knows this code" if said.gtin else "the label names no goods"
+        if 0 in (said.weight_g, said.amount_fen, said.count):
+            return "the label carries no weight or amount: weigh it again"
+        if said.weight_g is not None and item.unit != "kg":
+            return f"{item.name_en} is sold by the piece and cannot carry a weight label"
+        if said.weight_g is None and said.amount_fen is None and item.unit == "kg":
+            return f"{item.name_en} is sold by weight: weigh it and scan the scale's label"
+        if said.weight_g is None and said.amount_fen is not None:
+            return Found(item, qty_milli=_implied_milli(item, said.amount_fen), amount_fen=said.amount_fen)
+        if (said.count or 1) > COUNT_MAX:
+            return f"the label counts more than {COUNT_MAX} pieces"
+        return Found(item, qty_milli=said.weight_g if said.weight_g is not None else 1000 * (said.count or 1),
+                     amount_fen=said.amount_fen)
 
     def _weighed(self, label: Label) -> Found | str:
         item = self._items.get(label.key)
