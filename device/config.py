@@ -14,11 +14,14 @@ from typing import Any
 import msgspec
 
 from device.drivers.keypad_keys import layout_codes
+from device.drivers.layout_keys import LAYOUTS
+from device.drivers.scanner_keys import CAPS
 from device.errors import ConfigError
 from device.goods import TEMPLATE_KINDS, Template, template_faults
 from device.types import Account, Rules, Supervisor, Terms
 
 MASK = "********"
+SCANNERS_MAX = 4
 CARD = "card"                             # the one channel that is a device on the counter
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway", CARD)
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
@@ -47,6 +50,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 _NAME = r"[a-z0-9-]{1,32}"
+_PORT = r"([0-9]+-[0-9]+(\.[0-9]+)*)?"           # a device's place on the USB, as sysfs names it
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "": (
         Key("box", "word", _MUST, "name of this box; an enrolled one knows it", "daemon", pattern=_NAME),
@@ -83,6 +87,9 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("config_key_file", "file", "config.pub", "key that pushed configurations are checked with; no such file: none is taken",
             "daemon"),
         Key("encryption_key_file", "file", "encryption.key", "key that secrets in pushed configurations are opened with", "daemon"),
+        Key("keyboards", "word", "auto", "those that are no scanner or keypad of this box: refuse takes each and lets it type into "
+            "nothing, leave does not look, auto refuses where a scanner or keypad is an input device", "daemon",
+            choices=("auto", "refuse", "leave")),
         Key("identity_dir", "file", "identity", "where `tillbox enrol` keeps keys, certificates and names", "daemon"),
     ),
     "signer": (
@@ -94,15 +101,27 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("pin_file", "file", "", "file of mode 0600 with the token's PIN; empty: systemd's credential tillbox-pin", "daemon"),
     ),
     "scanner": (
-        Key("kind", "word", "evdev", "how it is attached", "scanner", choices=("evdev", "serial", "none")),
-        Key("path", "text", "/dev/input/tillbox-scanner", "event node or serial port, best a by-id or by-path link", "scanner"),
+        Key("kind", "word", "evdev", "how it is attached", "scanner", choices=("evdev", "serial", "hidraw", "none")),
+        Key("path", "text", "/dev/input/tillbox-scanner", "event node, serial port or hidraw node, best a by-id or by-path link",
+            "scanner"),
+        Key("port", "word", "", "USB port it is plugged into, 1-1.3 say, in place of path; `tillbox scan list` names them",
+            "scanner", pattern=_PORT),
+        Key("lane", "text", "", "its name, where there are several", "scanner", high=12),
         Key("suffix", "flag", True, "false: the scanner sends nothing after a symbol, silence ends it", "scanner"),
         Key("gap_ms", "int", 0, "pause that breaks (or without suffix ends) a symbol; 0: as built", "scanner", "ms", high=2000),
+        Key("gs", "text", "", "what it sends in place of GS, the separator in GS1 labels, | or {GS} say; empty: GS itself",
+            "scanner", high=8),
+        Key("layout", "word", "us", "country its keys are set to", "scanner", choices=tuple(LAYOUTS)),
+        Key("caps", "word", "ignore", "toggles: it presses caps lock around capitals; inverted: it reckons with caps lock on",
+            "scanner", choices=CAPS),
+        Key("repeat_ms", "int", 0, "the same code within this time is one scan, for a scanner that stands and looks; 0: every scan "
+            "counts", "scanner", "ms", high=2000),
         Key("baud", "int", 9600, "speed of a serial scanner", "scanner", "baud", low=300, high=921_600),
     ),
     "keypad": (
         Key("kind", "word", "evdev", "how it is attached", "keypad", choices=("evdev", "none")),
         Key("path", "text", "/dev/input/tillbox-keypad", "event node", "keypad"),
+        Key("port", "word", "", "USB port it is plugged into, in place of path", "keypad", pattern=_PORT),
         Key("layout", "table", {}, "evdev key name to key of the till, laid over the default", "keypad"),
     ),
     "display": (
@@ -230,14 +249,21 @@ class SignerConfig(msgspec.Struct, frozen=True):
 class ScannerConfig(msgspec.Struct, frozen=True):
     kind: str
     path: str
+    port: str
+    lane: str
     suffix: bool
     gap_ms: int
+    gs: str
+    layout: str
+    caps: str
+    repeat_ms: int
     baud: int
 
 
 class KeypadConfig(msgspec.Struct, frozen=True):
     kind: str
     path: str
+    port: str
     layout: dict[str, str]
 
 
@@ -365,6 +391,7 @@ class Config(msgspec.Struct, frozen=True):
     command_key_file: str
     config_key_file: str
     encryption_key_file: str
+    keyboards: str
     identity_dir: str
     signer: SignerConfig
     scanner: ScannerConfig
@@ -377,6 +404,7 @@ class Config(msgspec.Struct, frozen=True):
     channels: tuple[ChannelConfig, ...]
     supervisors: tuple[Supervisor, ...]
     templates: tuple[Template, ...]
+    scanners: tuple[ScannerConfig, ...]      # all of them; `scanner` is the first
 
 
 def parse_toml(text: str, *, which: str = "config") -> Config:
@@ -394,11 +422,12 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
     faults: list[str] = []
     tables = tuple(name for name in SECTIONS if name.isalpha())
     top = _section("", data, "", faults, also=(*tables, "channel", "template", "supervisor"))
-    parts = {name: _section(name, _table(data, name, faults), f"{name}.", faults) for name in tables}
+    scanners = _scanners(data, faults)
+    parts = {name: _section(name, _table(data, name, faults), f"{name}.", faults) for name in tables if name != "scanner"}
     channels = _channels(_table(data, "channel", faults), faults)
     templates = _templates(data.get("template", []), faults)
     supervisors = _supervisors(data.get("supervisor", []), faults)
-    _across(top, parts, channels, faults)
+    _across(top, parts, scanners, channels, faults)
     if faults:
         raise ConfigError(faults, which=which)
     at = top["state_dir"]
@@ -410,7 +439,8 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
     return Config(
         **top,
         signer=SignerConfig(**parts["signer"]),
-        scanner=ScannerConfig(**parts["scanner"]),
+        scanner=ScannerConfig(**scanners[0]),
+        scanners=tuple(ScannerConfig(**one) for one in scanners),
         keypad=KeypadConfig(**parts["keypad"]),
         display=DisplayConfig(**parts["display"]),
         printer=PrinterConfig(**parts["printer"]),
@@ -472,7 +502,8 @@ def docs_page() -> str:
              "fault.  Amounts are whole fen, times whole seconds.  A relative file counts from `state_dir`.", ""]
     for name, keys in SECTIONS.items():
         title = {"": "Top of the file", "channel.*": f"[channel.NAME], NAME one of {', '.join(CHANNELS)}",
-                 "template[]": "[[template]], one for each kind of in-store label"}.get(name, f"[{name}]")
+                 "template[]": "[[template]], one for each kind of in-store label",
+                 "scanner": "[scanner], or [[scanner]] for each of several"}.get(name, f"[{name}]")
         lines += [f"## {title}", "", "| key | type | unit | bounds | default | a change restarts | what |",
                   "|---|---|---|---|---|---|---|"]
         for key in keys:
@@ -718,6 +749,22 @@ def _card_faults(table: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return faults
 
 
+def _scanners(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    """One section, or a list of them; a scanner too many or one named twice is a fault."""
+    told = data.get("scanner", {})
+    if not isinstance(told, list):
+        return [_section("scanner", _table(data, "scanner", faults), "scanner.", faults)]
+    if not 1 <= len(told) <= SCANNERS_MAX or not all(isinstance(table, dict) for table in told):
+        faults.append(f"scanner is written [scanner], or [[scanner]] once for each of at most {SCANNERS_MAX}")
+        return [_section("scanner", {}, "scanner.", faults)]
+    scanners = [_section("scanner", table, f"scanner {n}: ", faults) for n, table in enumerate(told, 1)]
+    for what, names in (("lane", [one["lane"] for one in scanners]),
+                        ("device", [one["port"] or one["path"] for one in scanners if one["kind"] != "none"])):
+        faults += [f"two scanners have the {what} {name!r}: no one could tell them apart" for name in sorted(set(names))
+                   if names.count(name) > 1]
+    return scanners
+
+
 def _templates(data: Any, faults: list[str]) -> list[Template]:
     if not isinstance(data, list) or not all(isinstance(table, dict) for table in data):
         faults.append("template is written [[template]], once for each kind of label")
@@ -755,7 +802,8 @@ def _overlap(one: Template, other: Template) -> bool:
     return alike and (not one.prefixes or (bool(other.prefixes) and set(other.prefixes) <= set(one.prefixes)))
 
 
-def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: list[dict[str, Any]], faults: list[str]) -> None:
+def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: list[dict[str, Any]], channels: list[dict[str, Any]],
+            faults: list[str]) -> None:
     names = [channel["name"] for channel in channels]
     faults += [f"route names {name}, but there is no [channel.{name}]" for name in top["route"] if name not in names]
     direct = [c["name"] for c in channels if c["name"] in MERCHANT_CHANNELS]
@@ -769,9 +817,17 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], channels: lis
         faults += [f"signer.{need} is missing: a token is found by it" for need in ("module", "token") if not parts["signer"][need]]
     if parts["printer"]["kind"] == "tcp" and not parts["printer"]["host"]:
         faults.append("printer.host is missing: a tcp printer needs one")
-    for name in ("scanner", "keypad", "display", "printer"):
-        if parts[name]["kind"] not in ("none", "tcp") and not parts[name]["path"]:
+    devices = [*(("scanner", one) for one in scanners), *((name, parts[name]) for name in ("keypad", "display", "printer"))]
+    for name, said in devices:
+        if said["kind"] not in ("none", "tcp") and not said["path"] and not said.get("port"):
             faults.append(f"{name}.path is empty: name the device, or say {name}.kind = \"none\"")
+    for one in scanners:
+        if one["port"] and one["kind"] == "serial":
+            faults.append("scanner.port is read of evdev and hidraw alone: name a serial scanner by its link under /dev/till")
+        if one["kind"] != "evdev" and (one["layout"] != "us" or one["caps"] != "ignore"):
+            faults.append(f"scanner.layout and scanner.caps are of keyboards: a scanner of kind {one['kind']} types no keys")
+        if not one["lane"].replace("-", "").replace("_", "").isalnum() and one["lane"]:
+            faults.append("scanner.lane holds more than letters, digits and dashes")
     if parts["sound"]["kind"] == "file" and not parts["sound"]["path"]:
         faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
     if bool(parts["mqtt"]["cert_file"]) != bool(parts["mqtt"]["key_file"]):
@@ -829,8 +885,11 @@ def _rules(channel: ChannelConfig) -> Rules:
 def _walk(config: Config) -> list[tuple[str, Key, Any]]:
     rows: list[tuple[str, Key, Any]] = []
     for name, keys in SECTIONS.items():
-        if name == "channel.*":
-            parts: list[tuple[str, Any]] = [(f"channel.{channel.name}.", channel) for channel in config.channels]
+        if name == "scanner":
+            parts: list[tuple[str, Any]] = [("scanner.", config.scanner)] if len(config.scanners) == 1 else [
+                (f"scanner.{n}.", scanner) for n, scanner in enumerate(config.scanners, 1)]
+        elif name == "channel.*":
+            parts = [(f"channel.{channel.name}.", channel) for channel in config.channels]
         elif name == "supervisor[]":
             parts = [(f"supervisor.{n}.", supervisor) for n, supervisor in enumerate(config.supervisors, 1)]
         elif name == "template[]":

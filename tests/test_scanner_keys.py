@@ -161,8 +161,8 @@ def test_a_symbol_too_long_is_dropped_whole_and_told_once() -> None:
 
 def test_aim_prefix_is_taken_off() -> None:
     decoder = KeyDecoder()
-    assert fed("]E0" + TEA + "\r", decoder) == [Read(TEA)]
-    assert fed("]Q3" + "7" * SYMBOL_LEN_MAX + "\r", decoder, 5000) == [Read("7" * SYMBOL_LEN_MAX)]
+    assert fed("]E0" + TEA + "\r", decoder) == [Read(TEA, aim="]E0")]
+    assert fed("]Q3" + "7" * SYMBOL_LEN_MAX + "\r", decoder, 5000) == [Read("7" * SYMBOL_LEN_MAX, aim="]Q3")]
 
 
 def test_every_control_and_high_character_at_each_place_spoils_and_says_why() -> None:

@@ -9,7 +9,7 @@ import string
 import pytest
 
 import fleet.records.leases
-from device.drivers import scanner_evdev, scanner_keys
+from device.drivers import scanner_keys, scanner_reads
 from device.drivers.channels import card, card_bytes
 from device.mqtt import cloud
 from device.txn import leasing
@@ -27,10 +27,11 @@ def said_by(module, pattern: str) -> set[str]:
 
 
 def reasons() -> set[str]:
-    scans = said_by(scanner_keys, r'(?:return |spoil\()"(the scan[^"]+|keys[^"]+)"') | {scanner_keys.symbol_fault("9" * 5_000)}
+    scans = said_by(scanner_keys, r'(?:return |spoil\(|or |else )"(the scan[^"]+|keys[^"]+)"') | {
+        scanner_keys.symbol_fault("9" * 5_000), scanner_keys.TYPED, scanner_keys.LAYOUT, scanner_reads.CUT}
     away = said_by(cloud, r'"(the (?:cloud|line)[^"{}]+)"') | said_by(fleet.records.leases, r'order_no, "([^"]+)"')
     cards = {*card_bytes.SAYS.values(), *card_bytes.CODES.values(), card.SILENT, *said_by(card, r'detail="(the line[^"]+)"')}
-    return {*scans, *said_by(scanner_evdev, r'ScanSpoiled\("([^"]+)"'), *away, *said_by(leasing, r'why or "([^"]+)"'), *cards,
+    return {*scans, *away, *said_by(leasing, r'why or "([^"]+)"'), *cards,
             str(RefundWord.REFUSED), str(RefundWord.ABNORMAL)}
 
 

@@ -139,8 +139,9 @@ def clock(look: Look) -> Iterator[Finding]:
 
 def devices(look: Look) -> Iterator[Finding]:
     c = look.config
-    parts = [(part, said.kind, said.path) for part, said in (("scanner", c.scanner), ("keypad", c.keypad), ("display", c.display),
-                                                             ("printer", c.printer))]
+    parts = [("scanner", said.kind, said.path) for said in c.scanners if not said.port]
+    parts += [(part, said.kind, said.path) for part, said in (("keypad", c.keypad), ("display", c.display), ("printer", c.printer))
+              if not getattr(said, "port", "") or part == "printer"]
     parts += [("channel:card", ch.kind, ch.path) for ch in c.channels if ch.name == "card"]
     for part, kind, path in parts:
         if kind in ("none", "tcp", "file"):

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from device.drivers.evdev_bytes import EventBytes
-from device.drivers.input_line import PAD_KEYS, InputLine, open_events
+from device.drivers.input_line import PAD_KEYS, EagerLine, InputLine, open_events
+from device.drivers.input_ports import at_port
 from device.drivers.keypad_keys import KeypadEvents, layout_codes
 from device.errors import Outside
 from device.txn.effects import Effect
@@ -15,15 +16,17 @@ from device.txn.inputs import DeviceSaid, Input, Pressed
 
 class EvdevKeypad:
     """Keypad at `source`: a path (event node, FIFO, pty), opened anew by each `inputs`, or an open descriptor, which is
-    used once.  `layout` maps evdev names to names of `KEYS`, laid over the default; ConfigError when it names none.
+    used once; with `port` whatever is plugged into that USB port.  `layout` maps evdev names to names of `KEYS`, laid over the
+    default; ConfigError when it names none.
     """
 
     does: frozenset[type[Effect]] = frozenset()
     at_once = 1
 
-    def __init__(self, source: str | int, *, layout: dict[str, str] | None = None) -> None:
-        self._source, self._codes = source, layout_codes(layout)
-        self._line: InputLine | None = None
+    def __init__(self, source: str | int, *, layout: dict[str, str] | None = None, port: str = "") -> None:
+        self._source, self._codes, self._port = source, layout_codes(layout), port
+        self._where = f" at USB port {port}" if port else f" at {source}" if isinstance(source, str) else ""
+        self._line: InputLine | EagerLine | None = None
 
     async def inputs(self) -> AsyncGenerator[Input, None]:
         """Pressed, between DeviceSaid ok and gone.  Ends when it is unplugged, or was never there."""
@@ -39,7 +42,7 @@ class EvdevKeypad:
                 for event in torn.feed(data):
                     if key := keys.feed(event):
                         yield Pressed(key)
-            yield DeviceSaid("keypad", "gone", "the keypad was unplugged")
+            yield DeviceSaid("keypad", "gone", f"the keypad{self._where} was unplugged")
         except Outside as fault:
             yield DeviceSaid("keypad", "gone", str(fault))
         finally:
@@ -54,9 +57,13 @@ class EvdevKeypad:
         if self._line is not None:
             self._line.close()
 
-    async def _open(self) -> InputLine:
+    async def _open(self) -> InputLine | EagerLine:
         if isinstance(self._source, int):
             return InputLine(self._source)
-        line = await asyncio.to_thread(open_events, self._source, which="keypad", needed=PAD_KEYS)
+        line = await asyncio.to_thread(self._opened, self._source)
         line.drain()
         return line
+
+    def _opened(self, path: str) -> InputLine | EagerLine:
+        path = at_port(self._port, which="keypad", needed=PAD_KEYS) if self._port else path
+        return open_events(path, which="keypad", needed=PAD_KEYS)

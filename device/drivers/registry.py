@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from device.clock import WallClock
-from device.config import CARD, ChannelConfig, Config, PrinterConfig, SoundConfig, account_of
+from device.config import CARD, ChannelConfig, Config, PrinterConfig, ScannerConfig, SoundConfig, account_of
 from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
 from device.drivers.contract import Driver, Signer
@@ -29,6 +29,7 @@ from device.types import Account, Found
 if TYPE_CHECKING:
     from device.drivers.channels.accounts import KeySet
     from device.drivers.channels.https import HttpsChannel
+    from device.drivers.scanner_reads import Tap
 
 log = logging.getLogger("tillbox")
 
@@ -66,15 +67,19 @@ class SystemWall:
         """Whoever only looks sets no clock."""
 
 
-def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None, wall: WallClock | None = None) -> dict[str, Driver]:
-    """Every driver that `config` asks for, by part; none of them is open yet.  `wall` is what channels sign by.
+def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None, wall: WallClock | None = None,
+               tap: Tap | None = None) -> dict[str, Driver]:
+    """Every driver that `config` asks for, by part; none of them is open yet.  `wall` is what channels sign by, `tap` hears
+    scans before the till does.
 
     A channel that `config` names no more has one, too, while a key of it is sealed: its orders and refunds have to end.
     """
     drivers: dict[str, Driver] = {}
     state, wall = Path(config.state_dir), wall or SystemWall()
-    for part, kind, made in (("scanner", config.scanner.kind, lambda: SCANNERS[config.scanner.kind](config, look_up)),
-                             ("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
+    for scanner in config.scanners:
+        if scanner.kind != "none":
+            drivers[f"scanner:{scanner.lane}" if scanner.lane else "scanner"] = SCANNERS[scanner.kind](scanner, look_up, tap)
+    for part, kind, made in (("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
                              ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir)),
                              ("sound", config.sound.kind, lambda: _speaker(config))):
         if kind != "none":
@@ -138,21 +143,26 @@ def _signer_pkcs11(config: Config, kid: str, make: bool) -> Signer:
     return Pkcs11Signer(c.module, c.token, c.key, pin_file, kid, make=make, refused_file=str(Path(config.state_dir, "pin.refused")))
 
 
-def _scanner_evdev(config: Config, look_up: LookUp) -> Driver:
+def _scanner_evdev(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
     from device.drivers.scanner_evdev import EvdevScanner
-    c = config.scanner
-    return EvdevScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms)
+    return EvdevScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, layout=c.layout, caps=c.caps, port=c.port,
+                        lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
-def _scanner_serial(config: Config, look_up: LookUp) -> Driver:
+def _scanner_serial(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
     from device.drivers.scanner_serial import SerialScanner
-    c = config.scanner
-    return SerialScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, baud=c.baud)
+    return SerialScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, baud=c.baud, lane=c.lane,
+                         repeat_ms=c.repeat_ms, tap=tap)
+
+
+def _scanner_hidraw(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
+    from device.drivers.scanner_hidraw import HidrawScanner
+    return HidrawScanner(c.path, look_up, gs=c.gs, port=c.port, lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
 def _keypad_evdev(config: Config) -> Driver:
     from device.drivers.keypad_evdev import EvdevKeypad
-    return EvdevKeypad(config.keypad.path, layout=config.keypad.layout)
+    return EvdevKeypad(config.keypad.path, layout=config.keypad.layout, port=config.keypad.port)
 
 
 def _line_tcp(c: PrinterConfig):
@@ -359,7 +369,7 @@ def _key(path: str) -> bytes:
 
 
 SIGNERS = {"file": _signer_file, "pkcs11": _signer_pkcs11}
-SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial}
+SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial, "hidraw": _scanner_hidraw}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}

@@ -9,31 +9,31 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from device.drivers.input_line import InputLine
-from device.drivers.scanner_keys import ByteDecoder, Read
+from device.drivers.scanner_keys import ByteDecoder
+from device.drivers.scanner_reads import LookUp, Reads, Tap
 from device.errors import DriverBusy, DriverGone, Outside
 from device.txn.effects import Effect
-from device.txn.inputs import DeviceSaid, Input, Scanned, ScanSpoiled
-from device.types import Found
-
-LookUp = Callable[[str], Found | None]
+from device.txn.inputs import Input
 
 
 class SerialScanner:
     """Scanner at `source`: a path (/dev/ttyACM0, a pty), opened anew and for itself alone by each `inputs`, or an open
-    descriptor, which is used once.  `suffix` and `gap_ms` as for `EvdevScanner`; `baud` matters on RS-232 only.
+    descriptor, which is used once.  `suffix`, `gap_ms`, `gs`, `lane`, `repeat_ms` and `tap` as for `EvdevScanner`; `baud`
+    matters on RS-232 only.
     """
 
     does: frozenset[type[Effect]] = frozenset()
     at_once = 1
 
-    def __init__(
-        self, source: str | int, look_up: LookUp, *, suffix: bool = True, gap_ms: int = 0, baud: int = 9600
-    ) -> None:
-        self._source, self._look_up, self._suffix, self._gap_ms, self._baud = source, look_up, suffix, gap_ms, baud
+    def __init__(self, source: str | int, look_up: LookUp, *, suffix: bool = True, gap_ms: int = 0, gs: str = "",
+                 baud: int = 9600, lane: str = "", repeat_ms: int = 0, tap: Tap | None = None) -> None:
+        self._source, self._baud = source, baud
+        self._manner: dict[str, Any] = {"suffix": suffix, "gap_ms": gap_ms, "gs": gs}
+        self.reads = Reads(look_up, lane=lane, where=source if isinstance(source, str) else "", repeat_ms=repeat_ms, tap=tap)
         self._line: InputLine | None = None
 
     async def inputs(self) -> AsyncGenerator[Input, None]:
@@ -41,22 +41,23 @@ class SerialScanner:
         try:
             port, line = await self._open()
         except Outside as fault:
-            yield DeviceSaid("scanner", "gone" if fault.again else "error", str(fault))
+            yield self.reads.absent(fault)
             return
         self._line = line
         try:
-            yield DeviceSaid("scanner", "ok")
-            text = ByteDecoder(suffix=self._suffix, gap_ms=self._gap_ms)
+            yield self.reads.ok()
+            text = ByteDecoder(**self._manner)
             while (data := await line.read(text.symbols.quiet_ms)) != b"":
-                reads = [text.quiet()] if data is None else text.feed(data, time.monotonic_ns() // 1_000_000)
+                at_ms = time.monotonic_ns() // 1_000_000
+                reads = text.feed(data, at_ms) if data else [read] if (read := text.quiet()) else []
                 for read in reads:
-                    if read:
-                        yield self._input(read)
-            if text.symbols.quiet_ms is not None:
-                yield ScanSpoiled("the scanner was unplugged in the middle of a scan: scan it again")
-            yield DeviceSaid("scanner", "gone", "the scanner was unplugged")
+                    for said in self.reads.inputs_of(read, at_ms):
+                        yield said
+            for said in self.reads.gone(half=text.symbols.quiet_ms is not None):
+                yield said
         except Outside as fault:
-            yield DeviceSaid("scanner", "gone", str(fault))
+            for said in self.reads.gone(str(fault)):
+                yield said
         finally:
             line.close()
             if port is not None:
@@ -75,9 +76,6 @@ class SerialScanner:
         if isinstance(self._source, int):
             return None, InputLine(self._source)
         return await asyncio.to_thread(_open_port, self._source, self._baud)
-
-    def _input(self, read: Read) -> Input:
-        return Scanned(read.symbol, self._look_up(read.symbol)) if read.symbol else ScanSpoiled(read.why)
 
 
 def _open_port(path: str, baud: int) -> tuple[Any, InputLine]:

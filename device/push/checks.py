@@ -79,16 +79,18 @@ def _forbidden(told: dict[str, Any]) -> list[str]:
     for name, value in told.items():
         if name not in TOP and any(key.name == name for key in SECTIONS[""]) or name in SECTIONS and name not in SET:
             reasons.append(f"{name} is not the cloud's to say{INSTEAD.get(name, '')}")
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) or name == "scanner":
             for at, keys, table in _tables(name, value):
                 reasons += [fault for key in keys if key.name in table and (fault := _odd(at, key, table[key.name]))]
     return reasons
 
 
-def _tables(name: str, value: dict[str, Any]) -> list[tuple[str, tuple[Key, ...], dict[str, Any]]]:
+def _tables(name: str, value: Any) -> list[tuple[str, tuple[Key, ...], dict[str, Any]]]:
     if name == "channel":
         return [(f"channel.{one}", SECTIONS["channel.*"], table) for one, table in value.items() if isinstance(table, dict)]
-    return [(name, SECTIONS[name], value)] if name in SECTIONS else []
+    if isinstance(value, list):
+        return [(f"{name} {n}", SECTIONS[name], table) for n, table in enumerate(value, 1) if isinstance(table, dict)]
+    return [(name, SECTIONS[name], value)] if name in SECTIONS and isinstance(value, dict) else []
 
 
 def _odd(section: str, key: Key, value: Any) -> str:

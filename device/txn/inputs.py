@@ -60,19 +60,24 @@ class Configured(Input, frozen=True):
 
 
 class Scanned(Input, frozen=True):
-    """The scanner read `symbol`; `found` is what the price list knows of it, None when nothing."""
+    """The scanner read `symbol`; `found` is what the price list knows of it, None when nothing.  `lane` names the scanner."""
 
     symbol: str
     found: Found | None = None
+    lane: str = ""
 
     def __repr__(self) -> str:           # what is no goods may be a payer's code
         return f"Scanned({self.symbol if self.found else f'{len(self.symbol)} characters'!r})"
 
 
 class ScanSpoiled(Input, frozen=True):
-    """Something was scanned that is no symbol: too long, control characters, a broken burst.  `why` is one sentence."""
+    """Something was scanned that is no symbol: too long, control characters, a broken burst.  `why` is one sentence.
+
+    `lane` names the scanner where there are several.
+    """
 
     why: str
+    lane: str = ""
 
 
 class Pressed(Input, frozen=True):

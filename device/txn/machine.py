@@ -492,7 +492,9 @@ def on_configured(b: Books, d: Desk, e: Configured, at: Stamp) -> Verdict:
 
 
 def on_scan_spoiled(b: Books, d: Desk, e: ScanSpoiled, at: Stamp) -> Verdict:
-    return Verdict(words=say("bad_scan", why=e.why), tone="bad", refused=True)
+    zh, en = say("bad_scan", why=e.why)
+    words = (f"{e.lane}：{zh}", f"{e.lane}: {en}") if e.lane else (zh, en)
+    return Verdict(words=words, tone="bad", refused=True)
 
 
 def on_printed(b: Books, d: Desk, e: Printed, at: Stamp) -> Verdict:

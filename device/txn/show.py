@@ -121,7 +121,9 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
             wallet = WALLETS.get(part[8:], (part[8:],) * 2)[lang]
             out.append((f"{wallet}支付暂不可用，可收现金", f"{wallet} does not answer: cash works")[lang])
         else:
-            out.append(HEALTH.get((part, word), (f"{part} {word}",) * 2)[lang])
+            kind, _, lane = part.partition(":") if (part, word) not in HEALTH else (part, "", "")    # of several scanners: its name
+            told = HEALTH.get((kind, word), (f"{kind} {word}",) * 2)[lang]
+            out.append(f"{lane} {told}" if lane else told)
     waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure"))
     if waiting > 1:
         out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])

@@ -9,12 +9,15 @@ WHYS = {
     # scans
     "the scan is empty": "扫描为空",
     "the scan is blank": "扫描为空白",
-    "the scan is longer than 64 characters: scan one code at a time": "条码过长，请一次只扫一个",
+    "the scan is longer than 200 characters: scan one code at a time": "条码过长，请一次只扫一个",
     "the scan holds control characters: it is no goods and no payment code": "含控制字符，不是商品码也不是付款码",
     "the scan holds characters other than ASCII: set the scanner to a US keyboard or to serial mode":
         "含非 ASCII 字符，请将扫描器设为美式键盘或串口模式",
     "the scan broke off in the middle: scan it again": "扫描中断，请重扫",
     "the scan broke off before its end: scan it again": "扫描不完整，请重扫",
+    "typed by hand, not scanned: use the keypad": "手工输入，不是扫描：请用键盘",
+    "the scanner types for another country's keyboard: set it to US, or say its layout":
+        "扫描器为其他国家键盘：请设为美式，或在配置中写明 layout",
     "keys were lost on the way from the scanner: scan it again": "扫描丢失字符，请重扫",
     "the scanner typed an Alt code that is no character: set it to a US keyboard": "扫描器输出无效字符，请设为美式键盘",
     "the scanner was unplugged in the middle of a scan: scan it again": "扫描器被拔出，请重扫",

@@ -147,6 +147,8 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("channel:card", "unmasked"): ("刷卡机发送完整卡号：请联系服务商", "The card terminal sends whole numbers: call its owner"),
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
+    ("scanner", "misreads"): ("扫描器常读错：请清洁窗口", "The scanner misreads: clean its window"),
+    ("scanner", "layout"): ("扫描器键盘布局不对：请通知技术员", "The scanner types for another country: call a technician"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
     ("record_key", "stuck"): ("签名密钥未能更换：请通知技术员", "The record key cannot be changed: see the log"),
     ("journal", "cash_only"): ("只收现金：账本待云端确认", "Cash only: the journal waits for the cloud"),

@@ -1,4 +1,4 @@
-"""A scanner without hardware: writes the very bytes a real one would, into a FIFO (keyboard mode) or a pty (serial mode)."""
+"""A scanner without hardware: writes the very bytes of a real one into a FIFO (keyboard mode, HID-POS) or a pty (serial mode)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import tty
 from pathlib import Path
 
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, PRESS, RELEASE, SYN_REPORT, event_bytes
-from device.drivers.scanner_keys import LEFTCTRL, LEFTSHIFT, key_codes
+from device.drivers.hidpos_bytes import reports_of
+from device.drivers.layout_keys import LEFTCTRL, LEFTSHIFT
+from device.drivers.scanner_keys import key_codes
 
 KEY_MS = 2                # a pause between two keys that any scanner in service exceeds and no reader mistakes
 F_SETPIPE_SZ = 1031       # linux/fcntl.h
 
 
 class ScannerModel:
-    """A scanner that is plugged in at `path`.  `mode` is `evdev` or `serial`; `suffix` what it sends after a symbol.
+    """A scanner that is plugged in at `path`.  `mode` is `evdev`, `serial` or `hidraw`; `suffix` what it sends after a symbol.
 
     Each plug makes a new FIFO, or a new pty with `path` linked to it; unplug takes both away, as udev does.
     """
 
     def __init__(self, path: str | Path, *, mode: str = "evdev", suffix: str = "\r") -> None:
-        assert mode in ("evdev", "serial"), mode
+        assert mode in ("evdev", "serial", "hidraw"), mode
         self.path, self._mode, self._suffix = Path(path), mode, suffix
         self._fd = -1
         self._at_ms = 0
@@ -41,7 +43,7 @@ class ScannerModel:
         if self.plugged:
             return
         self.path.unlink(missing_ok=True)
-        self._fd = open_fifo(self.path) if self._mode == "evdev" else _open_pty(self.path)
+        self._fd = _open_pty(self.path) if self._mode == "serial" else open_fifo(self.path)
 
     def unplug(self) -> None:
         """Disappear; a reader sees the end."""
@@ -57,13 +59,14 @@ class ScannerModel:
 
     def scan(self, code: str) -> None:
         """Read `code`.  RuntimeError when unplugged or when nobody reads, ValueError for what it cannot type."""
-        data = code.encode() + self._suffix.encode() if self._mode == "serial" else self._typed(code + self._suffix)
-        self.send(data)
+        self.send(self._said(code, self._suffix))
 
     def scan_half(self, code: str) -> None:
         """Read the first half of `code` and break off, as a cable pulled in the middle does."""
-        half = code[: len(code) // 2]
-        self.send(half.encode() if self._mode == "serial" else self._typed(half))
+        if self._mode == "hidraw":
+            self.send(self._said(code, "")[:-1])
+        else:
+            self.send(self._said(code[: len(code) // 2], ""))
 
     def send(self, data: bytes) -> None:
         """Write raw bytes, whole or not at all."""
@@ -74,6 +77,11 @@ class ScannerModel:
                 os.write(self._fd, data)
             except BlockingIOError as full:
                 raise RuntimeError("nobody reads the scanner") from full
+
+    def _said(self, code: str, suffix: str) -> bytes:
+        if self._mode == "hidraw":
+            return b"".join(reports_of(code.encode(), "]E0" if code.isdigit() and len(code) == 13 else "]C0"))
+        return (code + suffix).encode() if self._mode == "serial" else self._typed(code + suffix)
 
     def _typed(self, text: str) -> bytes:
         self._at_ms = max(self._at_ms + KEY_MS, time.monotonic_ns() // 1_000_000)
