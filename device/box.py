@@ -36,7 +36,7 @@ RESTATE_BYTES = 4 * 1024 * 1024   # room that a card must have left for it
 DECIDING_FACTS = (wire.OrderOverdue, wire.OrderClosed, wire.PaymentConfirmed, wire.LatePaymentFound, wire.CancelWished,
                   wire.OrderReopened, wire.OrderForgotten, wire.UndoRefused, wire.MoneyHeld)
 PAPER_FACTS = frozenset((ReceiptDue, ReceiptStarted, ReceiptPrinted, ReceiptUnsure, ReceiptUnstarted, DrawerDue, DrawerStarted,
-                         DrawerDone))
+                         DrawerDone, wire.PapersLate, wire.PaperAsked, wire.PapersShelved))
 ANSWERING = {wire.CommandDone, wire.RecordDue}   # what a mere question leaves behind: asked above all when something is wrong
 ASKED_FULL_MAX = 100          # commands answered from the reserve of a full card, in one boot
 NUMBERED_FACTS = frozenset(f for f in wire.ALL if {"order_no", "refund_no", "intent"} & set(f.__struct_fields__))

@@ -20,6 +20,10 @@ class DriverGone(Outside):
     """The device or the line to it is not there: unplugged, refused, timed out while connecting."""
 
 
+class PortHeld(DriverGone):
+    """The port is there, and another program or box holds it."""
+
+
 class DriverBusy(Outside):
     """The device is there and cannot take this now."""
 

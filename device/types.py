@@ -118,6 +118,7 @@ class Terms(msgspec.Struct, frozen=True):
     cash_round_fen: int = 1              # cash totals are rounded down to a multiple of this
     amount_fen_max: int = 5_000_000
     training: bool = False
+    receipt_url: str = ""                # of the receipt on the display when paper is dead; {no} and {fen} are filled in
 
     def account_of(self, channel: str) -> Account | None:
         """The account used at `channel`, or None when the shop has none there."""

@@ -164,3 +164,102 @@ def test_a_box_without_a_printer_keeps_the_newest_papers_waiting_and_loses_none(
     assert "COPY 1" in counter.printed[-1].paper[0].text and first in str(counter.printed[-1].paper)
     counter.press("Z")
     assert counter.box.books.shelved == 0
+
+
+def minutes_later(counter: Counter, minutes: int) -> None:
+    """Time passes for both clocks."""
+    import datetime
+    counter.mono_ms += minutes * 60_000
+    counter.wall = (datetime.datetime.fromisoformat(counter.wall) + datetime.timedelta(minutes=minutes)).isoformat()
+
+
+def sold_without_paper(sales: int = 3) -> Counter:
+    counter = Counter()
+    counter.tell(DeviceSaid("printer", "gone"))
+    for _ in range(sales):
+        counter.scan(TEA)
+        counter.press("CASH")
+    return counter
+
+
+def test_a_printer_that_comes_back_in_the_morning_does_not_print_last_night():
+    for cut in (False, True):
+        counter = sold_without_paper()
+        counter.press("Z")
+        minutes_later(counter, 600)
+        if cut:                                        # the box was off as well, and its monotonic clock knows nothing
+            counter.cut_power()
+        counter.tell(DeviceSaid("printer", "ok"))
+        assert [p.paper[2].text for p in counter.printed] == ["Z 报表 / Z report  No. 1"]    # what the shop itself needs
+        assert "3" in counter.box.desk.words[1] and "REPRINT" in counter.box.desk.words[1]
+        waiting = show.state(counter.box.books, counter.box.desk, counter.mono_ms)["papers"]
+        assert [(p["state"], p["age_s"]) for p in waiting] == [("late", 36_000)] * 3
+        counter.press("4 REPRINT")                     # the first of them: never printed, so it is no copy
+        assert counter.printed[-1].job == 1 and "COPY" not in str(counter.printed[-1].paper)
+        counter.press("4 REPRINT")
+        assert "COPY 1" in counter.printed[-1].paper[0].text
+        counter.press("Z")                             # the day is over: the rest is found in the journal
+        assert not [p for p in counter.box.books.papers.values() if p.state == "late"]
+
+
+def test_a_printer_that_was_away_for_a_minute_prints_what_it_missed():
+    counter = sold_without_paper()
+    minutes_later(counter, 1)
+    counter.tell(DeviceSaid("printer", "paper_low"))
+    assert [p.job for p in counter.printed] == [1, 2, 3]
+
+
+def test_a_clock_that_went_back_makes_old_papers_old():
+    counter = sold_without_paper()
+    counter.wall = "1970-01-01T08:00:00+08:00"
+    counter.cut_power()
+    assert counter.printed == [] and "3" in counter.box.desk.words[1]
+
+
+def test_how_well_a_paper_is_known_to_be_printed_is_said():
+    counter = Counter(printer=False)
+    truths = []
+    for job, proof in ((1, 0), (2, 3)):
+        counter.scan(TEA)
+        counter.press("CASH")
+        counter.tell(Printed(job, proof))
+        truths.append(show.state(counter.box.books, counter.box.desk, 0)["paper_last"]["truth"])
+    assert truths == ["已发送，未确认", "已打印"]
+
+
+def test_the_receipt_stands_on_the_display_while_no_paper_can_be_had():
+    from msgspec.structs import replace
+
+    from tests.counter import TERMS
+    counter = Counter(replace(TERMS, receipt_url="https://r.example/{no}?f={fen}"))
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == ""
+    counter.tell(DeviceSaid("printer", "paper_out"))
+    counter.scan(TEA)
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == ""          # a basket lies there
+    counter.press("CASH")
+    no = list(counter.box.books.sales)[-1]
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == f"https://r.example/{no}?f=500"
+    counter.tell(DeviceSaid("printer", "ok"))
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == "" and len(counter.printed) == 2
+
+
+def test_a_drawer_opens_for_its_causes_and_the_record_names_them():
+    from tests.counter import records
+    counter, no = counter_paying()
+    counter.say(no, Said.PAID, 500)
+    counter.press("REPRINT")
+    kicks = lambda: [e for e in counter.once if type(e).__name__ == "KickDrawer"]   # noqa: E731
+    assert kicks() == []                               # neither a wallet's sale nor a reprint
+    counter.tell(DeviceSaid("printer", "paper_out"))   # change is due also without paper
+    counter.scan(TEA)
+    counter.press("CASH REPRINT DRAWER")
+    assert len(kicks()) == 2
+    counter.scan(TEA)
+    counter.press("200 CASH CANCEL")
+    assert len(kicks()) == 4
+    said = [(r["kind"], r.get("drawer") or r.get("cause")) for r in records(counter) if r["kind"] in ("sale", "drawer", "void")]
+    assert said == [("sale", None), ("sale", "cash sale"), ("drawer", "key"), ("drawer", "part cash"), ("void", "cash back")]
+    counter.tell(DeviceSaid("printer", "gone"))
+    assert counter.press("DRAWER").refused and len(kicks()) == 4

@@ -102,7 +102,7 @@ def test_a_refill_while_we_wait_is_still_a_proof():
     async def story():
         with tcp() as (model, port):
             printer = driver(port)
-            printer._limits = Limits(slow_s=0.1, proof_s=5.0, line_s=0.0, poll_s=0.01)
+            printer._talk.limits = Limits(slow_s=0.1, proof_s=5.0, line_s=0.0, poll_s=0.01)
             model.paper(lines_left=4)
             job = asyncio.create_task(printer.do(Print(1, PAPER)))
             says = printer.inputs()
@@ -246,7 +246,7 @@ def test_a_long_receipt_through_a_slow_small_printer():
     with tcp(buffer_bytes=512, byte_s=0.00001) as (model, port):
         long = (*(Pair(f"行 {n}", "￥1.00") for n in range(200)), Cut())
         printer = driver(port)
-        printer._limits = Limits(slow_s=1.0, proof_s=5.0)
+        printer._talk.limits = Limits(slow_s=1.0, proof_s=5.0)
         assert run(told(printer, Print(1, long))) == [Printed(1, 3)]
         assert model.receipts()[0].text.count("\n") == 199
 

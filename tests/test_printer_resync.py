@@ -8,14 +8,15 @@ import pytest
 
 from bench.till import GOODS, TERMS
 from device.drivers import printer_bytes as escpos
-from device.drivers.printer_driver import Limits, Printer
-from device.errors import DriverGone, PrintUnproven
+from device.drivers.printer_driver import Printer
+from device.errors import DriverGone
 from device.txn.books import Line, Sale, Tender
 from device.txn.effects import Barcode, Cut, KickDrawer, Print, QrCode, Text
 from device.txn.inputs import DrawerKicked, Printed, PrintUnsure
 from device.txn.receipt import sale_paper
 from device.types import Stamp
 from sim.devices.printer import PrinterModel
+from tests.paper_trail import NEVER_SLOW, BrokenLine
 
 NO = "000001K7QF00000042X9"
 LINES = [Line(f.item.gtin, f.item.name_zh, f.item.name_en, 1000, f.item.price_fen, f.item.price_fen) for f in GOODS]
@@ -23,45 +24,6 @@ SALE = Sale(NO, LINES, [Tender("wechat", 750, NO)], 750, "1", "2026-11-24T10:00:
 RECEIPT = sale_paper(TERMS, SALE, Stamp("b1", 1, "2026-11-24T10:00:00+08:00", "ntp"))
 BYTES = escpos.paper_bytes(RECEIPT)
 NEXT = (Text("第二张 second", size=2), QrCode("next"), Barcode("12345"), Text("end"), Cut())
-SLOW_NEVER = Limits(slow_s=0.0, proof_s=0.0, line_s=0.0)
-
-
-class BrokenLine:
-    """A line straight into the model, which breaks for good after `left` bytes were written and is whole when opened again.
-
-    `cut` breaks it so many bytes into the next job.
-    """
-
-    name, byte_s = "here", 0.0
-
-    def __init__(self, model: PrinterModel, *, reads: bool = True) -> None:
-        self.model, self.reads, self.left, self.is_open = model, reads, 1 << 30, False
-        self.cut = 0
-        self._heard = bytearray()
-        model.say = self._heard.extend
-
-    async def open(self) -> None:
-        self.is_open, self.left = True, 1 << 30
-
-    async def write(self, data: bytes) -> None:
-        if not self.left:
-            raise DriverGone("broken", which="printer")
-        if self.cut and data.startswith(escpos.INIT + escpos.CHINESE_ON):
-            self.left, self.cut = self.cut, 0
-        taken, self.left = data[:self.left], max(0, self.left - len(data))
-        self.model.receive(taken)
-        if len(taken) < len(data):
-            raise PrintUnproven("broken", which="printer")
-
-    async def read(self, wait_s: float) -> bytes:
-        if not self.left:
-            raise DriverGone("broken", which="printer")
-        heard = bytes(self._heard)
-        self._heard.clear()
-        return heard
-
-    async def close(self) -> None:
-        self.is_open = False
 
 
 def whole(paper) -> str:
@@ -102,13 +64,13 @@ def test_the_driver_does_so_after_a_broken_job_and_at_start(reads, second):
     async def story(cut: int) -> None:
         model = PrinterModel()
         line = BrokenLine(model, reads=reads)
-        printer = Printer(line, limits=SLOW_NEVER)
+        printer = Printer(line, limits=NEVER_SLOW)
         assert await printer.do(KickDrawer(1)) == DrawerKicked(1)
         line.cut = cut
         unsure = await printer.do(Print(1, RECEIPT))
         assert isinstance(unsure, PrintUnsure), cut
         if cut % 2:                                    # the daemon died too: a new driver knows nothing
-            printer = Printer(BrokenLine(model, reads=reads), limits=SLOW_NEVER)
+            printer = Printer(BrokenLine(model, reads=reads), limits=NEVER_SLOW)
         assert isinstance(await printer.do(Print(2, NEXT)), Printed), cut
         assert isinstance(await printer.do(Print(3, NEXT)), Printed), cut
         assert [paper.text for paper in model.receipts()[-2:]] == [second, second], cut
@@ -123,7 +85,7 @@ def test_a_prefix_that_breaks_off_leaves_no_receipt_in_doubt(second):
     async def story() -> None:
         model = PrinterModel()
         line = BrokenLine(model, reads=False)
-        printer = Printer(line, limits=SLOW_NEVER)
+        printer = Printer(line, limits=NEVER_SLOW)
         await line.open()
         for left in (1, 500, len(escpos.RESYNC) - 1):
             line.is_open, line.left = True, left

@@ -26,6 +26,8 @@ SIZE = {1: b"\x1d!\x00\x1c!\x00", 2: b"\x1d!\x11\x1c!\x0c"}     # GS ! for ASCII
 QUEUED_PAPER = b"\x1dr\x01"
 QUEUED_DRAWER = b"\x1dr\x02"
 CLEAR_BUFFER = b"\x10\x05\x02"
+MODEL_QUERY = b"\x1dIC"       # GS I 67: the name of the model, as text
+DRAWER_HIGH = 0x04           # in the answer to DLE EOT 1: pin 3 of the drawer's connector is high
 # For a printer that may sit in the middle of a command whose end was lost: it takes whatever comes for the missing bytes.  So
 # NULs, more than the longest command of ours can lack (a QR of 997 bytes: 1005), then ESC @.  A printer that lacks nothing skips
 # NULs.  Not CAN, which means something in page mode only, and not DLE ENQ, which obeys only after an error.
@@ -357,7 +359,7 @@ class StatusReader:
 def ill(n: int, byte: int) -> tuple[str, str] | None:
     """What answer `byte` to DLE EOT `n` complains of, as (word, sentence), or None.
 
-    Words: `off cover_open paper_out error`; near end is no complaint, see `paper_low`.
+    Words: `off cover_open paper_out cutter hot error`; near end is no complaint, see `paper_low`.
     """
     return next(((word, why) for mask, word, why in COMPLAINTS[n] if byte & mask), None)
 
@@ -366,11 +368,16 @@ COMPLAINTS: dict[int, tuple[tuple[int, str, str], ...]] = {
     1: ((0x08, "off", "The printer is off-line."),),
     2: ((0x04, "cover_open", "The printer's cover is open."), (0x20, "paper_out", "The printer has no paper."),
         (0x40, "error", "The printer reports an error.")),
-    3: ((0x08, "error", "The printer's cutter is jammed."),
+    3: ((0x08, "cutter", "The printer's cutter is jammed."),
         (0x20, "error", "The printer reports a fault it cannot clear."),
-        (0x40, "error", "The printer's head is too hot."), (0x04, "error", "The printer waits after an error.")),
+        (0x40, "hot", "The printer's head is too hot."), (0x04, "error", "The printer waits after an error.")),
     4: ((0x60, "paper_out", "The printer has no paper."),),
 }
+
+
+def model_of(block: bytes) -> str:
+    """The name in a reply to GS I 67, "" when it holds none."""
+    return block.strip(b"_\0").decode("ascii", "replace").strip()
 
 
 def paper_low(byte: int) -> bool:

@@ -188,10 +188,12 @@ class Paper(msgspec.Struct):
     ref: str
     paper: tuple[PaperPart, ...]
     copy: int = 0                  # 0 the receipt itself, n the n-th COPY
-    state: str = "due"             # due started printed unsure; copied: unsure, and a COPY of it came out
+    state: str = "due"             # due started printed unsure; copied: unsure, and a COPY of it came out; late: see papers.py
     copies: int = 0
     at: str = ""
     of: int = 0                    # the job a COPY repeats
+    since_ms: int = 0              # by this boot's clock
+    proof: int = -1                # of a printed one, as Printed says; -1 until then
 
 
 class Kick(msgspec.Struct):

@@ -23,6 +23,7 @@ from device.txn.facts import (
     XTaken,
 )
 from device.txn.minting import business_day, paper_due, report_no
+from device.txn.papers import put_away
 from device.txn.receipt import report_paper
 from device.types import Stamp
 
@@ -43,8 +44,8 @@ def in_its_day(b: Books, d: Desk, facts: list[Fact], at: Stamp) -> list[Fact]:
         return [DayOpened(today), *facts]
     if today <= b.day.day:
         return facts
-    body, paper, closed = report(b, d, "Z", at, auto=True, ahead=sum(isinstance(f, ReceiptDue) for f in facts))
-    return [body, closed, DayOpened(today), *facts, paper]
+    body, paper, *closed = report(b, d, "Z", at, auto=True, ahead=sum(isinstance(f, ReceiptDue) for f in facts))
+    return [body, *closed, DayOpened(today), *facts, paper]
 
 
 def _counts(b: Books, fact: Fact) -> bool:
@@ -74,5 +75,6 @@ def report(b: Books, d: Desk, letter: str, at: Stamp, *, auto: bool = False, ahe
                       methods=[{"method": m, "amount_fen": fen} for m, fen in sorted(day.methods.items())],
                       grand_fen=day.grand_fen, channels=channels(day), **({"auto": True} if auto else {}))
     no = report_no(b, letter, number)
+    away = put_away(b) if letter == "Z" else []
     paper = report_paper(d.terms, letter, number, no, date, day, len(b.held), parked, at, auto)
-    return [body, paper_due(b, letter.lower(), no, paper, ahead), XTaken(number) if letter == "X" else DayClosed(number)]
+    return [body, paper_due(b, letter.lower(), no, paper, ahead), *away, XTaken(number) if letter == "X" else DayClosed(number)]

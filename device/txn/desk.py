@@ -13,6 +13,10 @@ from device.txn.routing import Outcome
 from device.txn.words import say
 from device.types import Terms
 
+PRINTS = frozenset({"ok", "paper_low", "wrong_model"})       # words of a printer that prints
+
+KICKS = PRINTS | {"paper_out", "cover_open", "cutter", "hot"}
+
 
 class Code(msgspec.Struct, frozen=True):
     """A payer's code on its way out.  It lives here for one step, and nothing may print it."""
@@ -65,7 +69,11 @@ class Desk(msgspec.Struct, frozen=True):
 
     def well(self, part: str) -> bool:
         """True unless the part said otherwise; a printer low on paper still prints."""
-        return all(name != part or word == "paper_low" for name, word in self.health)
+        return all(name != part or word in PRINTS for name, word in self.health)
+
+    def kicks(self) -> bool:
+        """True when the printer can open the drawer: change is due also while the roll is being changed."""
+        return all(name != "printer" or word in KICKS for name, word in self.health)
 
     def of_part(self, part: str, word: str) -> dict:
         """What changes on the desk when `part` says `word` of its health."""

@@ -23,8 +23,9 @@ from device.txn.facts import (
     decode,
 )
 from device.txn.inputs import Recalled
-from device.txn.minting import is_report_no, kick, mint, paper_due
+from device.txn.minting import is_report_no, kick, mint, opened, paper_due
 from device.txn.numbers import order_number_ok
+from device.txn.papers import as_itself
 from device.txn.paying import (
     refund_of,
 )
@@ -171,9 +172,10 @@ def give(b: Books, d: Desk, sale: Sale, amount: int, approved_by: str, at: Stamp
     words = say("refunding", amount=yuan(asked - amount))
     if amount:                                        # what no wallet took was cash
         no = mint(b, len(facts))
-        facts += [CashReturned(no, sale.order_no, amount, approved_by), *kick(b, d, "cash refund"),
+        kicks = kick(b, d, "cash refund")
+        facts += [CashReturned(no, sale.order_no, amount, approved_by), *kicks,
                   paper_due(b, "refund", sale.order_no, refund_paper(d.terms, sale.order_no, no, amount, "cash", at)),
-                  record.refund_due(sale.order_no, no, amount, "cash", "customer", approved_by)]
+                  record.refund_due(sale.order_no, no, amount, "cash", "customer", approved_by, **opened(kicks))]
         words = say("cash_back", cash=yuan(amount))
     return Verdict(facts, words, "wait", desk={"mode": "", "pick": None, "typed": "", "back_fen": 0, "supervisor": ""})
 
@@ -203,14 +205,14 @@ def ask_reprint(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if not 1 <= nth <= len(papers):
         return refuse("reprint_none")
     paper = papers[-nth]
-    return _reprint(b, paper, paper.copies + 1)
+    return as_itself(paper) or _reprint(b, paper, paper.copies + 1)
 
 
 def find_paper(b: Books, no: str) -> Verdict:
     """A COPY of receipt or report `no`: at hand, or looked up in the journal's index."""
     paper = next((p for p in b.papers.values() if p.ref == no and p.kind in REPRINTED and not p.copy), None)
     if paper is not None:
-        return _reprint(b, paper, paper.copies + 1)
+        return as_itself(paper) or _reprint(b, paper, paper.copies + 1)
     return Verdict(words=say("refund_looking", no=no), desk={"looking": no, "typed": ""})
 
 

@@ -309,6 +309,18 @@ class PapersShelved(Fact, frozen=True):
     jobs: tuple[int, ...]
 
 
+class PapersLate(Fact, frozen=True):
+    """These waited too long for a printer: they are printed when somebody asks, and not by themselves."""
+
+    jobs: tuple[int, ...]
+
+
+class PaperAsked(Fact, frozen=True):
+    """Somebody asked for a late paper: it is printed now, as itself."""
+
+    job: int
+
+
 class DrawerDue(Fact, frozen=True):
     kick: int
     cause: str
@@ -418,7 +430,8 @@ AnyFact = (
     | TenderTaken | OrderIntended | QrIssued | CancelWished | OrderClosed | OrderReopened | OrderForgotten
     | PaidWhileCancelling | OrderParked | PaymentConfirmed | LatePaymentFound | SaleClosed | SaleRecalled | RefundIntended
     | RefundAccepted | RefundConfirmed | RefundFailed | CashReturned | ReceiptDue | ReceiptStarted | ReceiptPrinted
-    | ReceiptUnsure | ReceiptUnstarted | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
+    | ReceiptUnsure | ReceiptUnstarted
+    | PapersLate | PaperAsked | DrawerDue | DrawerStarted | DrawerDone | RecordDue | RecordSigned | XTaken
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
     | RebootStarted | SignerBroke | SignerReturned | ConfigStood | KeyWished | KeyMade | KeyDropped

@@ -31,6 +31,8 @@ from device.txn.books import (
 )
 from device.types import Stamp
 
+AGE_UNKNOWN_MS = 86_400_000
+
 
 def evolve(books: Books, fact: msgspec.Struct, at: Stamp) -> None:
     """Fold one fact, said at `at`, into the books.  A fact nobody knows is our bug: KeyError, and the box folds again."""
@@ -87,8 +89,16 @@ def _booted(b: Books, f, at: Stamp) -> None:
         left_ms = order.due_ms - b.mono_ms if order.phase is Phase.CLOSED else order.give_up_ms
         order.due_ms = at.mono_ms + max(0, left_ms)
         order.since_ms = at.mono_ms - _between_ms(order.since, now)
+    for paper in b.papers.values():
+        paper.since_ms = at.mono_ms - boot_age_ms(paper.at, at)
     if b.shown is not None:
         b.shown = msgspec.structs.replace(b.shown, until_ms=at.mono_ms + SHOWN_MS)
+
+
+def boot_age_ms(since: str, at: Stamp) -> int:
+    """How old something of an earlier boot is, by the wall; when that went backwards nobody knows, and it counts as a day old."""
+    now = datetime.datetime.fromisoformat(at.wall)
+    return AGE_UNKNOWN_MS if not since or now < datetime.datetime.fromisoformat(since) else _between_ms(since, now)
 
 
 def _between_ms(earlier: str, later: datetime.datetime) -> int:
@@ -360,7 +370,7 @@ def _count_refund(b: Books, method: str, amount_fen: int) -> None:
 
 def _receipt_due(b: Books, f, at: Stamp) -> None:
     b.jobs_made = max(b.jobs_made, f.job)
-    b.papers[f.job] = Paper(f.job, f.kind, f.ref, f.paper, f.copy, at=at.wall, of=f.of)
+    b.papers[f.job] = Paper(f.job, f.kind, f.ref, f.paper, f.copy, at=at.wall, of=f.of, since_ms=at.mono_ms)
     if f.copy and f.of in b.papers:
         b.papers[f.of].copies = f.copy
     done = [j for j, p in b.papers.items() if p.state in ("printed", "copied")]
@@ -374,7 +384,7 @@ def _receipt_started(b: Books, f, at: Stamp) -> None:
 
 def _receipt_printed(b: Books, f, at: Stamp) -> None:
     paper = b.papers[f.job]
-    paper.state = "printed"
+    paper.state, paper.proof = "printed", f.proof
     for other in b.papers.values() if paper.of else ():
         if other.state == "unsure" and paper.of in (other.job, other.of):
             other.state = "copied"
@@ -386,6 +396,15 @@ def _receipt_unsure(b: Books, f, at: Stamp) -> None:
 
 def _receipt_unstarted(b: Books, f, at: Stamp) -> None:
     b.papers[f.job].state = "due"
+
+
+def _papers_late(b: Books, f, at: Stamp) -> None:
+    for job in f.jobs:
+        b.papers[job].state = "late"
+
+
+def _paper_asked(b: Books, f, at: Stamp) -> None:
+    b.papers[f.job].state, b.papers[f.job].since_ms = "due", at.mono_ms
 
 
 def _papers_shelved(b: Books, f, at: Stamp) -> None:
@@ -499,7 +518,8 @@ FOLDS = {
     "MoneyHeld": _money_held,
     "DayOpened": _day_opened, "ChargeStarted": _charge_started, "PayerAsked": _payer_asked,
     "PaidUnderUndo": _paid_under_undo, "UndoRefused": _undo_refused, "OrderOverdue": _order_overdue,
-    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved, "LeaseTaken": _lease_taken,
+    "RefundStuck": _refund_stuck, "PapersShelved": _papers_shelved,
+    "PapersLate": _papers_late, "PaperAsked": _paper_asked, "LeaseTaken": _lease_taken,
     "LeaseEnded": _lease_ended, "CommandDone": _command_done, "RebootWished": _reboot_wished,
     "RebootStarted": _reboot_started,
     "JournalRenewed": _journal_renewed, "NumbersSkipped": _numbers_skipped, "WalletsStopped": _wallets_stopped,

@@ -27,7 +27,7 @@ from device.txn.facts import (
     TenderTaken,
 )
 from device.txn.inputs import KEYS, Pressed, Scanned
-from device.txn.minting import business_day, held_slot, hold_code, kick, mint, paper_due, report_no
+from device.txn.minting import business_day, held_slot, hold_code, kick, mint, opened, paper_due, report_no
 from device.txn.numbers import order_number_ok
 from device.txn.paying import (
     INSTALMENTS,
@@ -161,9 +161,10 @@ def _clear(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 def _drop_basket(b: Books, d: Desk, reason: str, at: Stamp) -> Verdict:
     cash = b.basket.cash_fen
+    kicks = kick(b, d, "cash back") if cash else []
     facts: list[Fact] = [record.due("void", reason=reason, lines=len(b.basket.lines), amount_fen=b.basket.total_fen,
-                                    cash_back_fen=cash), *parts_back(b, b.basket, "dropped", at), BasketCleared(reason)]
-    facts += kick(b, d, "cash back") if cash else []
+                                    cash_back_fen=cash, **opened(kicks)), *parts_back(b, b.basket, "dropped", at),
+                         BasketCleared(reason), *kicks]
     return Verdict(facts, say("cash_back", cash=yuan(cash)) if cash else say("cleared"), desk={"qty": 0, "extras": ()})
 
 
@@ -202,7 +203,8 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
                   CancelWished(order.intent.order_no, "replaced", SLOW_MS)]
     if tendered < due:
         facts.append(TenderTaken(Tender("cash", tendered)))
-        facts += kick(b, d, "part cash")
+        facts += (kicks := kick(b, d, "part cash"))
+        facts += [record.due("drawer", cause="part cash", cashier=d.terms.cashier)] if kicks else []
         return Verdict(facts, say("part_cash", paid=yuan(tendered), due=yuan(basket.due_fen - tendered)), "wait")
     tenders = [*basket.tenders, Tender("cash", due)] if due else list(basket.tenders)
     if basket.due_fen > due:
@@ -210,8 +212,9 @@ def _cash(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     sale = Sale(order_no=mint(b), lines=list(basket.lines), tenders=tenders, amount_fen=basket.total_fen,
                 cashier=d.terms.cashier, at=at.wall, tendered_fen=tendered, change_fen=tendered - due)
     note = f"{order.intent.order_no} 已改收现金，迟到款将退回 / replaced by cash; late money goes back" if order is not None else ""
-    facts += [SaleClosed(sale, business_day(at, d.terms.cutoff_hour), minted=True), *kick(b, d, "cash sale"),
-              paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at, note)), record.sale_due(sale)]
+    kicks = kick(b, d, "cash sale")
+    facts += [SaleClosed(sale, business_day(at, d.terms.cutoff_hour), minted=True), *kicks,
+              paper_due(b, "sale", sale.order_no, sale_paper(d.terms, sale, at, note)), record.sale_due(sale, **opened(kicks))]
     words = say("cash_replaces", change=yuan(sale.change_fen)) if order is not None else say("change", change=yuan(sale.change_fen))
     return Verdict(facts, words, "good", desk={"qty": 0, "mode": "", "extras": ()})
 
@@ -265,7 +268,8 @@ def _park(b: Books, d: Desk, policy: str, at: Stamp) -> Verdict:
     cash = b.basket.cash_fen
     if policy == "give_back":
         facts += [CancelWished(no, "parked", SLOW_MS), *parts_back(b, b.basket, "parked", at)]
-        facts += kick(b, d, "cash back") if cash else []
+        facts += (kicks := kick(b, d, "cash back") if cash else [])
+        facts += [record.due("drawer", cause="cash back", cashier=d.terms.cashier)] if kicks else []
     words = say("cash_back", cash=yuan(cash)) if cash and policy == "give_back" else say("parked", slip=slip)
     return Verdict(facts, words, "wait", desk={"mode": "", "typed": "", "qty": 0})
 
@@ -283,7 +287,10 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _drawer(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
-    return Verdict([*kick(b, d, "key"), record.due("drawer", cause="key", cashier=d.terms.cashier)], say("drawer"))
+    kicks = kick(b, d, "key")
+    if not kicks:
+        return refuse("drawer_dead")
+    return Verdict([*kicks, record.due("drawer", cause="key", cashier=d.terms.cashier)], say("drawer"))
 
 
 def _x(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:

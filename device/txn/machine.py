@@ -11,12 +11,12 @@ from copy import deepcopy
 
 import msgspec
 
-from device.txn import leasing, record, renewing, signing, sounds
+from device.txn import leasing, papers, record, renewing, signing, sounds
 from device.txn.billing import known_lines, lines_of, on_bills
 from device.txn.books import UNDECIDED, WAITING_MAX, Books, ConfigAt, Order, Phase, Sale
 from device.txn.commanding import on_asked
 from device.txn.day import in_its_day
-from device.txn.desk import Desk, Verdict
+from device.txn.desk import PRINTS, Desk, Verdict
 from device.txn.earlier import on_recalled
 from device.txn.effects import Intent, RefundIntent
 from device.txn.facts import (
@@ -125,7 +125,8 @@ def shelve(b: Books, facts: list[Fact]) -> list[Fact]:
     more = [f.job for f in facts if isinstance(f, ReceiptDue)]
     if not more:
         return facts
-    waiting = [p.job for p in b.papers.values() if p.state in ("due", "unsure")] + more
+    gone = {job for f in facts if isinstance(f, PapersShelved) for job in f.jobs}
+    waiting = [p.job for p in b.papers.values() if p.state in ("due", "unsure", "late") and p.job not in gone] + more
     old = tuple(waiting[:max(0, len(waiting) - WAITING_MAX)])
     return [*facts, PapersShelved(old)] if old else facts
 
@@ -462,6 +463,7 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
         facts += signing.wish_key(b)
     unsure = [p for p in b.papers.values() if p.state == "started"]
     facts += [ReceiptUnsure(p.job, "the box stopped while it printed") for p in unsure]
+    facts += (late := papers.at_start(b, at))
     facts += [DrawerDone(k.kick) for k in b.kicks.values() if k.started]
     desk = {"terms": e.terms}
     asking = [o for o in b.orders.values() if o.phase is Phase.ASKING]
@@ -473,6 +475,8 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     for order in asking:
         facts += _give_back(b, d, order, order.channel_no, at)
     words = say("late_paid", no=asking[0].intent.order_no) if asking else say("paper_unsure") if unsure else None
+    if words is None and late:
+        words = say("papers_late", n=sum(p.state == "late" for p in b.papers.values()) + sum(len(f.jobs) for f in late))
     return Verdict(facts, words, "wait" if words else "plain", desk=desk)
 
 
@@ -522,6 +526,10 @@ def on_drawer_kicked(b: Books, d: Desk, e: DrawerKicked, at: Stamp) -> Verdict:
 def on_device_said(b: Books, d: Desk, e: DeviceSaid, at: Stamp) -> Verdict:
     if e.part == "signer":
         return signing.on_signer_said(b, d, e, at)
+    if e.part == "printer" and not d.well("printer") and e.word in PRINTS:
+        verdict = papers.printer_back(b, at.mono_ms)
+        verdict.desk = d.of_part(e.part, e.word)
+        return verdict
     back = e.word == "ok" and dict(d.health).get(e.part, "ok") != "ok" and e.part.startswith("channel:")
     waiting = tuple(no for no, o in b.orders.items() if o.phase in UNDECIDED and f"channel:{o.intent.channel}" == e.part)
     return Verdict(desk=d.of_part(e.part, e.word), again=waiting if back else ())

@@ -41,8 +41,14 @@ def paper_due(b: Books, kind: str, ref: str, paper: tuple[PaperPart, ...], ahead
 
 
 def kick(b: Books, d: Desk, cause: str) -> list[Fact]:
-    """The drawer opens now or not at all: without a printer nothing is left waiting to open it later."""
-    return [DrawerDue(b.kicks_made + 1, cause)] if d.well("printer") else []
+    """The drawer opens now or not at all: without a printer nothing waits to open it later.  One without paper opens it."""
+    return [DrawerDue(b.kicks_made + 1, cause)] if d.kicks() else []
+
+
+def opened(kicks: list[Fact]) -> dict[str, str]:
+    """What the record of the same decision says of the drawer that `kicks` open."""
+    causes = [fact.cause for fact in kicks if isinstance(fact, DrawerDue)]
+    return {"drawer": causes[0]} if causes else {}
 
 
 def report_no(b: Books, letter: str, number: int) -> str:

@@ -46,9 +46,9 @@ def _tender(t: Tender) -> dict[str, object]:
 
 
 def refund_due(order_no: str, refund_no: str, amount_fen: int, method: str, cause: str, approved_by: str = "",
-               paid_no: str = "", lease: str = "") -> RecordDue:
+               paid_no: str = "", lease: str = "", drawer: str = "") -> RecordDue:
     """`order_no` the sale's number, `paid_no` that of the order whose money goes back: a sale may have several."""
-    more = {"approved_by": approved_by, "paid_no": paid_no, "lease": lease}
+    more = {"approved_by": approved_by, "paid_no": paid_no, "lease": lease, "drawer": drawer}
     return due("refund", order_no=order_no, refund_no=refund_no, amount_fen=amount_fen, method=method, cause=cause,
                **{name: said for name, said in more.items() if said})
 

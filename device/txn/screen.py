@@ -18,6 +18,7 @@ class Screen(msgspec.Struct, frozen=True):
 
     `phase` as on `/state`; `title` and `notice` are sentences for a person; `big` the line read at two metres (total,
     amount paid, change); `qr` the text of a live payment QR or empty: it is never set for an attempt that is not live.
+    `receipt_qr` is the receipt of the sale just shown, as a QR beside `big`, while no paper can be had; never with `qr`.
     `order_no` is the attempt that `qr` belongs to.  `deadline` is (boot, monotonic ms) and the display counts down to
     it.  `tone` is `plain good bad wait`.  `footer` says what is not well (printer, channel, link), in words.
     """
@@ -38,3 +39,4 @@ class Screen(msgspec.Struct, frozen=True):
     typed: str = ""
     lang: str = "zh"
     training: bool = False
+    receipt_qr: str = ""

@@ -7,7 +7,7 @@ from device.txn.desk import Desk
 from device.txn.paying import wallet_meant
 from device.txn.receipt import quantity
 from device.txn.screen import Line, Screen
-from device.txn.words import HEALTH, WALLETS, disputed_words, say, yuan
+from device.txn.words import HEALTH, PROOFS, WALLETS, disputed_words, say, yuan
 
 LINES_SHOWN = 8
 REFUND_MODES = ("refund", "pick", "badge", "pin")
@@ -66,6 +66,7 @@ def render(books: Books, desk: Desk) -> Screen:
             screen |= {"title": words[shown.what][lang].strip(), "big": yuan(shown.amount_fen),
                        "tone": "wait" if shown.what == "refunding" else "good", "order_no": shown.order_no,
                        "total_fen": shown.amount_fen}
+            screen["receipt_qr"] = receipt_qr(books, desk) if shown.what == "paid" else ""
             if shown.change_fen and not notice:
                 screen["notice"] = say("change", change=yuan(shown.change_fen))[lang]
     else:
@@ -76,6 +77,15 @@ def render(books: Books, desk: Desk) -> Screen:
     if screen["notice"] == screen["title"]:
         screen["notice"] = ""                          # said once, large
     return Screen(**screen)
+
+
+def receipt_qr(books: Books, desk: Desk) -> str:
+    """The address of the shown sale's receipt while its paper waits for a printer that cannot print; else ""."""
+    shown, url = books.shown, desk.terms.receipt_url
+    if shown is None or not url or desk.well("printer"):
+        return ""
+    waits = any(p.ref == shown.order_no and p.kind == "sale" and p.state in ("due", "unsure") for p in books.papers.values())
+    return url.replace("{no}", shown.order_no).replace("{fen}", str(shown.amount_fen)) if waits else ""
 
 
 def typed(desk: Desk) -> str:
@@ -124,7 +134,7 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
             kind, _, lane = part.partition(":") if (part, word) not in HEALTH else (part, "", "")    # of several scanners: its name
             told = HEALTH.get((kind, word), (f"{kind} {word}",) * 2)[lang]
             out.append(f"{lane} {told}" if lane else told)
-    waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure"))
+    waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure", "late"))
     if waiting > 1:
         out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])
     if books.shelved:
@@ -156,13 +166,23 @@ def state(books: Books, desk: Desk, now_ms: int) -> dict:
         "held": [{"slot": slot, "lines": len(x.lines), "total_fen": x.total_fen} for slot, x in sorted(books.held.items())],
         "refunds": [{"refund_no": no, "order_no": r.intent.order_no, "amount_fen": r.intent.amount_fen, "cause": r.cause,
                      "accepted": r.accepted} for no, r in books.refunds.items()],
-        "papers": [{"job": p.job, "kind": p.kind, "state": p.state, "since": p.at} for p in books.papers.values()
-                   if p.state not in ("printed", "copied")],
+        "papers": [{"job": p.job, "kind": p.kind, "state": p.state, "since": p.at, "age_s": max(0, now_ms - p.since_ms) // 1000}
+                   for p in books.papers.values() if p.state not in ("printed", "copied")],
+        "paper_last": _paper_last(books, desk),
         "papers_shelved": books.shelved,
         "health": health,
         "notice": " / ".join(w for w in dict.fromkeys(desk.words) if w),
         "training": desk.terms.training,
     }
+
+
+def _paper_last(books: Books, desk: Desk) -> dict | None:
+    """The newest paper that left, and in words how well it is known to have come out."""
+    paper = next((p for p in reversed(books.papers.values()) if p.proof >= 0), None)
+    if paper is None:
+        return None
+    return {"job": paper.job, "kind": paper.kind, "copy": paper.copy, "proof": paper.proof,
+            "truth": PROOFS[paper.proof][desk.terms.lang != "zh"]}
 
 
 def _order(order: Order, now_ms: int) -> dict:

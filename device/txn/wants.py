@@ -152,9 +152,9 @@ def _first(order: Order, books: Books, desk: Desk) -> set[Effect]:
 
 def _printer(books: Books, desk: Desk) -> set[Effect]:
     """One paper at a time, oldest first; none on a printer that said it cannot."""
+    wanted: set[Effect] = {KickDrawer(k.kick) for k in books.kicks.values() if not k.started} if desk.kicks() else set()
     if not desk.well("printer"):
-        return set()
-    wanted: set[Effect] = {KickDrawer(k.kick) for k in books.kicks.values() if not k.started}
+        return wanted
     due = None
     for paper in books.papers.values():               # one pass: this runs after every scan
         if paper.state == "started":

@@ -111,6 +111,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "reprint_none": ("没有可补打的小票", "There is no such receipt to print again"),
     "reprint": ("补打小票（COPY {n}）", "Printing again as COPY {n}"),
     "paper_unsure": ("小票未确认打印：按 REPRINT 打印副本", "The receipt may not be whole: REPRINT prints a COPY"),
+    "papers_late": ("{n} 张旧单据未打印：要补打请按 序号 REPRINT", "{n} old papers were not printed: n REPRINT prints one"),
+    "paper_asked": ("补打未曾打印的单据", "Printing the paper that was never printed"),
+    "drawer_dead": ("打印机不可用，钱箱请用钥匙开", "The printer opens the drawer and does not answer: use the drawer's key"),
     "drawer": ("钱箱已开", "Drawer opened"),
     "x_report": ("X 报表 {n}", "X report {n}"),
     "z_report": ("Z 报表 {n}：营业日已结", "Z report {n}: the day is closed"),
@@ -143,6 +146,14 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("printer", "cover_open"): ("打印机盖未关", "Printer cover open"),
     ("printer", "off"): ("打印机未响应", "Printer does not answer"),
     ("printer", "gone"): ("打印机未连接", "Printer not connected"),
+    ("printer", "held"): ("打印机端口被其他程序占用", "Another program holds the printer's port"),
+    ("printer", "wrong_model"): ("打印机型号与配置不符", "Another printer than the configured one"),
+    ("printer", "cutter"): ("切刀卡住", "Printer's cutter is jammed"),
+    ("printer", "hot"): ("打印头过热，请稍候", "Printer's head is too hot: wait"),
+    ("printer", "error"): ("打印机故障：请重开电源", "Printer error: switch it off and on"),
+    ("printer", "slow"): ("打印机反应慢", "Printer is slow"),
+    ("drawer", "left_open"): ("钱箱未关", "The drawer stands open"),
+    ("drawer", "stuck"): ("钱箱未弹开", "The drawer did not open"),
     ("channel:gateway", "key"): ("网关密钥需处理：请通知技术员", "The gateway's key needs a technician: see the log"),
     ("channel:card", "unmasked"): ("刷卡机发送完整卡号：请联系服务商", "The card terminal sends whole numbers: call its owner"),
     ("channel:card", "offline"): ("刷卡机未连上银行，可收现金", "The card terminal does not reach its bank: cash works"),
@@ -163,6 +174,9 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
 WALLETS = {"wechat": ("微信", "WeChat"), "alipay": ("支付宝", "Alipay"), "unionpay": ("云闪付", "UnionPay"),
            "ecny": ("数字人民币", "e-CNY"), "gateway": ("任意钱包", "any wallet"), "card": ("银行卡", "Card"),
            "cash": ("现金", "Cash"), "rounding": ("抹零", "Rounding")}
+# How well a paper is known to have come out, by `Printed.proof`.
+PROOFS = (("已发送，未确认", "sent, not confirmed"), ("已发送，打印机正常", "sent, and the printer is well"),
+          ("已过切刀", "past the cutter"), ("已打印", "on paper"))
 # Why an attempt came to nothing; what stands here no more is said as it is.
 CAUSES = {"cashier": ("收银取消", "cancelled"), "timeout": ("超时", "time-out"), "refused": ("拒绝", "refused"),
           "reroute": ("换通道", "rerouted"), "parked": ("转挂", "parked"), "replaced": ("改收现金", "cash instead"),

@@ -18,22 +18,27 @@ from sim.devices.printer_paper import Paper, Receipt
 class PrinterModel:
     """The printer itself, without a cable.  Thread-safe.
 
-    `columns` 48 or 32.  `answers_status` DLE EOT, `answers_queued` GS r, `answers_id` GS ( H.  `buffer_bytes` is the
-    input buffer: a full one stops the cable, see `room`.  `byte_s` seconds it takes for each byte, 0 for no limit.
+    `columns` 48 or 32.  `answers_status` DLE EOT, `answers_queued` GS r, `answers_id` GS ( H, `name` is its answer to
+    GS I 67, "" for none.  `charset` is what bytes from 0x80 on are in.  `buffer_bytes` is the input buffer: a full one stops
+    the cable, see `room`.  `byte_s` seconds it takes for each byte, 0 for no limit.  `draws` False leaves pictures out.
     Faults are switched by the methods below; `say` is where its answers go.
     """
 
     def __init__(self, columns: int = 48, *, answers_status: bool = True, answers_queued: bool = True,
-                 answers_id: bool = True, buffer_bytes: int = 65_536, byte_s: float = 0.0) -> None:
-        self._paper = Paper(columns * CELL_W, self._line_fed)
+                 answers_id: bool = True, name: str = "TILLBOX", charset: str = "gbk",
+                 buffer_bytes: int = 65_536, byte_s: float = 0.0, draws: bool = True) -> None:
+        self._paper = Paper(columns * CELL_W, self._line_fed, charset, draws)
+        self.name, self.cutter_jammed, self.head_hot, self.beeps = name, False, False, 0
         self.answers_status, self.answers_queued, self.answers_id = answers_status, answers_queued, answers_id
         self.buffer_bytes, self.byte_s = buffer_bytes, byte_s
         self.powered, self.mute, self.cover_open, self.paper_low, self.paper_out = True, False, False, False, False
-        self.drawer_open, self.drawer_kicks = False, 0
+        self.drawer_open, self.drawer_kicks, self.drawer_stuck = False, 0, False
+        self._drawer_high_open = True
         self.say: Callable[[bytes], None] = lambda data: None
         self.changed: list[Callable[[], None]] = []    # called after a switch was turned
         self._lock = threading.RLock()
         self._lines_left: int | None = None
+        self._cover_lines: int | None = None
         self._bytes_left: int | None = None
         self._queue, self._dle = bytearray(), bytearray()
 
@@ -68,9 +73,31 @@ class PrinterModel:
             self._run()
         self._tell()
 
+    def cover_after(self, lines: int) -> None:
+        """Somebody opens the cover behind so many more lines."""
+        with self._lock:
+            self._cover_lines = lines
+
+    def fault(self, *, cutter: bool | None = None, hot: bool | None = None) -> None:
+        """Jam the cutter, overheat the head, or take it back, which prints what waits."""
+        with self._lock:
+            self.cutter_jammed = self.cutter_jammed if cutter is None else cutter
+            self.head_hot = self.head_hot if hot is None else hot
+            self._run()
+        self._tell()
+
+    @property
+    def offline(self) -> bool:
+        """True while it prints nothing."""
+        return self.paper_out or self.cover_open or self.cutter_jammed or self.head_hot
+
     def silence(self, on: bool) -> None:
         """Mute: it prints and answers nothing, as behind a one-way cable."""
         self.mute = on
+
+    def drawer_low(self) -> None:
+        """A drawer whose switch pulls the wire down while it is open."""
+        self._drawer_high_open = False
 
     def close_drawer(self) -> None:
         """A hand closes the drawer."""
@@ -146,12 +173,13 @@ class PrinterModel:
                 self.powered = False
 
     def _answer_status(self, n: int) -> None:
-        offline = self.paper_out or self.cover_open
         byte = 0x12
         if n == 1:
-            byte |= 0x04 * self.drawer_open | 0x08 * offline
+            byte |= 0x04 * (self.drawer_open is self._drawer_high_open) | 0x08 * self.offline
         elif n == 2:
-            byte |= 0x04 * self.cover_open | 0x20 * self.paper_out
+            byte |= 0x04 * self.cover_open | 0x20 * self.paper_out | 0x40 * (self.cutter_jammed or self.head_hot)
+        elif n == 3:
+            byte |= 0x08 * self.cutter_jammed | 0x40 * self.head_hot
         elif n == 4:
             byte |= 0x0C * (self.paper_low or self.paper_out) | 0x60 * self.paper_out
         self._speak(bytes([byte]), self.answers_status)
@@ -163,8 +191,11 @@ class PrinterModel:
     # --- interpreter ---
 
     def _run(self) -> None:
-        while self._queue and not (self.paper_out or self.cover_open):
-            size = command_size(self._queue, self._paper.chinese)
+        while self._queue and not self.offline:
+            if not self._queue[0]:                     # skipped by every printer where it waits for no argument
+                self._queue = self._queue.lstrip(b"\0")
+                continue
+            size = command_size(self._queue, self._paper.pairs)
             if size is None or size > len(self._queue):
                 return
             command = bytes(self._queue[:size])
@@ -172,8 +203,6 @@ class PrinterModel:
             self._obey(command)
 
     def _obey(self, command: bytes) -> None:
-        if command == b"\0":
-            return                                     # skipped by every printer where it waits for no argument
         name = command[:2]
         if name == b"\x1dr":
             queued = {1: 0x03 * self.paper_low, 2: 0x01 * self.drawer_open}
@@ -185,9 +214,11 @@ class PrinterModel:
                 self._speak(b"\x37\x22" + command[7:11] + b"\x00", self.answers_id)
             return
         if name == b"\x1dI":
-            self._speak(b"_TILLBOX\x00" if command[2] >= 65 else b"\x02")
+            self._speak(b"_" + self.name.encode() + b"\x00" if command[2] >= 65 else b"\x02", bool(self.name))
             return
-        if name == b"\x1bp":
+        if name == b"\x1bB":
+            self.beeps += command[2]
+        elif name == b"\x1bp":
             self._kick(command)
         else:
             self._paper.obey(command)
@@ -197,7 +228,7 @@ class PrinterModel:
     def _kick(self, command: bytes = b"") -> None:
         self.drawer_kicks += 1
         self._paper.kicked(command)
-        self.drawer_open = True
+        self.drawer_open = self.drawer_open or not self.drawer_stuck
 
     def _tear(self) -> None:
         self._paper.tear()
@@ -208,6 +239,10 @@ class PrinterModel:
             self._lines_left -= 1
             if self._lines_left <= 0:
                 self._lines_left, self.paper_out = None, True
+        if self._cover_lines is not None:
+            self._cover_lines -= 1
+            if self._cover_lines <= 0:
+                self._cover_lines, self.cover_open = None, True
 
     def _tell(self) -> None:
         for call in list(self.changed):

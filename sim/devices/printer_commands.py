@@ -6,11 +6,14 @@ Knows lengths and character sets.  Refuses to know what a command does: that is 
 from __future__ import annotations
 
 
-def command_size(queue: bytearray, chinese: bool) -> int | None:
-    """Bytes of the command at the head of `queue`, which is not empty; None while it is not known yet."""
+def command_size(queue: bytearray, charset: str) -> int | None:
+    """Bytes of the command at the head of `queue`, which is not empty; None while it is not known yet.
+
+    `charset` "gbk", "gb18030", "utf-8", or any of one byte a character.
+    """
     lead = queue[0]
     if lead not in (0x1B, 0x1C, 0x1D):
-        return 2 if lead >= 0x81 and chinese else 1
+        return _char_size(queue, charset)
     if len(queue) < 2:
         return None
     name = bytes(queue[:2])
@@ -30,6 +33,17 @@ def command_size(queue: bytearray, chinese: bool) -> int | None:
         end = queue.find(0, 3)
         return None if end < 0 else end + 1
     return 1                                       # unknown: the lead byte is dropped and the rest prints as text
+
+
+def _char_size(queue: bytearray, charset: str) -> int | None:
+    lead = queue[0]
+    if charset == "utf-8" and lead >= 0xC0:
+        return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    if charset in ("gbk", "gb18030") and lead >= 0x81:
+        if charset == "gb18030" and len(queue) < 2:
+            return None
+        return 4 if charset == "gb18030" and 0x30 <= queue[1] <= 0x39 else 2
+    return 1
 
 
 # Commands of fixed length that take no data beyond it.

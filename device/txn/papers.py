@@ -1,0 +1,55 @@
+"""Papers that wait: how long each kind may, and what is asked of a person when the printer is back.
+
+Knows ages.  Refuses to know printers.  A receipt that nobody stands there for any more is not printed by itself: a till that
+was switched on in the morning does not print last night.
+"""
+
+from __future__ import annotations
+
+from device.txn.books import Books, Paper
+from device.txn.desk import Verdict
+from device.txn.facts import Fact, PaperAsked, PapersLate, PapersShelved
+from device.txn.folding import boot_age_ms
+from device.txn.words import say
+from device.types import Stamp
+
+# Seconds after which a paper of this kind is printed only when somebody asks for it; what is not named waits for ever, for the
+# shop itself needs it: slips of undecided payments, alerts, Z reports.
+EXPIRES_S = {"sale": 600, "refund": 600, "x": 1_800, "hold": 3_600, "test": 600}
+COPY_S = 600
+
+
+def expired(paper: Paper, age_ms: int) -> bool:
+    """Whether a paper that waits has waited too long."""
+    limit_s = COPY_S if paper.copy else EXPIRES_S.get(paper.kind)
+    return paper.state == "due" and limit_s is not None and age_ms > limit_s * 1000
+
+
+def at_start(b: Books, at: Stamp) -> list[Fact]:
+    """What the box that starts does not print by itself any more.  Before `Booted`, for ages are then of the boot before."""
+    jobs = tuple(p.job for p in b.papers.values() if expired(p, boot_age_ms(p.at, at)))
+    return [PapersLate(jobs)] if jobs else []
+
+
+def printer_back(b: Books, now_ms: int) -> Verdict:
+    """The printer is well again: what is too old waits for a person, and so does what nobody is sure of."""
+    jobs = tuple(p.job for p in b.papers.values() if expired(p, now_ms - p.since_ms))
+    facts: list[Fact] = [PapersLate(jobs)] if jobs else []
+    late = len(jobs) + sum(p.state == "late" for p in b.papers.values())
+    unsure = [p for p in b.papers.values() if p.state == "unsure"]
+    if jobs:
+        return Verdict(facts, say("papers_late", n=late), "wait")
+    return Verdict(facts, say("paper_unsure"), "wait") if unsure else Verdict(facts)
+
+
+def as_itself(paper: Paper) -> Verdict | None:
+    """A late paper that somebody asks for: the paper itself, for it was never printed.  None for any other."""
+    if paper.state != "late":
+        return None
+    return Verdict([PaperAsked(paper.job)], say("paper_asked"), desk={"mode": "", "looking": "", "typed": ""})
+
+
+def put_away(b: Books) -> list[Fact]:
+    """At the end of a day the late papers wait no more; REPRINT finds them in the journal."""
+    jobs = tuple(p.job for p in b.papers.values() if p.state == "late")
+    return [PapersShelved(jobs)] if jobs else []
