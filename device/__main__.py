@@ -17,6 +17,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
        tillbox metrics [--config FILE]      the running box in numbers, one JSON object
        tillbox forward [--config FILE]      send what waits now: ends every pause between two tries
+       tillbox cards [KEYS|key|supervisor NAME] [--config FILE] [--out NAME]   command cards of this store, as PNG sheets
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
@@ -67,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "keys":
         from device.keys.tool import main as keys
         return keys(rest)
+    if word == "cards":
+        from device.cards import main as cards
+        return cards(rest)
     if word == "supervisor":
         from device.daemon import show_supervisor
         return show_supervisor(rest)

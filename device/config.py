@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
+from device.drivers.keycard_bytes import KEY_LEN_MIN
 from device.drivers.keypad_keys import layout_codes
 from device.drivers.layout_keys import LAYOUTS
 from device.drivers.scanner_keys import CAPS
 from device.errors import ConfigError
 from device.goods import TEMPLATE_KINDS, Template, template_faults
-from device.types import Account, Rules, Supervisor, Terms
+from device.types import Account, Cards, Rules, Supervisor, Terms
 
 MASK = "********"
 SCANNERS_MAX = 4
@@ -150,6 +151,12 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("path", "text", "", "of a file", "sound"),
         Key("volume", "int", 100, "of full scale", "sound", low=1, high=100),
         Key("speak", "flag", False, "true: the amount is said as well, by espeak-ng", "sound"),
+    ),
+    "cards": (
+        Key("card_key", "text", "", "key that printed command cards are signed with, the store's own, at least 32 characters; "
+            "empty: no card is taken", secret=True, high=128),
+        Key("store", "word", "", "the store's name on its cards", pattern=r"[0-9A-Z]{0,12}"),
+        Key("revoked", "words", (), "numbers of cards that are obeyed no more"),
     ),
     "mqtt": (
         Key("host", "text", "", "broker; empty: no cloud", "mqtt"),
@@ -312,6 +319,12 @@ class JournalConfig(_Masked, frozen=True):
     quota_mb: int
 
 
+class CardsConfig(_Masked, frozen=True):
+    card_key: str
+    store: str
+    revoked: tuple[str, ...]
+
+
 class MqttConfig(_Masked, frozen=True):
     host: str
     port: int
@@ -399,6 +412,7 @@ class Config(msgspec.Struct, frozen=True):
     display: DisplayConfig
     printer: PrinterConfig
     sound: SoundConfig
+    cards: CardsConfig
     mqtt: MqttConfig
     journal: JournalConfig
     channels: tuple[ChannelConfig, ...]
@@ -445,6 +459,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         display=DisplayConfig(**parts["display"]),
         printer=PrinterConfig(**parts["printer"]),
         sound=SoundConfig(**parts["sound"]),
+        cards=CardsConfig(**parts["cards"]),
         mqtt=MqttConfig(**parts["mqtt"]),
         journal=JournalConfig(**parts["journal"]),
         channels=tuple(ChannelConfig(**channel) for channel in channels),
@@ -476,7 +491,7 @@ def to_terms(config: Config) -> Terms:
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
         training=config.training, approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
-        instalment_code=config.instalment_code,
+        instalment_code=config.instalment_code, cards=Cards(config.cards.card_key, config.cards.store, config.cards.revoked),
     )
 
 
@@ -830,6 +845,9 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
             faults.append("scanner.lane holds more than letters, digits and dashes")
     if parts["sound"]["kind"] == "file" and not parts["sound"]["path"]:
         faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
+    cards = parts["cards"]
+    if cards["card_key"] and (len(cards["card_key"]) < KEY_LEN_MIN or not cards["store"]):
+        faults.append(f"cards.card_key has at least {KEY_LEN_MIN} characters, and cards.store names the store whose it is")
     if bool(parts["mqtt"]["cert_file"]) != bool(parts["mqtt"]["key_file"]):
         faults.append("mqtt.cert_file and mqtt.key_file go together: one of them is missing")
     try:

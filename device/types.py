@@ -95,6 +95,17 @@ class Supervisor(msgspec.Struct, frozen=True):
     pin: str
 
 
+class Cards(msgspec.Struct, frozen=True):
+    """What printed command cards are proven by: the store's card key, its name on cards, and numbers that are obeyed no more."""
+
+    key: str = ""
+    store: str = ""
+    revoked: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:           # who has the key can print cards
+        return f"Cards({self.store!r}, {len(self.revoked)} revoked)"
+
+
 class Terms(msgspec.Struct, frozen=True):
     """What the shop has settled: everything the core needs of the configuration, and nothing else of it."""
 
@@ -114,6 +125,7 @@ class Terms(msgspec.Struct, frozen=True):
     instalment_code: str = ""            # ends the symbol of the shop's own instalment cards
     approve_refund_fen: int = 0          # refunds above it want a supervisor; 0: none does
     supervisors: tuple[Supervisor, ...] = ()
+    cards: Cards = Cards()
     cutoff_hour: int = 4
     cash_round_fen: int = 1              # cash totals are rounded down to a multiple of this
     amount_fen_max: int = 5_000_000

@@ -216,8 +216,8 @@ def test_structs_and_table_name_the_same_keys() -> None:
         keys = [key.name for key in SECTIONS[name]]
         assert [field for field in struct.__struct_fields__ if field in keys] == keys
         extra = set(struct.__struct_fields__) - set(keys)
-        assert extra <= {"name", "written", "signer", "scanner", "keypad", "display", "printer", "sound", "mqtt", "journal",
-                         "channels", "templates", "supervisors", "scanners"}
+        assert extra <= {"name", "written", "signer", "scanner", "keypad", "display", "printer", "sound", "cards", "mqtt",
+                         "journal", "channels", "templates", "supervisors", "scanners"}
 
 
 def test_every_default_is_a_value_its_own_key_takes() -> None:

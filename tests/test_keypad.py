@@ -39,6 +39,14 @@ def test_releases_repeats_and_unknown_keys_are_no_presses() -> None:
     assert keys_of([(EV_KEY, code, 0), (EV_KEY, code, 2), (EV_KEY, 240, 1), (4, 4, 458839)]) == []
 
 
+def test_num_lock_changes_no_key_whoever_keeps_it() -> None:
+    numbers = [CODES[f"KP{n}"] for n in range(10)]
+    lock = [(EV_KEY, CODES["NUMLOCK"], 1), (17, 0, 1), (EV_KEY, CODES["NUMLOCK"], 0)]
+    assert keys_of([*lock, *((EV_KEY, code, 1) for code in numbers), *lock]) == list("0123456789")
+    moved = [CODES[name] for name in ("INSERT", "END", "DOWN", "PAGEDOWN", "LEFT", "KP5", "RIGHT", "HOME", "UP", "PAGEUP")]
+    assert keys_of([(EV_KEY, code, 1) for code in moved]) == list("0123456789")
+
+
 def test_after_a_kernel_overrun_the_rest_of_its_report_is_ignored() -> None:
     pay = EVENTS_OF["PAY"]
     assert keys_of([(EV_SYN, SYN_DROPPED, 0), pay[0], (EV_SYN, SYN_REPORT, 0), *EVENTS_OF["CLEAR"]]) == ["CLEAR"]

@@ -30,6 +30,8 @@ LAYOUT: dict[str, str] = {
     "F13": "00",
     "0": "0", "1": "1", "2": "2", "3": "3", "4": "4", "5": "5", "6": "6", "7": "7", "8": "8", "9": "9",
     "ENTER": "ENTER", "DELETE": "CLEAR", "TAB": "CODE", "KPEQUAL": "CHECK",
+    # a block that keeps num lock to itself, and has it off
+    "HOME": "7", "UP": "8", "PAGEUP": "9", "LEFT": "4", "RIGHT": "6", "END": "1", "DOWN": "2", "PAGEDOWN": "3", "INSERT": "0",
 }
 
 KEYS = tuple(dict.fromkeys(LAYOUT.values()))      # the till's keys; a test holds them equal to the core's own list

@@ -21,7 +21,7 @@ from device.mqtt.config_wire import REASONS_MAX, Body
 # says box.toml alone.
 TOP = ("shop_zh", "shop_en", "cashier", "lang", "cutoff_hour", "cash_round_fen", "approve_refund_fen", "instalment_code",
        "amount_fen_max", "route")
-SET = ("scanner", "keypad", "display", "printer", "sound", "mqtt", "channel", "supervisor", "template")
+SET = ("scanner", "keypad", "display", "printer", "sound", "cards", "mqtt", "channel", "supervisor", "template")
 LINE = ("mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file")     # an enrolment brings them
 INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules"}
 KEYS_MAX = 1_000

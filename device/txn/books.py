@@ -267,6 +267,13 @@ class ConfigAt(msgspec.Struct, frozen=True):
     state: str = ""
 
 
+class PinTries(msgspec.Struct, frozen=True):
+    """Wrong PINs of one supervisor since the last right one; `salt` names the PIN that they were tried against."""
+
+    salt: str
+    wrong: int
+
+
 class Totals(msgspec.Struct):
     """One period from Z to Z.  `methods` sums tenders less refunds by method."""
 
@@ -340,6 +347,7 @@ class Books(msgspec.Struct):
     reboot: str = ""               # the command that wants a restart, until a boot
     reboot_started: bool = False
     config: ConfigAt = ConfigAt()
+    pins: dict[str, PinTries] = {}      # by supervisor's name
     wallet_fen: int = 0            # taken less given back by wallets, over the journal's life
 
     def sale_of(self, no: str) -> Sale | None:

@@ -420,6 +420,19 @@ class ConfigStood(Fact, frozen=True):
     why: str = ""
 
 
+class PinWrong(Fact, frozen=True):
+    """A wrong PIN was typed for the badge of supervisor `name`; `salt` names the PIN that it was compared with."""
+
+    name: str
+    salt: str
+
+
+class PinRight(Fact, frozen=True):
+    """The right one came: what was wrong before is forgotten."""
+
+    name: str
+
+
 class ScreenCleared(Fact, frozen=True):
     pass
 
@@ -435,14 +448,14 @@ AnyFact = (
     | DayClosed | ScreenCleared | AmountDisputed | DayOpened | ChargeStarted | PayerAsked | PaidUnderUndo | UndoRefused
     | OrderOverdue | RefundStuck | PapersShelved | LeaseTaken | LeaseEnded | MoneyHeld | CommandDone | RebootWished
     | RebootStarted | SignerBroke | SignerReturned | ConfigStood | KeyWished | KeyMade | KeyDropped
-    | JournalRenewed | NumbersSkipped | WalletsStopped | WalletsBack
+    | JournalRenewed | NumbersSkipped | WalletsStopped | WalletsBack | PinWrong | PinRight
 )
 
 # Rows that a person or a payment channel acts upon: they are on the card before anyone is answered.
 SYNCED = frozenset({OrderIntended, CancelWished, SaleClosed, RefundIntended, CashReturned, TenderTaken,
                     BasketHeld, BasketCleared, OrderParked, DayClosed, LatePaymentFound, PaidWhileCancelling,
                     PaidUnderUndo, AmountDisputed, MoneyHeld, LeaseTaken, LeaseEnded, Booted, CommandDone, RebootStarted,
-                    ConfigStood, KeyWished, JournalRenewed, NumbersSkipped, WalletsStopped, WalletsBack})
+                    ConfigStood, KeyWished, JournalRenewed, NumbersSkipped, WalletsStopped, WalletsBack, PinWrong})
 
 # What a person begins and only later rows bring to an end: refused, before anybody is charged, on a card without room.
 BEGINS = (LineAdded, LineChanged, OrderIntended, TenderTaken, BasketHeld, BasketRecalled, RefundIntended, CashReturned, XTaken)

@@ -24,6 +24,7 @@ from device.txn.books import (
     Order,
     Paper,
     Phase,
+    PinTries,
     Refund,
     Shown,
     Tally,
@@ -49,6 +50,15 @@ def _stood(b: Books, f, at: Stamp) -> None:
 
 def _config_stood(b: Books, f, at: Stamp) -> None:
     b.config = ConfigAt(f.epoch, f.version, f.digest, f.state)
+
+
+def _pin_wrong(b: Books, f, at: Stamp) -> None:
+    before = b.pins.get(f.name)
+    b.pins[f.name] = PinTries(f.salt, 1 + (before.wrong if before is not None and before.salt == f.salt else 0))
+
+
+def _pin_right(b: Books, f, at: Stamp) -> None:
+    b.pins.pop(f.name, None)
 
 
 def _journal_opened(b: Books, f, at: Stamp) -> None:
@@ -502,7 +512,7 @@ def _screen_cleared(b: Books, f, at: Stamp) -> None:
 
 
 FOLDS = {
-    "ConfigStood": _config_stood,
+    "ConfigStood": _config_stood, "PinWrong": _pin_wrong, "PinRight": _pin_right,
     "BooksStood": _stood, "JournalOpened": _journal_opened, "Booted": _booted, "LineAdded": _line_added,
     "LineChanged": _line_changed, "LineVoided": _line_voided, "BasketCleared": _basket_cleared, "BasketHeld": _basket_held,
     "BasketRecalled": _basket_recalled, "TenderTaken": _tender_taken, "OrderIntended": _order_intended,

@@ -27,6 +27,7 @@ from device.txn.facts import (
     TenderTaken,
 )
 from device.txn.inputs import KEYS, Pressed, Scanned
+from device.txn.keycards import card_scanned, is_card
 from device.txn.minting import business_day, held_slot, hold_code, kick, mint, opened, paper_due, report_no
 from device.txn.numbers import order_number_ok
 from device.txn.paying import (
@@ -57,6 +58,8 @@ def live_order(b: Books) -> Order | None:
 # Scans.
 
 def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
+    if is_card(e.symbol):
+        return card_scanned(b, d, e.symbol, at, on_pressed)
     no = e.symbol.strip().upper()
     if d.mode == "pick" and d.pick is not None and d.pick.named(no):
         return pick(b, d.pick)                        # the same receipt once more
