@@ -36,7 +36,7 @@ BELOW_BOX = frozenset({"ground", "vocabulary", "core", "stores", "outside"})
 FLOORS: tuple[Floor, ...] = (
     Floor(0, "ground", "words, codecs and pure halves; bytes in, values out",
           ("device/__init__.py", "device/*/__init__.py", "device/*/*/__init__.py",
-           "device/types.py", "device/errors.py", "device/config.py",
+           "device/types.py", "device/errors.py", "device/config.py", "device/config_*.py",
            "device/rules.py", "device/push/checks.py", "device/clock.py",
            "device/wall.py", "device/anchors.py", "device/store_forward/dating.py",
            "device/goods.py", "device/price_file.py", "device/keys/sealed.py",

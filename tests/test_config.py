@@ -9,7 +9,10 @@ import msgspec
 import pytest
 
 from device import config as schema
-from device.config import MASK, SECTIONS, Config, docs_page, merged, parse, parse_toml, restarts, show, to_terms
+from device.config import MASK, SECTIONS, Config, merged, parse, parse_toml, restarts, show, to_terms
+from device.config_keys import MUST, NEEDS
+from device.config_page import docs_page
+from device.config_values import read_value
 from device.errors import ConfigError
 from device.types import Account, Rules
 
@@ -106,7 +109,7 @@ def test_each_rule_has_its_sentence(more: dict[str, Any], part: str) -> None:
 
 def test_a_channel_names_all_it_cannot_do_without() -> None:
     said = reasons(BOX | {"merchant_keys_on_box": True, "channel": {"wechat": {"base_url": "https://api.mch.weixin.qq.com"}}})
-    assert len(said) == len(schema.NEEDS["wechat"])
+    assert len(said) == len(NEEDS["wechat"])
 
 
 def test_wechats_own_keys_are_brought_or_fetched() -> None:
@@ -223,11 +226,11 @@ def test_structs_and_table_name_the_same_keys() -> None:
 def test_every_default_is_a_value_its_own_key_takes() -> None:
     for keys in SECTIONS.values():
         for key in keys:
-            if key.default is not schema._MUST:
+            if key.default is not MUST:
                 raw = msgspec.to_builtins(key.default)
                 raw = [list(p) if isinstance(p, tuple) else p for p in raw] if isinstance(raw, tuple) else raw
                 faults: list[str] = []
-                assert schema._value(key, raw, key.name, faults) == key.default and not faults
+                assert read_value(key, raw, key.name, faults) == key.default and not faults
 
 
 def test_the_example_in_docs_is_a_configuration() -> None:

@@ -1,6 +1,6 @@
 """Configuration between cloud and box: the signed document that is pushed, and what a box reports of it.  Bytes in, values out.
 
-Knows shapes, bounds and the signature; refuses to know keys of the configuration (`device/config.py`), what is sensible, and
+Knows shapes, bounds and the signature; refuses to know keys of the configuration (`device/config_keys.py`), what is sensible, and
 when a document is applied.  A document's size is looked at before its signature, its signature before its depth, its depth
 before it is parsed: other people's bytes raise `WireError`.
 """
