@@ -15,6 +15,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox enrol CODE --broker HOST:PORT [--config FILE]   become a box of the fleet; `tillbox enrol` says more
        tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]
        tillbox doctor [--config FILE] [--online] [--json]   what is wrong with this box, and what to do about it
+       tillbox console --line PORT|--stdio [--config FILE]   the technician's console; docs/technician.md
        tillbox metrics [--config FILE]      the running box in numbers, one JSON object
        tillbox forward [--config FILE]      send what waits now: ends every pause between two tries
        tillbox cards [KEYS|key|supervisor NAME] [--config FILE] [--out NAME]   command cards of this store, as PNG sheets
@@ -74,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "supervisor":
         from device.daemon import show_supervisor
         return show_supervisor(rest)
+    if word == "console":
+        from device.console.tool import main as console
+        return console(rest)
     if word == "--version":
         from device import __version__
         print(__version__)

@@ -164,6 +164,13 @@ class ChannelConfig(_Masked, frozen=True):
     written: tuple[str, ...] = ()        # those of RULE_FIELDS that the file names: of the others the rule table speaks
 
 
+class ConsoleConfig(msgspec.Struct, frozen=True):
+    lang: str
+    baud: int
+    idle_s: int
+    ssh_ca: str
+
+
 class Config(msgspec.Struct, frozen=True):
     """A configuration without fault.  Files are absolute: a relative one counts from `state_dir`."""
 
@@ -195,6 +202,7 @@ class Config(msgspec.Struct, frozen=True):
     config_key_file: str
     encryption_key_file: str
     keyboards: str
+    console_key_file: str
     identity_dir: str
     signer: SignerConfig
     scanner: ScannerConfig
@@ -203,6 +211,7 @@ class Config(msgspec.Struct, frozen=True):
     printer: PrinterConfig
     sound: SoundConfig
     cards: CardsConfig
+    console: ConsoleConfig
     mqtt: MqttConfig
     journal: JournalConfig
     channels: tuple[ChannelConfig, ...]
@@ -250,6 +259,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         printer=PrinterConfig(**parts["printer"]),
         sound=SoundConfig(**parts["sound"]),
         cards=CardsConfig(**parts["cards"]),
+        console=ConsoleConfig(**parts["console"]),
         mqtt=MqttConfig(**parts["mqtt"]),
         journal=JournalConfig(**parts["journal"]),
         channels=tuple(ChannelConfig(**channel) for channel in channels),

@@ -80,6 +80,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("keyboards", "word", "auto", "those that are no scanner or keypad of this box: refuse takes each and lets it type into "
             "nothing, leave does not look, auto refuses where a scanner or keypad is an input device", "daemon",
             choices=("auto", "refuse", "leave")),
+        Key("console_key_file", "file", "console.pub", "the fleet's console key: codes for the technician's console and bundles "
+            "need it; an enrolled box has its own"),
         Key("identity_dir", "file", "identity", "where `tillbox enrol` keeps keys, certificates and names", "daemon"),
     ),
     "signer": (
@@ -146,6 +148,15 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             "empty: no card is taken", secret=True, high=128),
         Key("store", "word", "", "the store's name on its cards", pattern=r"[0-9A-Z]{0,12}"),
         Key("revoked", "words", (), "numbers of cards that are obeyed no more"),
+    ),
+    "console": (
+        Key("lang", "word", "same", "language of the technician's console; same: that of screen and paper",
+            choices=("same", "zh", "en")),
+        Key("baud", "int", 115_200, "speed of its serial line", unit="baud", low=9600, high=921_600,
+            choices=("9600", "19200", "38400", "57600", "115200", "230400", "460800", "921600")),
+        Key("idle_s", "int", 900, "silence that ends a session", unit="s", low=30, high=7200),
+        Key("ssh_ca", "text", "", "OpenSSH public key of the CA whose short-lived certificates may log in; empty: codes alone",
+            high=800),
     ),
     "mqtt": (
         Key("host", "text", "", "broker; empty: no cloud", "mqtt"),

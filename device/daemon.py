@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 
 from device import __version__, rules
+from device.commands.console_door import ConsoleDoor
 from device.commands.doors import Commands, rows_of_sale
-from device.commands.inquiries import inquiries
+from device.commands.inquiries import Inquiry, inquiries
 from device.commands.log_ring import LogRing
 from device.commands.restart import Restart
 from device.config import Config, show, to_terms, written_rules
@@ -96,15 +97,16 @@ class Daemon:
             drivers["config"] = self.pusher
         self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
         self.clock.on_anchor = self.runner.post
-        self.commands = self._commands(path)
+        asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
+                          jwk=lambda: self.signer.jwk)
+        self.commands = self._commands(asked)
+        self.console = ConsoleDoor(self.runner.ask, asked, lambda: (self.runner.scans, self.runner.spoiled))
         self.uplink.takers["cmd"] = self.commands.came
 
     def look_up(self, symbol: str):
         return self.prices.look_up(symbol, self.config.templates)
 
-    def _commands(self, path: str) -> Commands:
-        asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
-                          jwk=lambda: self.signer.jwk)
+    def _commands(self, asked: dict[str, Inquiry]) -> Commands:
         return Commands(self.config.box, self.uplink.command_keys, session=lambda: self.uplink.session, ask=self.runner.ask,
                         publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry,
                         recalled=lambda no: rows_of_sale(self.journal.recall, no), wall=lambda: self.clock.stamp().wall)
@@ -185,7 +187,7 @@ class Daemon:
         """JSON lines: one question, one answer.  Questions never reach the core; nothing here moves money."""
         try:
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
+                writer.write(msgspec.json.encode(await self.console.answered(line) or self._answer(line)) + b"\n")
                 await writer.drain()
         except (ValueError, ConnectionError):         # a line too long, or a caller that hung up
             pass

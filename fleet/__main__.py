@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fleet import rules_tool, settle_tool
+from fleet import console_tool, rules_tool, settle_tool
 from fleet.commands import courier_tool
 from fleet.commands import tool as command_tool
 from fleet.identity import ca_tool, enrol_tool
@@ -25,6 +25,7 @@ FAMILIES = (
     settle_tool,
     dates_tool,
     enrol_tool,
+    console_tool,
 )
 
 

@@ -144,7 +144,7 @@ def test_a_cut_leaves_the_old_list(authority: Authority, monkeypatch: pytest.Mon
 
 
 def test_keys_are_for_the_owner_alone_and_each_has_its_own_use(authority: Authority) -> None:
-    secret = {"ca.key", "ack.pem", "config.pem", "command.pem", "share"}
+    secret = {"ca.key", "ack.pem", "config.pem", "command.pem", "console.pem", "share"}
     for path in authority.folder.iterdir():
         assert (os.stat(path).st_mode & 0o077 == 0) == (path.name in secret) or path.name == "issued.db", path.name
     kids = {public_keys(authority.folder / f"{use}.jwks")[0]["kid"] for use in ("ack", "config", "command")}

@@ -214,13 +214,13 @@ def test_toml_is_read_and_bad_toml_is_explained() -> None:
 def test_structs_and_table_name_the_same_keys() -> None:
     for name, struct in (("signer", schema.SignerConfig), ("scanner", schema.ScannerConfig), ("keypad", schema.KeypadConfig),
                          ("mqtt", schema.MqttConfig), ("display", schema.DisplayConfig), ("sound", schema.SoundConfig),
-                         ("printer", schema.PrinterConfig),
+                         ("console", schema.ConsoleConfig), ("printer", schema.PrinterConfig),
                          ("channel.*", schema.ChannelConfig), ("", Config), ("template[]", schema.Template)):
         keys = [key.name for key in SECTIONS[name]]
         assert [field for field in struct.__struct_fields__ if field in keys] == keys
         extra = set(struct.__struct_fields__) - set(keys)
-        assert extra <= {"name", "written", "signer", "scanner", "keypad", "display", "printer", "sound", "cards", "mqtt",
-                         "journal", "channels", "templates", "supervisors", "scanners"}
+        assert extra <= {"name", "written", "signer", "scanner", "keypad", "display", "printer", "sound", "cards", "console",
+                         "mqtt", "journal", "channels", "templates", "supervisors", "scanners"}
 
 
 def test_every_default_is_a_value_its_own_key_takes() -> None:

@@ -41,7 +41,8 @@ def test_scripts_are_executable_in_the_repository() -> None:
 
 
 def test_make_targets_run_what_the_readme_says() -> None:
-    promised = {"demo": "-m sim.demo", "test": "pytest -q", "check": "systemd/tillbox.service", "bench": "-m bench"}
+    promised = {"demo": "-m sim.demo", "test": "pytest -q", "check": "10:tillbox-console@.service",
+                "bench": "-m bench"}
     for target, command in promised.items():
         shown = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True).stdout
         assert command in shown, target

@@ -9,7 +9,7 @@ at any moment leaves the old identity or the new one.  Knows files; refuses to k
 | `encryption.key encryption.pem` | key that secrets in pushed configurations are sealed to, its certificate |
 | `record.pem` | certificate of the record key, which itself lies where the signer has it |
 | `ca.pem` | the CA that the broker is known by |
-| `cloud.json` | `{"tenant", "box", "box_no", "host", "port", "ack": JWKS, "config": JWKS, "command": JWKS}` |
+| `cloud.json` | `{"tenant", "box", "box_no", "host", "port", "ack": JWKS, "config": JWKS, "command": JWKS, "console": JWKS}` |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from device.mqtt.enrol_wire import Identity
 
 FILES = ("tls.key", "tls.pem", "encryption.key", "encryption.pem", "record.pem", "ca.pem", "cloud.json")
-PURPOSES = ("ack", "command", "config")           # whose keys a configuration names, and an identity brings
+PURPOSES = ("ack", "command", "config", "console")           # whose keys a configuration names, and an identity brings
 FILE_BYTES_MAX = 64 * 1024
 WHICH = "identity"
 
@@ -50,6 +50,7 @@ class Cloud(msgspec.Struct, frozen=True):
     ack: Jwks
     config: Jwks = Jwks()
     command: Jwks = Jwks()
+    console: Jwks = Jwks()               # of an identity from before consoles had one: none
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def files_of(identity: Identity, tls_key: bytes, encryption_key: bytes) -> dict[
     """The content of the folder for a fresh identity."""
     keys = identity.keys
     cloud = Cloud(identity.tenant, identity.box, identity.box_no, identity.host, identity.port, Jwks(keys.ack), Jwks(keys.config),
-                  Jwks(keys.command))
+                  Jwks(keys.command), Jwks(keys.console))
     return {"tls.key": tls_key, "tls.pem": identity.tls.encode(), "encryption.key": encryption_key,
             "encryption.pem": identity.encryption.encode(), "record.pem": identity.record.encode(),
             "ca.pem": identity.ca.encode(), "cloud.json": msgspec.json.format(msgspec.json.encode(cloud), indent=1) + b"\n"}

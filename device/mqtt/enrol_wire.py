@@ -112,6 +112,7 @@ class Keys(msgspec.Struct, frozen=True):
     ack: Annotated[tuple[dict[str, str], ...], msgspec.Meta(min_length=1, max_length=8)]
     config: Annotated[tuple[dict[str, str], ...], msgspec.Meta(max_length=8)] = ()
     command: Annotated[tuple[dict[str, str], ...], msgspec.Meta(max_length=8)] = ()
+    console: Annotated[tuple[dict[str, str], ...], msgspec.Meta(max_length=8)] = ()
 
 
 class Identity(msgspec.Struct, frozen=True):

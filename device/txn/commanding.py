@@ -18,6 +18,7 @@ from device.txn.effects import Cut, Pair, PaperPart, Ruler, Text
 from device.txn.facts import CommandDone, Fact, RebootWished, RefundIntended, SaleRecalled
 from device.txn.inputs import Asked
 from device.txn.minting import paper_due
+from device.txn.visits import on_typed
 from device.types import Stamp
 
 Deed = tuple[list[Fact], str] | Fault
@@ -25,6 +26,8 @@ Deed = tuple[list[Fact], str] | Fault
 
 def on_asked(b: Books, d: Desk, e: Asked, at: Stamp) -> Verdict:
     """The answer in `told`; a known id has the one it had, and nothing is done twice."""
+    if e.typed:
+        return on_typed(b, d, e, at)
     digest = digest_of(e.verb, e.arg)
     known = b.commands.get(e.id)
     if known is not None and known.digest != digest:

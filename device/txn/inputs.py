@@ -291,3 +291,4 @@ class Asked(Input, frozen=True):
     by: str = ""
     answered: str = ""
     recalled: tuple[bytes, ...] = ()
+    typed: str = ""                      # of the console: its entry as JSON, see `visits.py`

@@ -26,7 +26,8 @@ CRL_DAYS = 400                           # a broker refuses everybody once its l
 BACK_DATED = datetime.timedelta(days=1)  # a box without a battery clock is a little behind
 RENEWED_AT = 2 / 3                       # of its life
 DAYS_MAX = 825
-KEYS = {"ack": "ack.pem", "config": "config.pem", "command": "command.pem"}      # what signs acknowledgements, and so on
+# What signs acknowledgements, and so on; the last agrees with each box on what its console is opened by.
+KEYS = {"ack": "ack.pem", "config": "config.pem", "command": "command.pem", "console": "console.pem"}
 
 SHARE_FILE = "share"                     # the group of the collectors' shared subscriptions, which no box may know
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from device.mqtt import enrol_wire
 from device.mqtt.wire import WireError
-from fleet import groups, line
+from fleet import files, groups, line
 from fleet.identity import enrol
-from fleet.keys import public_keys
+from fleet.keys import SigningKey, public_keys
 from fleet.records.store import Store
 
 WORDS = ("list", "answer", "serve")
@@ -54,9 +54,13 @@ def _enrol(args: argparse.Namespace) -> int:
 
 def told(ca: Path) -> enrol_wire.Keys:
     """The public keys that every box of this authority is told, from the files that `tillfleet ca init` made."""
-    ack, config, command = (tuple({name: key[name] for name in ("crv", "kty", "x", "y")} for key in public_keys(ca / f"{use}.jwks"))
-                            for use in ("ack", "config", "command"))
-    return enrol_wire.Keys(ack, config, command)
+    def of(use: str) -> tuple[dict[str, str], ...]:
+        return tuple({name: key[name] for name in ("crv", "kty", "x", "y")} for key in public_keys(ca / f"{use}.jwks"))
+
+    SigningKey(ca / "console.pem")                       # an authority from before consoles had a key gets one now
+    if not (ca / "console.jwks").exists():
+        files.written(ca / "console.jwks", SigningKey(ca / "console.pem").jwks())
+    return enrol_wire.Keys(of("ack"), of("config"), of("command"), of("console"))
 
 
 def wall() -> str:

@@ -35,7 +35,7 @@ def enrolled(folder: Path, certificates: Certificates, broker: Broker, store_at:
     if known and not certificates.authority.due(certificates.full(box.name)):
         return
     proof, tenant = certificates.give(DESK), certificates.authority.tenant
-    keys = enrol_wire.Keys(*((SigningKey(folder / f"{use}.pem").jwk,) for use in ("ack", "config", "command")))
+    keys = enrol_wire.Keys(*((SigningKey(folder / f"{use}.pem").jwk,) for use in ("ack", "config", "command", "console")))
     store = Store(store_at)
     try:
         groups.made(store.database, enrol.SCHEMA)

@@ -1,0 +1,66 @@
+"""The console's side of the daemon's socket: what was typed becomes records, and the few deeds that only the daemon can do.
+
+Knows JSON lines of the console's process, which runs as the same user; refuses to know logins, and moves no money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from device.errors import Outside
+from device.txn import visits
+from device.txn.desk import Verdict
+from device.txn.inputs import Asked
+
+ENTRIES_MAX = 100
+
+
+class ConsoleDoor:
+    """`ask` puts an input to the core; `inquiries` by verb; `seen()` how many scans came since the start: (whole, spoiled)."""
+
+    def __init__(self, ask: Callable[[Asked], Awaitable[Verdict]], inquiries: Mapping[str, Callable[[str], Awaitable[Any]]],
+                 seen: Callable[[], tuple[int, int]]) -> None:
+        self._ask, self._inquiries, self._seen = ask, inquiries, seen
+
+    async def answered(self, line: bytes) -> dict[str, Any] | None:
+        """The answer to one line, None when its verb is none of the console's."""
+        try:
+            asked = msgspec.json.decode(line, type=dict[str, Any])
+            verb = asked.get("verb")
+            if verb == "console":
+                return await self._records(asked.get("entries", []))
+            if verb == "console do":
+                return await self._done(asked.get("entry", {}))
+        except (msgspec.DecodeError, RecursionError) as why:
+            return {"ok": False, "error": f"That is no entry of a console: {why}"} if b'"console' in line else None
+        if verb == "console seen":
+            scans, spoiled = self._seen()
+            return {"ok": True, "scans": scans, "spoiled": spoiled}
+        if verb == "logs":
+            return {"ok": True, **await self._inquiries["logs"](str(int(asked.get("count", 40))))}
+        if verb == "journal verify":
+            try:
+                return {"ok": True, "answer": await self._inquiries["journal verify"]("")}
+            except Outside as why:
+                return {"ok": False, "error": str(why)}
+        return None
+
+    async def _records(self, entries: Any) -> dict[str, Any]:
+        """True once every entry is in the journal; those that were there already are, too."""
+        typed = msgspec.convert(entries, list[visits.Typed])[:ENTRIES_MAX]
+        kept = 0
+        for one in typed:
+            verdict = await self._ask(visits.asked(msgspec.structs.replace(one, do=False)))
+            if verdict.told is not None and verdict.told.name == "full":
+                return {"ok": False, "error": verdict.told.said, "kept": kept}
+            kept += 1
+        return {"ok": True, "kept": kept}
+
+    async def _done(self, entry: Any) -> dict[str, Any]:
+        verdict = await self._ask(visits.asked(msgspec.structs.replace(msgspec.convert(entry, visits.Typed), do=True)))
+        told = verdict.told
+        assert told is not None, entry
+        return {"ok": True, "said": told.said} if told.ok else {"ok": False, "error": told.said, "name": told.name}

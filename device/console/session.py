@@ -1,0 +1,405 @@
+"""One session at the console: who is there, what is typed, what is answered.  Nothing is done before a login.
+
+Knows the line, the table of commands and the login; refuses to know what a command does.  Every line it prints went through
+`printing`.  The till does not stop because a console is open: this process shares nothing with the daemon but its socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from device.console import challenge as challenges
+from device.console import words
+from device.console.challenge import LEVELS, LIFE_S, WHO, Challenge
+from device.console.editor import END, STOP, Editor
+from device.console.line import LineGone
+from device.console.place import Place, login_key
+from device.console.printing import table, wrapped
+from device.console.spool import Spool
+from device.console.sshsig import BEGIN as SIGNATURE_BEGIN
+from device.console.sshsig import END as SIGNATURE_END
+from device.console.sshsig import LINES_MAX as SIGNATURE_LINES_MAX
+from device.console.tries import Tries
+from device.errors import Outside
+
+BEAT_S = 1.0
+
+
+class Wire(Protocol):
+    """The line, as the session needs it: see `device.console.line`."""
+
+    def read(self, wait_s: float) -> bytes: ...
+    def write(self, data: bytes) -> None: ...
+
+
+class Failed(Exception):
+    """A command that did not do what it should: `code` for scripts, `sentence` for the technician."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code, self.sentence = code, sentence
+
+
+class Stopped(Exception):
+    """Ctrl-C, while a command ran or a question stood."""
+
+
+class Ended(Exception):
+    """The session is over, and the line may stay."""
+
+
+class Visit(msgspec.Struct):
+    """Who is here, since when, and what was done: what `handover` reports."""
+
+    who: str
+    level: str
+    how: str
+    since: str
+    done: list[tuple[str, str]] = []             # command, outcome
+
+
+class Call:
+    """What a command gets: its words, the place, and the ways to speak with the person.
+
+    `entry` is what the spool keeps of it, and `more` what it keeps at its end; `t(zh, en)` picks the session's language; `ask` puts
+    a question, `secret` without an echo; `pause` waits and sees Ctrl-C.
+    """
+
+    def __init__(self, session: Session, args: str, entry: dict[str, Any]) -> None:
+        self.entry, self.more = entry, dict[str, Any]()
+        self.args, self.place, self.lang, self.visit, self.spool = args, session.place, session.lang, session.visit, session.spool
+        self._session = session
+
+    def t(self, zh: str, en: str) -> str:
+        return zh if self.lang == "zh" else en
+
+    def ask(self, question: str, *, secret: bool = False) -> str:
+        return self._session.asked(question, secret=secret)
+
+    def without_args(self) -> Call:
+        """The same call of a command without words."""
+        return Call(self._session, "", self.entry)
+
+    def say(self, line: str) -> None:
+        """A line now, before the command is over."""
+        self._session.tell(line)
+
+    def pause(self, seconds: float) -> None:
+        self._session.pause(seconds)
+
+
+class Session:
+    """`run()` serves one visit, until `exit`, silence, or LineGone.
+
+    `mono_s()` monotonic, `wall()` RFC 3339, `now_s()` the system's clock.
+    """
+
+
+    def __init__(self, place: Place, line: Wire, tries: Tries, spool: Spool, *, boot: str,
+                 mono_s: Callable[[], float] = time.monotonic, now_s: Callable[[], float] = time.time,
+                 wall: Callable[[], str] | None = None) -> None:
+        self.place, self.spool, self.lang = place, spool, place.lang
+        self.visit: Visit | None = None
+        self._line, self._tries, self._boot = line, tries, boot
+        self._mono_s, self._now_s, self._wall = mono_s, now_s, wall or _wall
+        self._editor = Editor(words.completed)
+        self._waiting: list[str] = []                # lines of one read that are not looked at yet
+        self._heard_s = mono_s()
+
+    def run(self) -> None:
+        self._banner()
+        try:
+            while self.visit is None:
+                with contextlib.suppress(Stopped):   # Ctrl-C before the login begins it anew
+                    self._login()
+            self._serve()
+        except Ended:
+            self.tell(self.t("会话已结束。", "The session is over."))
+        finally:
+            self.visit = None
+            self._editor.forget()
+            self._waiting.clear()
+
+    def t(self, zh: str, en: str) -> str:
+        return zh if self.lang == "zh" else en
+
+    def tell(self, *lines: str) -> None:
+        out = "".join(f"{part}\r\n" for line in lines for part in wrapped(line))
+        self._line.write(out.encode())
+
+    def asked(self, question: str, *, secret: bool = False) -> str:
+        """One line for a question.  Stopped on Ctrl-C; Ended on silence or the end of input; LineGone."""
+        self._editor.prompt, self._editor.secret = wrapped(question + " ")[-1], secret
+        try:
+            self._line.write(self._editor.shown())
+            line = self._next()
+        finally:
+            self._editor.secret = False
+        if line == STOP:
+            raise Stopped
+        if line == END:
+            raise Ended
+        return line.strip()
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass; what is typed meanwhile is kept, Ctrl-C is Stopped."""
+        until = self._mono_s() + seconds
+        while (left := until - self._mono_s()) > 0:
+            self._hear(min(left, BEAT_S), echo=False)
+            if STOP in self._waiting:
+                self._waiting.clear()
+                raise Stopped
+
+    # Lines -------------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> str:
+        while not self._waiting:
+            self._hear(BEAT_S)
+            if not self._waiting and self._mono_s() - self._heard_s > self.place.console.idle_s and self.visit is not None:
+                self.tell("", self.t("太久没有动静。", "Nobody typed for too long."))
+                raise Ended
+        return self._waiting.pop(0)
+
+    def _hear(self, wait_s: float, echo: bool = True) -> None:
+        data = self._line.read(wait_s)
+        if not data:
+            return
+        self._heard_s = self._mono_s()
+        out, events = self._editor.feed(data)
+        self._waiting += events
+        if echo and out:
+            self._line.write(out)
+
+    # Login -------------------------------------------------------------------------------------------------------------
+
+    def _banner(self) -> None:
+        self.tell("", f"Tillbox {self.place.software}  {self.t('技术员控制台', 'technician console')}  {self.place.box}",
+                  self.t("help、lang zh|en、exit 不需登录。", "help, lang zh|en and exit need no login."))
+
+    def _login(self) -> None:
+        """Until somebody proved who is there: `visit` stands when this returns."""
+        asked: Challenge | None = None
+        born_s, failed = 0.0, 0
+        who = level = ""
+        while self.visit is None:
+            if not who:
+                who = self._first("姓名:", "name:")
+                if not WHO.fullmatch(who):
+                    if who:
+                        self.tell(self.t("姓名只用字母、数字和 . _ @ -", "a name is letters, digits and . _ @ -"))
+                    who = ""
+                continue
+            if not level:
+                level = self._first("级别 look/work/full [work]:", "level look/work/full [work]:") or "work"
+                if level not in LEVELS:
+                    self.tell(self.t("级别是 look、work 或 full。", "a level is look, work or full."))
+                    level = ""
+                continue
+            if asked is None or self._mono_s() - born_s > LIFE_S or failed >= 5:
+                asked = challenges.fresh(self.place.box, who, level, self._boot, secrets.randbits(50))
+                born_s, failed = self._mono_s(), 0
+                self._show(asked)
+            line = self._first("代码:", "code:")
+            if not line:
+                self._show(asked)
+            elif line.startswith(SIGNATURE_BEGIN):
+                if self._signed(asked, line):
+                    self._open(asked, "ssh")
+                else:
+                    asked = None
+            elif not challenges.looks_like_code(line):
+                self.tell(self.t("代码是八个字母或数字；空行再看一次挑战。",
+                                 "a code is eight letters and digits; an empty line shows the challenge again."))
+            elif self._mono_s() - born_s > LIFE_S:
+                self.tell(self.t("挑战已过 30 分钟，换一个新的。", "the challenge is older than 30 minutes: here is another."))
+            elif self._right(asked, line):
+                self._open(asked, "code")
+            else:
+                failed += 1
+
+    def _first(self, zh: str, en: str) -> str:
+        """One line before the login; the few words that need none are answered here."""
+        while True:
+            line = self.asked(self.t(zh, en))
+            try:
+                said = words.parsed(line)
+            except words.Wrong:
+                return line
+            if said.command.level:
+                return line
+            self._own(said)
+
+    def _show(self, asked: Challenge) -> None:
+        self.tell(self.t("请向总部读出：", "Read this to head office:"),
+                  self.t(f"  收银机 {asked.box}   姓名 {asked.who}   级别 {asked.level}",
+                         f"  box {asked.box}   name {asked.who}   level {asked.level}"),
+                  self.t(f"  挑战 {asked.spoken()}   （30 分钟内有效）", f"  challenge {asked.spoken()}   (good for 30 minutes)"))
+
+    def _right(self, asked: Challenge, line: str) -> bool:
+        if not self._counted():
+            return False
+        try:
+            key = login_key(self.place)
+        except Outside as why:
+            self.tell(str(why))
+            return False
+        if challenges.answers(asked, key, line):
+            return True
+        self.tell(self.t("代码不对。", "That is not the code."))
+        return False
+
+    def _signed(self, asked: Challenge, first: str) -> bool:
+        """Whether the pasted signature answers; its lines are read on to the last."""
+        lines = [first]
+        self._editor.prompt = ""
+        while lines[-1] != SIGNATURE_END and len(lines) < SIGNATURE_LINES_MAX:
+            line = self._next()
+            if line in (STOP, END):
+                raise Stopped
+            lines.append(line.strip())
+        if not self.place.console.ssh_ca:
+            self.tell(self.t("这台收银机没有 console.ssh_ca。", "this box names no console.ssh_ca."))
+            return False
+        if not self._counted():
+            return False
+        from device.console.sshsig import accepted
+        try:
+            accepted("\n".join(lines), asked, self.place.console.ssh_ca, self._now_s())
+        except ValueError as why:
+            self.tell(self.t(f"签名不被接受：{why}", f"The signature is not taken: {why}"))
+            return False
+        return True
+
+    def _counted(self) -> bool:
+        """Take a try, on the card before anything is compared."""
+        if self._tries.count():
+            return True
+        left = self._tries.wait_s()
+        self.tell(self.t(f"试错太多：还要等 {left} 秒。", f"Too many wrong tries: wait {left} s more."))
+        return False
+
+    def _open(self, asked: Challenge, how: str) -> None:
+        self._tries.clear()
+        self.visit = Visit(asked.who, asked.level, how, self._wall())
+        self.spool.visitor(asked.who, asked.level)
+        self._record("login", "", "ok")
+        self.tell(self.t(f"{asked.who}，级别 {asked.level}。help 列出命令。",
+                         f"{asked.who}, level {asked.level}. help lists the commands."))
+        if self.place.faults:
+            self.tell(self.t("box.toml 不能用，doctor 说明原因。", "box.toml is refused; doctor says why."))
+
+    # Commands ------------------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line = self.asked(f"{self.place.box}>")
+            except Stopped:
+                continue
+            if line:
+                self.tell(self._answered(line))
+
+    def _answered(self, line: str) -> str:
+        """Do one line; the last line of its answer, the same for every script: `ok`, or `failed: CODE sentence`."""
+        assert self.visit is not None
+        try:
+            said = words.parsed(line)
+        except words.Wrong as why:
+            return f"failed: USAGE {self.t(*why.told)}"
+        command = said.command
+        if not words.allowed(command, self.visit.level):
+            return "failed: LEVEL " + self.t(f"{command.name} 需要级别 {command.level}",
+                                             f"{command.name} wants level {command.level}")
+        if said.dry:
+            self.tell(self.t(*command.dry))
+            return "ok"
+        if command.does == "session":
+            self._own(said)
+            return "ok"
+        try:
+            if command.dangerous:
+                typed = self.asked(self.t(f"这是 {self.place.box}。键入它的名字以继续:",
+                                          f"This is {self.place.box}. Type its name to go on:"))
+                if typed != self.place.box:
+                    return "failed: NAME " + self.t("名字不符，什么也没做", "that is not its name: nothing was done")
+            return self._done(said)
+        except Stopped:
+            return "failed: STOPPED " + self.t("已停", "stopped")
+
+    def _done(self, said: words.Said) -> str:
+        command = said.command
+        entry = self.spool.entry(command.name, said.args, self._wall())
+        call = Call(self, said.args, entry)
+        try:
+            self.spool.begun(entry)
+        except OSError as why:                       # a dead card is what some visits are about
+            self.tell(self.t(f"记不下来：{why.strerror}", f"not kept for the journal: {why.strerror}"))
+        outcome, last = "ok", "ok"
+        try:
+            for line in self._handler(command)(call):
+                self.tell(line)
+        except Failed as why:
+            outcome, last = why.code, f"failed: {why.code} {why.sentence}"
+        except Outside as why:
+            outcome, last = "OUTSIDE", f"failed: OUTSIDE {why}"
+        except Stopped:
+            outcome, last = "STOPPED", "failed: STOPPED " + self.t("已停", "stopped")
+        except (LineGone, Ended):
+            outcome = "LINE"
+            raise
+        except Exception as why:  # noqa: BLE001 - a fault of ours in one command must leave the others to the technician
+            outcome, last = "FAULT", f"failed: FAULT {type(why).__name__}: {why}"
+        finally:
+            if self.visit is not None:
+                self.visit.done.append((command.name, outcome))
+            self.spool.ended(entry, outcome, **call.more)
+        return last
+
+    def _handler(self, command: words.Command) -> Callable[[Call], Iterable[str]]:
+        module, name = command.does.split(":")
+        handler: Any = getattr(importlib.import_module(f"device.console.{module}"), name)
+        return handler
+
+    def _record(self, verb: str, args: str, outcome: str) -> None:
+        entry = self.spool.entry(verb, args, self._wall())
+        with contextlib.suppress(OSError):
+            self.spool.begun(entry)
+            self.spool.ended(entry, outcome)
+
+    def _own(self, said: words.Said) -> None:
+        """The words that the session itself answers, before a login, too."""
+        if said.command.name == "lang":
+            self.lang = said.args
+        elif said.command.name == "exit":
+            raise Ended
+        else:
+            self.tell(*_help(said.args, self.lang))
+
+
+def _help(name: str, lang: str) -> Iterator[str]:
+    """The whole table, or what one command does."""
+    at = 0 if lang == "zh" else 1
+    command = words.BY_NAME.get(" ".join(name.split()).lower())
+    if command is None:
+        yield from table(((f"{one.name} {one.asks}".strip(), one.level, one.help[at]) for one in words.COMMANDS), (21, 4))
+        yield ("每个命令可加 --dry：只说会做什么。最后一行是 ok 或 failed: 代码 句子。" if lang == "zh" else
+               "Each takes --dry: says what it would do. The last line is ok, or failed: CODE sentence.")
+        return
+    yield f"{command.name} {command.asks}".rstrip()
+    yield "  " + command.help[at]
+    yield "  --dry: " + command.dry[at]
+    if command.level:
+        yield ("  级别 " if lang == "zh" else "  level ") + command.level + (
+            ("，要键入收银机名" if lang == "zh" else ", and the box's name is typed") if command.dangerous else "")
+
+
+def _wall() -> str:
+    import datetime
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

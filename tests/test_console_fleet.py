@@ -1,0 +1,96 @@
+"""A box that was enrolled, its console, and head office: the code by `tillfleet console-code`, the bundle by `tillfleet bundle`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from device.config import Config
+from device.identity import enrol as box_enrol
+from device.mqtt import enrol_wire
+from fleet.__main__ import main as tillfleet
+from tests.console_room import TOML, Room
+
+
+class Fleet:
+    """Head office's folder and database, by its own commands."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.at = ("--store", str(folder / "cloud.db"), "--ca", str(folder / "ca"))
+        self.folder, self._capsys = folder, capsys
+        assert tillfleet(["ca", "init", str(folder / "ca"), "--tenant", "shop"]) == 0
+        capsys.readouterr()
+
+    def says(self, *words: str) -> str:
+        assert tillfleet([*words, *self.at]) == 0, self._capsys.readouterr().err
+        return self._capsys.readouterr().out.strip()
+
+    def refuses(self, *words: str) -> str:
+        assert tillfleet([*words, *self.at]) == 2
+        return self._capsys.readouterr().err
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fleet:
+    return Fleet(tmp_path, capsys)
+
+
+@pytest.fixture
+def room(tmp_path: Path, fleet: Fleet) -> Room:
+    """A box of the fleet, enrolled by files."""
+    room = Room(tmp_path / "box")
+    for name in ("console.pub", "encryption.key"):
+        (room.folder / name).unlink()
+    text = TOML.format(box="box-1", folder=room.folder).splitlines()
+    room.toml.write_text("\n".join(line for line in text if not re.match(r"box|tenant", line)) + "\n")
+    code = enrol_wire.code_of(json.loads(fleet.says("enrol", "box-1", "--json"))["code"])
+    config: Config = box_enrol._config(str(room.toml), "box-1")
+    request = box_enrol.prepared(config, code)
+    (tmp_path / "request").write_bytes(request)
+    reply = fleet.says("enrol", "answer", str(tmp_path / "request"), "--box-broker", "broker.example:8883")
+    box_enrol.accepted(config, code, request, reply.encode() + b"\n")
+    return room
+
+
+def test_head_office_lets_a_technician_in_and_keeps_who_it_was(room: Room, fleet: Fleet) -> None:
+    def script(said: Callable[[], str]) -> Iterator[str | bytes]:
+        yield from ("li", "full")
+        spoken = re.findall(r"challenge ([0-9A-Z-]{19})", said())[-1]
+        assert "misheard" in fleet.refuses("console-code", "box-1", spoken, "--level", "work", "--who", "li")
+        other = spoken_for("box-2", spoken)
+        assert "no box box-2" in fleet.refuses("console-code", "box-2", other, "--level", "full", "--who", "li")
+        yield fleet.says("console-code", "box-1", *spoken.split("-"), "--level", "full", "--who", "li", "--by", "chen")
+        yield "bundle"
+    said = room.session(script)
+    assert "li, level full." in said and said.endswith("ok\nbox-1> "), said
+    given = json.loads(fleet.says("console-code", "list", "--json"))
+    assert (given["box"], given["who"], given["level"], given["by"]) == ("box-1", "li", "full", "chen")
+    file = next((room.folder / "console").glob("bundle-*.txt"))
+    capsys = fleet._capsys
+    assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["box"] == "box-1" and told["by"] == "li" and any("printer" in line for line in told["config"])
+    file.write_text("\n".join(file.read_text().splitlines()[:-1] + ["x"]))
+    assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 2
+
+
+def spoken_for(box: str, spoken: str) -> str:
+    """The challenge as another box of the same random bits would say it."""
+    from device.console.challenge import Challenge
+    stem = spoken.replace("-", "")
+    return Challenge(box, "li", "full", stem[10:14], stem[:10]).spoken()
+
+
+def test_a_box_enrolled_before_consoles_had_keys_says_so(room: Room) -> None:
+    file = room.folder / "identity" / "cloud.json"
+    told = json.loads(file.read_text())
+    del told["console"]
+    file.write_text(json.dumps(told))
+
+    def script(said: Callable[[], str]) -> Iterator[str | bytes]:
+        yield from ("li", "full", "ABCDEFGH")
+    assert "enrol the box anew" in room.session(script).replace("\n", " ")
