@@ -84,7 +84,8 @@ class Uplink:
         self._line = lines[at]
         self.journal.follow(self._line[0], self._line[1])
         _, upto, head = self.journal.acked()
-        self.forwarder = Forwarder(self._line[0], upto, head, tokens=self.tokens, seed=secrets.randbits(32), lag_ms=self._lag_ms)
+        self.forwarder = Forwarder(self._line[0], upto, head, tokens=self.tokens, seed=secrets.randbits(32), lag_ms=self._lag_ms,
+                                   top=self._top)
         if self.link is not None and self.link.up:
             self.forwarder.on_link(True, self._collector, self.clock.now_ms())
 
@@ -160,6 +161,12 @@ class Uplink:
         if held_s:
             return f"The cloud asked for quiet for another {held_s} s: records leave then."
         return f"{self.unacked} records wait; what may leave has left." if self.unacked else "Nothing waits."
+
+    def _top(self) -> int:
+        """The highest record on the card of the journal id that is sent."""
+        _, base, last = self._line
+        there = self.journal.durable_mark - base
+        return min(there, last) if last else there
 
     def tokens(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Durable (seq, token) above `after` of the journal id that is sent.  JournalUnreadable when a row cannot be read."""

@@ -264,3 +264,22 @@ def test_a_person_ends_every_pause_but_the_one_the_collector_asked_for() -> None
     assert lagging.due(0) == []
     lagging.hurry(5)
     assert [b.last for b in lagging.due(5)] == [3]
+
+
+def test_an_acknowledged_batch_that_was_just_sent_is_not_read_again() -> None:
+    asked: list[int] = []
+
+    def after(seq: int, limit: int) -> list[tuple[int, str]]:
+        asked.append(seq)
+        return [(seq + 1 + at, token) for at, token in enumerate(LONG[seq:seq + limit])]
+    forwarder, upto = Forwarder(JID, 0, EMPTY_DIGEST, tokens=after, seed=1, lag_ms=100, top=lambda: len(LONG)), 0
+    forwarder.on_link(True, True, 0)
+    while batches := forwarder.due(0):
+        assert len(forwarder._heads) <= 9                # under way, and the last one that was released
+        upto = batches[-1].last
+        assert forwarder.on_ack(_ack(upto), 0) == forwarder.on_ack(_ack(upto), 0) == Released(upto, digest(LONG[upto - 1]))
+        assert isinstance(forwarder.on_ack(Ack("box-1", JID, upto, "x" * 43), 0), Refused)
+        forwarder.next_due_ms()
+    assert upto == 1000 and [seq for seq in asked if seq < 1000] == list(range(0, 1000, 50))
+    forwarder.on_link(True, True, 0)
+    assert forwarder.next_due_ms() is None

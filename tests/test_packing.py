@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import zlib
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from device.mqtt import packing_wire, wire
 from device.mqtt.client import Link
-from device.store_forward.token import b64, seal, signing_input
+from device.store_forward.token import b64, digest, seal, signing_input
+from fleet.records import door
 from tests.record_chain import Chain, Key
 
 KEY = Key()
@@ -39,7 +42,7 @@ def test_the_key_may_change_within_a_batch() -> None:
     chain.key = Key()
     chain.grow(3)
     packed = packing_wire.packed(chain.tokens)
-    assert packed is not None and packing_wire.unpacked(packed, 6, wire.BODY_MAX_BYTES) == chain.tokens
+    assert packed is not None and packing_wire.unpacked(packed, 6, wire.BODY_MAX_BYTES).tokens == chain.tokens
 
 
 def test_the_dictionary_of_version_1_stays_what_it_is() -> None:
@@ -64,7 +67,7 @@ def test_payloads_that_look_like_a_left_out_link_come_back_too() -> None:
     chain.add("stock", {"prev": "", "note": '"prev":""', "x": '\\"prev\\":\\"'})
     chain.add("stock", {"prev": ""})
     packed = packing_wire.packed(chain.tokens)
-    assert packed is not None and packing_wire.unpacked(packed, 3, wire.BODY_MAX_BYTES) == chain.tokens
+    assert packed is not None and packing_wire.unpacked(packed, 3, wire.BODY_MAX_BYTES).tokens == chain.tokens
     early = [chain.tokens[0], seal(signing_input(KEY.kid, b'{"prev":"","prev":"x"}'), b"s" * 64)]
     assert packing_wire.packed(early) is None
 
@@ -136,3 +139,29 @@ def test_a_collector_of_before_is_understood_and_understands() -> None:
         at: str = ""
 
     assert msgspec.json.decode(wire.encoded(wire.Status("up", 3, "", wire.ENCODINGS)), type=Old) == Old("up", 3)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 50), (11, 60)])
+def test_the_door_reads_a_packed_batch_as_it_reads_its_tokens(first: int, last: int) -> None:
+    batch, insides = wire.batch_opened(wire.batch_encoded(CHAIN.batch(first, last), "zlib-d1"))
+    assert insides is not None and insides.digests == [digest(token) for token in batch.tokens]
+    assert door.read(CHAIN.box, batch, insides) == door.read(CHAIN.box, batch)
+
+
+@pytest.mark.parametrize(("name", "spoilt"), [
+    ("WRONG_PLACE", lambda p: p.replace(b'"seq":2', b'"seq":3')), ("WRONG_PLACE", lambda p: p.replace(b'"jid":"', b'"jid":"x')),
+    ("WRONG_HEAD", lambda p: p.replace(b'"v":1', b'"v":2')),
+    ("KEY_ORDER", lambda p: p.replace(b'"kind":"', b'"kind":"key","was":"')),
+    ("WRONG_HEAD", lambda p: p[:-1]), ("BATCH_ENCODING", lambda p: b"{}")])
+def test_a_packed_record_out_of_place_is_refused_for_the_reason_of_its_token(name: str, spoilt: Callable[[bytes], bytes]) -> None:
+    lines = list(packing_wire.unpacked(packing_wire.packed(CHAIN.tokens[:3]) or b"", 3, wire.BODY_MAX_BYTES).payloads)
+    lines[1] = spoilt(lines[1])
+    for n in (1, 2):
+        lines[n] = re.sub(rb'"prev":"[^"]*"', b'"prev":""', lines[n])
+    header = msgspec.json.encode({"jid": CHAIN.jid, "first": 1, "last": 3, "head": "h" * 43, "enc": "zlib-d1"})
+    raw = header + b"\n" + b"s" * 192 + _deflated(b"#" + KEY.kid.encode() + b"\n" + b"\n".join(lines) + b"\n")
+    for with_insides in (True, False):
+        with pytest.raises((wire.WireError, door.Unreadable)) as refused:
+            batch, insides = wire.batch_opened(raw)
+            door.read(CHAIN.box, batch, insides if with_insides else None)
+        assert refused.value.name == name

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 from device.store_forward.token import SIGNATURE_BYTES, b64, header
 
@@ -84,14 +85,24 @@ def packed(tokens: Sequence[str]) -> bytes | None:
     return b"".join(signatures) + deflater.compress(plain) + deflater.flush()
 
 
-def unpacked(raw: bytes, count: int, bytes_max: int) -> list[str]:
-    """The `count` tokens of a packed batch.  PackError, also when they take more than `bytes_max` with a newline each."""
+class Unpacked(NamedTuple):
+    """A packed batch put together again: its tokens, the payload inside each, and each one's digest, which the next one names."""
+
+    tokens: list[str]
+    payloads: list[bytes]
+    digests: list[str]
+
+
+def unpacked(raw: bytes, count: int, bytes_max: int) -> Unpacked:
+    """The `count` records of a packed batch.  PackError, also when they take more than `bytes_max` with a newline each."""
     signed = count * SIGNATURE_BYTES
     plain = _inflated(raw[signed:], bytes_max)
     lines = plain.split(b"\n")
     if lines.pop():
         raise PackError("the last line has no end")
     tokens: list[str] = []
+    payloads: list[bytes] = []
+    digests: list[str] = []
     head, link, size = b"", b"", 0
     for line in lines:
         if line[:1] == b"#":
@@ -112,11 +123,13 @@ def unpacked(raw: bytes, count: int, bytes_max: int) -> list[str]:
         size += len(spelled) + 1
         if size > bytes_max:
             raise PackError(f"the records take more than {bytes_max} bytes")
-        tokens.append(spelled.decode("ascii"))
         link = _digest(spelled)
+        tokens.append(spelled.decode("ascii"))
+        payloads.append(line)
+        digests.append(link.decode("ascii"))
     if len(tokens) != count:
         raise PackError(f"there are {len(tokens)} payloads, {count} are promised")
-    return tokens
+    return Unpacked(tokens, payloads, digests)
 
 
 def _inflated(raw: bytes, bytes_max: int) -> bytes:
@@ -141,7 +154,8 @@ def _bytes(part: bytes) -> bytes:
 
 
 def _spelled(data: bytes) -> bytes:
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=")
+    spelled = binascii.b2a_base64(data, newline=False).rstrip(b"=")
+    return spelled.translate(_TO_URL) if b"+" in spelled or b"/" in spelled else spelled    # to look is cheaper
 
 
 def _digest(spelled: bytes) -> bytes:

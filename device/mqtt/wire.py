@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -88,11 +88,23 @@ def batch_encoded(batch: Batch, enc: Encoding = "plain") -> bytes:
     return msgspec.json.encode(_Header(batch.jid, batch.first, batch.last, batch.head, enc)) + b"\n" + packed
 
 
+class Insides(NamedTuple):
+    """What whoever unpacked a batch knows of its records besides: the payload of each, and the digest of its token."""
+
+    payloads: list[bytes]
+    digests: list[str]
+
+
 def batch_decoded(raw: bytes) -> Batch:
     """The batch in the payload of `up`.  Checks shape, bounds and count; links and signatures are the collector's.
 
     Raises WireError: BATCH_TOO_LONG, BATCH_HEADER, BATCH_ENCODING, BATCH_COUNT, BATCH_TOKEN.
     """
+    return batch_opened(raw)[0]
+
+
+def batch_opened(raw: bytes) -> tuple[Batch, Insides | None]:
+    """As `batch_decoded`, with the insides where the encoding shows them."""
     if len(raw) > PACKET_MAX_BYTES:
         raise WireError("BATCH_TOO_LONG", f"the message has {len(raw)} bytes, more than {PACKET_MAX_BYTES}")
     line, newline, body = raw.partition(b"\n")
@@ -104,7 +116,7 @@ def batch_decoded(raw: bytes) -> Batch:
         raise WireError("BATCH_HEADER", f"the header line cannot be read: {why}") from None
     count = header.last - header.first + 1
     if header.enc == "zlib-d1" and 1 <= count <= RECORDS_MAX:
-        return Batch(header.jid, header.first, header.last, header.head, tuple(_unpacked(body, count)))
+        return _unpacked(header, body, count)
     if header.enc == "zlib":
         body = _inflated(body)
     elif header.enc not in ENCODINGS:
@@ -121,19 +133,19 @@ def batch_decoded(raw: bytes) -> Batch:
         if len(one) > TOKEN_MAX_BYTES or not _TOKEN.fullmatch(one):
             raise WireError("BATCH_TOKEN", f"line {at + 1} of the batch is no compact token of at most "
                                           f"{TOKEN_MAX_BYTES} bytes")
-    return Batch(header.jid, header.first, header.last, header.head, tuple(one.decode("ascii") for one in lines))
+    return Batch(header.jid, header.first, header.last, header.head, tuple(one.decode("ascii") for one in lines)), None
 
 
-def _unpacked(body: bytes, count: int) -> list[str]:
+def _unpacked(header: _Header, body: bytes, count: int) -> tuple[Batch, Insides]:
     from device.mqtt import packing_wire
 
     try:
-        tokens = packing_wire.unpacked(body, count, BODY_MAX_BYTES)
+        tokens, payloads, digests = packing_wire.unpacked(body, count, BODY_MAX_BYTES)
     except packing_wire.PackError as why:
         raise WireError("BATCH_ENCODING", f"the packed records cannot be read: {why}") from None
-    if any(len(token) > TOKEN_MAX_BYTES for token in tokens):
+    if max(map(len, tokens)) > TOKEN_MAX_BYTES:
         raise WireError("BATCH_TOKEN", f"a packed record has more than {TOKEN_MAX_BYTES} bytes")
-    return tokens
+    return Batch(header.jid, header.first, header.last, header.head, tuple(tokens)), Insides(payloads, digests)
 
 
 def _inflated(body: bytes) -> bytes:

@@ -47,22 +47,24 @@ class Forwarder:
     """The sending side for one journal.
 
     `tokens(after, limit)` gives up to `limit` durable (seq, token) above `after`, without a gap, lowest first; `upto`
-    and `head` are the last place that the collector released (0 and any text for none).  The caller calls `due` after
+    and `head` are the last place that the collector released (0 and any text for none).  `top()`, where somebody knows it
+    without a look, is the highest seq that `tokens` would give.  The caller calls `due` after
     every new record, acknowledgement, change of the link and at `next_due_ms()`, and sends what it returns.
     A batch that is not full leaves `lag_ms` after its first record was seen, so that others may come along.
     """
 
     def __init__(self, jid: str, upto: int, head: str, *, tokens: Callable[[int, int], list[tuple[int, str]]],
-                 seed: int, lag_ms: int = 0) -> None:
+                 seed: int, lag_ms: int = 0, top: Callable[[], int] | None = None) -> None:
         self.jid, self.upto, self.head, self.lag_ms = jid, upto, head, lag_ms
         self.halted = ""                 # why nothing is sent any more: a fork or a rollback, until a new journal
         self.trouble = ""                # why the collector could not read us, until it can again
-        self._tokens = tokens
+        self._tokens, self._top = tokens, top
         self._random = random.Random(seed)
         self._link = self._collector = False
         self._sent = upto                # highest record of the ordinary run sent since the last restart of the run
         self._highest = upto             # highest record ever sent
         self._flights: list[_Flight] = []
+        self._heads: dict[int, str] = {} # last record to its digest, of batches sent: most acknowledgements name one of them
         self._firsts: deque[tuple[int, int]] = deque()   # (last record, when) of batches that were new when they left
         self._wanted: deque[tuple[int, int]] = deque()
         self._window = 1
@@ -144,13 +146,13 @@ class Forwarder:
                 return Refused("Unreadable", ack.why or "the collector could not read a batch")
             return Refused("OtherJournal", f"journal {ack.jid} is not the one being sent")
         if ack.upto > 0 and ack.upto >= self.upto:
-            own = self._token_of(ack.upto)
-            if own is None:
+            own = self._heads.get(ack.upto) or self._digest_of(ack.upto)
+            if not own:
                 if ack.verdict == "rollback":
                     self.halted = "rollback"
                     return Refused("Rollback", f"the collector holds record {ack.upto}, which this box never wrote or lost")
                 return Refused("AckAhead", f"record {ack.upto} is acknowledged and not in the journal")
-            if digest(own) != ack.head:
+            if own != ack.head:
                 if ack.verdict == "fork":
                     self.halted = "fork"
                 return Refused("HeadDiffers", f"the collector holds another record under number {ack.upto}")
@@ -169,6 +171,7 @@ class Forwarder:
             self._sent, self._highest = max(self._sent, self.upto), max(self._highest, self.upto)
             while self._firsts and self._firsts[0][0] <= self.upto:
                 self._firsts.popleft()
+            self._heads = {last: head for last, head in self._heads.items() if last >= self.upto}    # it may be said again
             self._window = min(WINDOW_MAX, self._window * 2)
             self._failures = 0
             if ack.verdict != "unreadable":
@@ -182,9 +185,9 @@ class Forwarder:
             return None
         floor_ms = max(self._quiet_until_ms, self._hold_until_ms)
         if not self._collector:
-            return max(floor_ms, self._knock_ms) if self._token_of(self.upto + 1) is not None else None
+            return max(floor_ms, self._knock_ms) if self._is_there(self.upto + 1) else None
         waits = [f.sent_ms + self._timeout_ms() for f in self._flights]
-        if self._room() and (self._wanted or self._token_of(self._sent + 1) is not None):
+        if self._room() and (self._wanted or self._is_there(self._sent + 1)):
             lags = self.lag_ms and not self._wanted and self._fresh is not None and self._fresh[0] == self._sent + 1
             waits.append(self._fresh[1] + self.lag_ms if lags and self._fresh is not None else floor_ms)
         return max(floor_ms, min(waits)) if waits else None
@@ -199,11 +202,16 @@ class Forwarder:
             return True                  # a gap is repaired at once: what is on its way may be waiting above it
         return bool(self._wanted) and len(self._flights) < WINDOW_MAX and not any(f.wanted for f in self._flights)
 
-    def _token_of(self, seq: int) -> str | None:
+    def _is_there(self, seq: int) -> bool:
+        return seq <= self._top() if self._top is not None else bool(self._digest_of(seq))
+
+    def _digest_of(self, seq: int) -> str:
+        """Our own digest of record `seq`, "" when it is not here."""
         found = self._tokens(seq - 1, 1)
-        return found[0][1] if found and found[0][0] == seq else None
+        return digest(found[0][1]) if found and found[0][0] == seq else ""
 
     def _restart(self) -> None:
+        self._heads.clear()
         self._flights.clear()
         self._wanted.clear()
         self._sent, self._window = self.upto, 1
@@ -259,6 +267,7 @@ class Forwarder:
             return None
         assert batch.first == self._sent + 1, (batch.first, self._sent)
         self._flights.append(_Flight(batch.first, batch.last, now_ms, batch.first <= self._highest, False))
+        self._heads[batch.last] = batch.head
         if batch.last > self._highest:
             self._firsts.append((batch.last, now_ms))
         self._sent = batch.last
@@ -269,7 +278,7 @@ class Forwarder:
         """True while `batch` is not full and its first record was seen less than the lag ago."""
         if self._fresh is None or self._fresh[0] != batch.first:
             self._fresh = batch.first, now_ms
-        full = len(batch.tokens) == RECORDS_MAX or self._token_of(batch.last + 1) is not None
+        full = len(batch.tokens) == RECORDS_MAX or self._is_there(batch.last + 1)
         return not full and now_ms < self._fresh[1] + self.lag_ms
 
     def _batch(self, after: int, limit: int) -> Batch | None:

@@ -125,9 +125,9 @@ class Clerk:
         jid, fault = "", ("", "")
         try:
             if name == "up":
-                batch = wire.batch_decoded(payload)
+                batch, insides = wire.batch_opened(payload)
                 jid = batch.jid
-                return Opened(box, name, payload, ((box, jid),), batch, door.read(box, batch))
+                return Opened(box, name, payload, ((box, jid),), batch, door.read(box, batch, insides))
             if name == "hello":
                 return Opened(box, name, payload, tuple((box, one.jid) for one in wire.hello_decoded(payload).journals))
         except (wire.WireError, Unreadable) as why:

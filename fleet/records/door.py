@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from device.mqtt.wire import Batch
+from device.mqtt.wire import Batch, Insides
 from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, b64, digest, parse
 
 LOOKED_INTO = frozenset({"key", "refund", "lease"})     # kinds that already matter at the door
@@ -49,11 +49,14 @@ class _Light(msgspec.Struct, gc=False):
 
 _light = msgspec.json.Decoder(_Light).decode
 _URL_TO_PLAIN = bytes.maketrans(b"-_", b"+/")
-_HEAD_CHARS = 512                        # of a payload in base64url: all members before `sum`, whatever their values
+_HEAD_CHARS, _HEAD_BYTES = 512, 384      # of a payload, in base64url and plain: all members before `sum`, whatever their values
 
 
-def read(box: str, batch: Batch) -> Reading:
-    """Raises Unreadable: a token's own error names, BAD_PAYLOAD, WRONG_PLACE, BROKEN_LINK, WRONG_HEAD."""
+def read(box: str, batch: Batch, insides: Insides | None = None) -> Reading:
+    """`insides` are those of the very same batch, where somebody has them.
+
+    Raises Unreadable: a token's own error names, BAD_PAYLOAD, WRONG_PLACE, BROKEN_LINK, WRONG_HEAD.
+    """
     prevs: list[str] = []
     digests: list[str] = []
     special: dict[int, Parsed] = {}
@@ -62,10 +65,11 @@ def read(box: str, batch: Batch) -> Reading:
     try:
         last = parse(batch.tokens[-1])
         for at, token in enumerate(batch.tokens):
-            prev, kind = _named(token, f'{start}{seq},"prev":"'.encode()) or _looked_up(box, batch.jid, seq, token)
+            head = insides.payloads[at] if insides is not None else _head_of(token)
+            prev, kind = _named(head, f'{start}{seq},"prev":"'.encode()) or _looked_up(box, batch.jid, seq, token)
             if at and prev != before:
                 raise Unreadable("BROKEN_LINK", f"record {seq} does not name the one before it in its batch")
-            before = digest(token)
+            before = insides.digests[at] if insides is not None else digest(token)
             prevs.append(prev)
             digests.append(before)
             if kind in LOOKED_INTO:
@@ -82,14 +86,18 @@ def read(box: str, batch: Batch) -> Reading:
     return Reading(prevs, digests, last, special)
 
 
-def _named(token: str, start: bytes) -> tuple[str, str] | None:
-    """(prev, kind) of a payload that begins with `start`, as a box writes it; None for any other."""
+def _head_of(token: str) -> bytes:
+    """The beginning of a token's payload."""
     begin = token.index(".") + 1
-    head = binascii.a2b_base64(token[begin:min(begin + _HEAD_CHARS, token.rindex("."))].encode().translate(_URL_TO_PLAIN) + b"==")
+    return binascii.a2b_base64(token[begin:min(begin + _HEAD_CHARS, token.rindex("."))].encode().translate(_URL_TO_PLAIN) + b"==")
+
+
+def _named(head: bytes, start: bytes) -> tuple[str, str] | None:
+    """(prev, kind) of a payload that begins with `start`, as a box writes it; None for any other."""
     n = len(start)
     if not head.startswith(start) or head[n + 43:n + 51] != b'","at":"':
         return None
-    kind = head.find(b',"kind":"', n + 51)           # a quote inside a value stands behind a backslash
+    kind = head.find(b',"kind":"', n + 51, _HEAD_BYTES)      # a quote inside a value stands behind a backslash
     return (head[n:n + 43].decode(), head[kind + 9:head.index(b'"', kind + 9)].decode()) if kind > 0 else None
 
 

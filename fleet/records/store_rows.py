@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from fleet.database import Database, PostgresDatabase
 from fleet.records import store_schema
 
 Row = tuple[str, str, int, str]          # box, jid, seq, token
+TOGETHER = 50                            # rows of one statement in SQLite: a full batch
 GuardRow = tuple[int, str, int, int]     # upto, head, top, forked
 
 
@@ -39,6 +41,9 @@ def rows_of(db: Database) -> Rows:
 class SqliteRows:
     """One table, one writer: the transaction itself is the lock."""
 
+    _ONE = "INSERT INTO record (box, jid, seq, token) VALUES (?,?,?,?)"
+    _MANY = _ONE + ",(?,?,?,?)" * (TOGETHER - 1)
+
     def __init__(self, db: Database) -> None:
         self._db = db
 
@@ -46,7 +51,11 @@ class SqliteRows:
         pass
 
     def insert(self, rows: list[Row], day: str) -> None:
-        self._db.executemany("INSERT INTO record (box, jid, seq, token) VALUES (?,?,?,?)", rows)
+        # After each statement the library asks for Python's lock anew, and the thread that opens batches is slow to give it.
+        whole = len(rows) - len(rows) % TOGETHER
+        for at in range(0, whole, TOGETHER):
+            self._db.execute(self._MANY, list(chain.from_iterable(rows[at:at + TOGETHER])))
+        self._db.executemany(self._ONE, rows[whole:])
 
     def tokens(self, box: str, jid: str, first: int, last: int) -> dict[int, str]:
         return dict(self._db.execute("SELECT seq, token FROM record WHERE box = ? AND jid = ? AND seq BETWEEN ? AND ? ORDER BY seq",
