@@ -18,6 +18,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox console --line PORT|--stdio [--config FILE]   the technician's console; docs/technician.md
        tillbox metrics [--config FILE]      the running box in numbers, one JSON object
        tillbox forward [--config FILE]      send what waits now: ends every pause between two tries
+       tillbox scan list|test|pair [CODE] [--config FILE] [--json]   where scanners sit, whether they read, which is which
        tillbox cards [KEYS|key|supervisor NAME] [--config FILE] [--out NAME]   command cards of this store, as PNG sheets
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
@@ -69,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "keys":
         from device.keys.tool import main as keys
         return keys(rest)
+    if word == "scan":
+        from device.scan_tool import main as scan
+        return scan(rest)
     if word == "cards":
         from device.cards import main as cards
         return cards(rest)

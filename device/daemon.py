@@ -40,10 +40,12 @@ from device.real_clock import RealClock
 from device.recovery.recovering import doubt, opened
 from device.recovery.retention import Retention
 from device.runner import Runner
+from device.scanning import Scanning, Tap, strangers_of
 from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
 from device.txn.screen import Screen
+from device.txn.wants import idle
 from device.types import Rules, Terms
 from device.uplink import Uplink, tls_of, verifiers
 
@@ -90,8 +92,13 @@ class Daemon:
         self.cloud = Cloud(config.box, lambda: self.signer.kid, self.signer.signature, self.uplink.keys, self.uplink.publish)
         self.uplink.takers["answer"] = self.cloud.came
         keys = None if config.training else store_of(config)
+        tap = Tap()
         drivers = {"signer": self.signer, "cloud": self.cloud, "system": Restart(self.end),
-                   **drivers_of(to_driven(config), self.look_up, keys, self.clock)}
+                   **drivers_of(to_driven(config), self.look_up, keys, self.clock, tap)}
+        watch = strangers_of(config)
+        if watch is not None:
+            drivers["keyboards"] = watch
+        self.scanning = Scanning(config, drivers, tap, lambda: idle(self.box.books, self.box.desk))
         self.pusher = Pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
         if self.pusher is not None:
             drivers["config"] = self.pusher
@@ -196,7 +203,8 @@ class Daemon:
 
     def _answer(self, line: bytes) -> dict:
         try:
-            verb = str(msgspec.json.decode(line, type=dict).get("verb"))
+            asked = msgspec.json.decode(line, type=dict)
+            verb = str(asked.get("verb"))
         except (msgspec.DecodeError, RecursionError):
             return {"ok": False, "error": "A request is one line of JSON, an object with a verb."}
         answers: dict[str, Callable[[], dict]] = {
@@ -206,6 +214,7 @@ class Daemon:
             "sums": lambda: {"sums": self.sums()},
             "metrics": lambda: {"metrics": self.metrics()},
             "forward": lambda: {"forward": self.uplink.hurry()},
+            "scan": lambda: self.scanning.answer(asked),
         }
         if verb not in answers:
             return {"ok": False, "error": f"The verb is one of {', '.join(sorted(answers))}."}
@@ -216,6 +225,7 @@ class Daemon:
         state["unacked"] = self.uplink.unacked
         state["oldest_unacked_s"] = self.uplink.oldest_s()
         state["room_bytes"] = self.journal.room_bytes()
+        state |= self.scanning.shown()
         if self.uplink.trouble:
             state["health"]["collector"] = self.uplink.trouble
         if self.journal.room_bytes() <= 0:

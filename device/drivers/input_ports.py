@@ -52,6 +52,14 @@ def hid_nodes(sys: str = SYS, dev: str = DEV) -> list[Node]:
     return _nodes(Path(sys) / "class/hidraw", "hidraw", lambda folder: _hidraw(folder, Path(dev)))
 
 
+def serial_nodes(sys: str = SYS, dev: str = DEV) -> list[Node]:
+    """Every serial port on the USB, likewise: adapters and devices that are one themselves."""
+    found = []
+    for stem in ("ttyACM", "ttyUSB"):
+        found += _nodes(Path(sys) / "class/tty", stem, lambda folder: _serial(folder, Path(dev)))
+    return found
+
+
 def at_port(port: str, *, which: str, kind: str = "event", needed: frozenset[int] = SCANNER_KEYS, sys: str = SYS,
             dev: str = DEV) -> str:
     """The path of the event or hidraw node of the device in USB port `port`.  DriverGone when nothing fit is in it.
@@ -100,6 +108,12 @@ def _hidraw(folder: Path, dev: Path) -> Node:
     _, vendor, product = (said.get("HID_ID", "0:0:0").split(":") + ["0", "0"])[:3]
     return Node(str(dev / folder.name), said.get("HID_NAME", ""), f"{int(vendor, 16):04x}:{int(product, 16):04x}", _port_of(folder),
                 said.get("HID_UNIQ", ""))
+
+
+def _serial(folder: Path, dev: Path) -> Node:
+    usb = next((up for up in Path(os.path.realpath(folder)).parents if (up / "idVendor").exists()), folder)
+    return Node(str(dev / folder.name), _text(usb / "product"), f"{_text(usb / 'idVendor')}:{_text(usb / 'idProduct')}",
+                _port_of(folder), _text(usb / "serial"))
 
 
 def _port_of(folder: Path) -> str:

@@ -168,6 +168,7 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("scanner", "gone"): ("扫描器未连接", "Scanner not connected"),
     ("scanner", "misreads"): ("扫描器常读错：请清洁窗口", "The scanner misreads: clean its window"),
     ("scanner", "layout"): ("扫描器键盘布局不对：请通知技术员", "The scanner types for another country: call a technician"),
+    ("keyboards", "strange"): ("有未登记的键盘：已停用", "An unknown keyboard is plugged in: it types into nothing"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
     ("record_key", "stuck"): ("签名密钥未能更换：请通知技术员", "The record key cannot be changed: see the log"),
     ("journal", "cash_only"): ("只收现金：账本待云端确认", "Cash only: the journal waits for the cloud"),
