@@ -78,10 +78,18 @@ class PrinterConfig(msgspec.Struct, frozen=True):
     host: str
     port: int
     baud: int
+    flow: str
     columns: int
+    dialect: str
+    qr: str
+    cut: str
+    logo: str
+    model: str
     backend: str
+    profile: str
     timeout_s: int
     drawer_pin: int
+    drawer_sensor: str
 
 
 class SoundConfig(msgspec.Struct, frozen=True):
@@ -182,6 +190,7 @@ class Config(msgspec.Struct, frozen=True):
     cashier: str
     lang: str
     training: bool
+    receipt_url: str
     cutoff_hour: int
     cash_round_fen: int
     rules_file: str
@@ -290,7 +299,8 @@ def to_terms(config: Config) -> Terms:
         accounts=tuple(account_of(channel) for channel in config.channels),
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
-        training=config.training, approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
+        training=config.training, receipt_url=config.receipt_url,
+        approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
         instalment_code=config.instalment_code, cards=Cards(config.cards.card_key, config.cards.store, config.cards.revoked),
     )
 

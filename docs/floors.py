@@ -81,7 +81,7 @@ FLOORS: tuple[Floor, ...] = (
 # Inside a folder arrows may point sideways, but no driver leans on another: these are the neighbours each may share.
 # A family (the first word of the name: printer_tcp, printer_driver) may also lean on itself.
 DRIVERS_SHARED = frozenset({"device/drivers/contract.py", "device/drivers/input_line.py", "device/drivers/input_ports.py",
-                            "device/drivers/private_file.py",
+                            "device/drivers/port_holder.py", "device/drivers/private_file.py",
                             "device/drivers/qr_bits.py", "device/drivers/channels/https.py",
                             "device/drivers/channels/chain.py", "device/drivers/channels/rsa.py"})
 DRIVERS_SEEING_ALL = frozenset({"device/drivers/registry.py"})

@@ -20,6 +20,7 @@ DOTS_A_COLUMN = 12
 INIT = b"\x1b@"
 CHINESE_ON = b"\x1c&"
 CUT = b"\x1dVB\x00"          # feeds to the cutter by itself, which 1D 56 00 does not
+CHINESE_SETS = ("gbk", "gb18030", "utf-8")
 ALIGN = {"l": b"\x1ba\x00", "c": b"\x1ba\x01", "r": b"\x1ba\x02"}
 BOLD = {False: b"\x1bE\x00", True: b"\x1bE\x01"}
 SIZE = {1: b"\x1d!\x00\x1c!\x00", 2: b"\x1d!\x11\x1c!\x0c"}     # GS ! for ASCII, FS ! where GS ! leaves Chinese small
@@ -32,6 +33,7 @@ DRAWER_HIGH = 0x04           # in the answer to DLE EOT 1: pin 3 of the drawer's
 # NULs, more than the longest command of ours can lack (a QR of 997 bytes: 1005), then ESC @.  A printer that lacks nothing skips
 # NULs.  Not CAN, which means something in page mode only, and not DLE ENQ, which obeys only after an error.
 RESYNC = b"\0" * 1024 + INIT
+RASTER_BYTES_MAX = 1_008     # of one image command: within what RESYNC fills, and within a quarter of a cheap printer's buffer
 REAL_TIME = (b"\x10\x04", b"\x10\x05", b"\x10\x14")              # many printers obey these even inside image data
 QR_BYTES_MAX = 997           # version 25 at level M: 125 modules with its margin still fit 58 mm at three dots
 QR_LEVEL_M_BYTES = (14, 26, 42, 62, 84, 106, 122, 152, 180, 213, 251, 287, 331, 362, 412, 450, 504, 560, 624, 666, 711,
@@ -57,7 +59,7 @@ def paper_bytes(paper: Iterable[Any], columns: int = COLUMNS_80MM) -> bytes:
     so that this floor need not import the core.  `columns` 48 (80 mm) or 32 (58 mm).  Never raises for what a part's
     text contains; TypeError for a part of another class.
     """
-    assert columns in (COLUMNS_80MM, COLUMNS_58MM), columns
+    assert 24 <= columns <= 64, columns
     return INIT + CHINESE_ON + b"".join(part_bytes(part, columns) for part in paper)
 
 
@@ -81,10 +83,16 @@ def _pair(part: Any, columns: int) -> bytes:
     return _styled(lines, ALIGN["l"], size, part.bold)
 
 
-def _styled(lines: list[str], align: bytes, size: int, bold: bool) -> bytes:
-    body = b"".join(line.encode("gbk") + b"\n" for line in lines)
+def styled(lines: list[str], align: str, size: int, bold: bool, charset: str) -> bytes:
+    """Lines that fit `charset`, as text."""
+    return _styled(lines, ALIGN.get(align, ALIGN["l"]), size, bold, charset)
+
+
+def _styled(lines: list[str], align: bytes, size: int, bold: bool, charset: str = "gbk") -> bytes:
+    body = b"".join(line.encode(charset) + b"\n" for line in lines)
     if size != 1:
-        body = SIZE[size] + body + SIZE[1]
+        on, off = SIZE[size], SIZE[1]
+        body = on + body + off if charset in CHINESE_SETS else on[:3] + body + off[:3]
     if bold:
         body = BOLD[True] + body + BOLD[False]
     return body if align == ALIGN["l"] else align + body + ALIGN["l"]
@@ -165,12 +173,13 @@ def _two_ms(ms: int) -> int:
     return max(1, min(255, ms // 2))
 
 
-def raster_strips(rows: bytes, row_bytes: int, strip_rows: int = 128) -> list[bytes]:
+def raster_strips(rows: bytes, row_bytes: int, strip_rows: int = 0) -> list[bytes]:
     """GS v 0 strips of a 1-bit image, 1 = black, `row_bytes` bytes a row, most significant bit left.
 
     A pair of bytes that a printer could obey as a real-time command loses one dot.  Short strips, because cheap
-    printers overrun a buffer of about 4 kB and print the rest of the image as text.
+    printers overrun a buffer of about 4 kB and print the rest of the image as text; of RASTER_BYTES_MAX unless told.
     """
+    strip_rows = strip_rows or max(1, RASTER_BYTES_MAX // row_bytes)
     assert row_bytes > 0 and len(rows) % row_bytes == 0, (row_bytes, len(rows))
     assert 0 < strip_rows < 0x400, strip_rows
     strips = []
@@ -185,20 +194,25 @@ def raster_strips(rows: bytes, row_bytes: int, strip_rows: int = 128) -> list[by
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
-def clean(text: str) -> str:
+def clean(text: str, charset: str = "gbk") -> str:
     """`text` as GBK can carry it: controls, bidi marks and joiners gone, look-alikes put in, "?" for what is left.
 
     Tabs and newlines become a space.  The result encodes to GBK without error and has no byte below 0x20, no 0x7F.
     """
-    return "".join(map(_shown, unicodedata.normalize("NFC", text)))
+    return "".join(_shown(char, charset) for char in unicodedata.normalize("NFC", text))
 
 
-def _shown(char: str) -> str:
-    char = SUBSTITUTES.get(char, _visible(char))
-    if not char or _fits(char):
+def visible(text: str) -> str:
+    """`text` without what must not reach a printer, and with everything that it may lack."""
+    return "".join(map(_visible, unicodedata.normalize("NFC", text)))
+
+
+def _shown(char: str, charset: str) -> str:
+    char = SUBSTITUTES.get(char, _visible(char)) if charset in GB else _visible(char)
+    if not char or fits(char, charset):
         return char
     plain = "".join(c for c in unicodedata.normalize("NFKD", char) if unicodedata.category(c) != "Mn")
-    if plain != char and plain.isprintable() and _fits(plain):
+    if plain != char and plain.isprintable() and fits(plain, charset):
         return plain                                                  # a letter without the accent that GBK lacks
     return "" if unicodedata.category(char) == "Mn" else "?"
 
@@ -210,36 +224,43 @@ def _visible(char: str) -> str:
     return "" if unicodedata.category(char) in ("Cc", "Cf") else char
 
 
-def _fits(text: str) -> bool:
+def fits(text: str, charset: str) -> bool:
+    """Whether a printer of this character set has every character of `text`; "" has none."""
     try:
-        data = text.encode("gbk")
+        data = text.encode(charset) if charset else b"\0"
     except UnicodeEncodeError:
         return False
-    return all(0x20 <= b != 0x7F for b in data)
+    return all(0x20 <= b != 0x7F for b in data) and (charset != "gb18030" or max(text, default="") <= "\uffff")
 
 
-def width(text: str) -> int:
-    """Columns that clean `text` takes: 1 for ASCII, 2 for everything else."""
-    return len(text.encode("gbk"))
+GB = ("gbk", "gb18030")
 
 
-def wrapped(text: str, columns: int) -> list[str]:
+def width(text: str, charset: str = "gbk") -> int:
+    """Columns that clean `text` takes: 1 for ASCII, 2 for everything else; of a Western character set, 1 for all that it has."""
+    if charset == "gbk":
+        return len(text.encode("gbk"))
+    narrow = charset not in GB
+    return sum(1 if c < "\x7f" or narrow and unicodedata.east_asian_width(c) not in "WF" else 2 for c in text)
+
+
+def wrapped(text: str, columns: int, charset: str = "gbk") -> list[str]:
     """Clean `text` in lines of at most `columns`; breaks at a space where one stands in the right half, else anywhere.
 
     A two-column character never straddles the edge.  At least one line, so that an empty text feeds one.
     """
     lines, line, used = [], "", 0
     for char in text:
-        wide = width(char)
+        wide = width(char, charset)
         if used + wide > columns:
             head, space, tail = line.rpartition(" ")
             if char == " ":
                 lines.append(line)
                 line, used = "", 0
                 continue                                              # the break takes the space's place
-            if space and width(head) > columns // 2 and tail.isascii() and char.isascii():
+            if space and width(head, charset) > columns // 2 and tail.isascii() and char.isascii():
                 lines.append(head)
-                line, used = tail, width(tail)
+                line, used = tail, width(tail, charset)
             else:
                 lines.append(line)
                 line, used = "", 0
@@ -247,14 +268,14 @@ def wrapped(text: str, columns: int) -> list[str]:
     return [*lines, line]
 
 
-def paired(left: str, right: str, columns: int) -> list[str]:
+def paired(left: str, right: str, columns: int, charset: str = "gbk") -> list[str]:
     """Clean `left` and `right` on one line; a long left side is wrapped first, a right side without room goes below."""
-    lines = wrapped(left, columns)
-    room = columns - width(lines[-1]) - width(right)
+    lines = wrapped(left, columns, charset)
+    room = columns - width(lines[-1], charset) - width(right, charset)
     if right and room >= 1:
         lines[-1] += " " * room + right
     elif right:
-        lines += [" " * (columns - width(part)) + part for part in wrapped(right, columns)]
+        lines += [" " * (columns - width(part, charset)) + part for part in wrapped(right, columns, charset)]
     return lines
 
 

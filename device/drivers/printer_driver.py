@@ -25,8 +25,8 @@ class Printer:
 
     `columns` 48 or 32; `encode(paper, columns)` replaces our own encoder; `drawer_pin` 2 or 5; `level_max` caps the
     proof asked for, for a printer that misbehaves when asked.  `model` is part of the name that it should answer with, "":
-    any.  `drawer_sensor` "high" or "low": the level of the drawer's wire while it is open, "none" without a wire.  `sleep`
-    paces the idle look and may be moved by hand.
+    any.  `drawer_sensor` "high" or "low": the level of the drawer's wire while it is open, "none" without a wire.  `longest`
+    more bytes than any command of `encode` has, see RESYNC.  `sleep` paces the idle look and may be moved by hand.
 
     `level` is the best proof this printer was ever seen to give: 0 none, 1 it answers DLE EOT, 2 also GS r, 3 also
     GS ( H.  It never falls, so a printer that once spoke and is silent now counts as gone, not as one-way.
@@ -41,10 +41,11 @@ class Printer:
 
     def __init__(self, line: Line, columns: int = escpos.COLUMNS_80MM, *,
                  encode: Callable[[Iterable[PaperPart], int], bytes] = escpos.paper_bytes, drawer_pin: int = 2,
-                 level_max: int = 3, model: str = "", drawer_sensor: str = "none", limits: Limits | None = None,
+                 level_max: int = 3, model: str = "", drawer_sensor: str = "none",
+                 limits: Limits | None = None, longest: int = 1024,
                  sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> None:
         self._line, self._columns, self._encode, self._pin, self._model = line, columns, encode, drawer_pin, model
-        self._sleep = sleep
+        self._sleep, self._longest = sleep, longest
         self._opens = {"high": True, "low": False}.get(drawer_sensor)
         self._talk = Talk(line, limits or Limits(), level_max)
         self._one_job = asyncio.Lock()
@@ -231,7 +232,7 @@ class Printer:
         complaint = await self._talk.greet()
         self._torn |= self._unproved and (self._lost or self.level > level)
         if complaint is None and self._lost:           # an off-line printer would keep it for later, and the next look's as well
-            await self._talk.tell(escpos.RESYNC)
+            await self._talk.tell(bytes(self._longest) + escpos.INIT)
             await self._talk.settle()
             self._lost = False
         return complaint

@@ -1,4 +1,4 @@
-"""Printer line through a file: /dev/usb/lp0, a FIFO, or a plain file that keeps the bytes.
+"""Printer line through a file: a FIFO, another device, or a plain file that keeps the bytes.
 
 Knows open, write and read of a path.  Knows no command and no job.  A device path that is missing is a printer that is
 unplugged: it is never created, for the bytes would then "print" into a new file and nobody would notice.

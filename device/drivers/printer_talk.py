@@ -79,9 +79,10 @@ class Talk:
             return None
         first = await self.ask(escpos.status_query(1), "eot", self.limits.slow_s)
         if first is None:
-            if self.level:
+            port: Complaint | None = getattr(self.line, "port_says", lambda: None)()
+            if self.level and port is None:
                 raise DriverGone("The printer does not answer.", which="printer", hint="switch it off and on again")
-            return None
+            return port                                # a USB port knows paper and errors of a printer that tells us nothing
         self.level = max(self.level, 1)
         self.drawer_high = bool(first.byte & escpos.DRAWER_HIGH)
         return await self.complaint((2, 4)) or escpos.ill(1, first.byte)      # the cause says more than "off-line"

@@ -172,7 +172,7 @@ def _line_tcp(c: PrinterConfig):
 
 def _line_serial(c: PrinterConfig):
     from device.drivers.printer_serial import SerialLine
-    return SerialLine(c.path, c.baud)
+    return SerialLine(c.path, c.baud, flow=c.flow)
 
 
 def _line_file(c: PrinterConfig):
@@ -180,13 +180,28 @@ def _line_file(c: PrinterConfig):
     return FileLine(c.path, create=c.kind == "file")
 
 
+def _line_usb(c: PrinterConfig):
+    from device.drivers.printer_usb import UsbLine
+    return UsbLine(c.path)
+
+
 def _printer(c: PrinterConfig, state_dir: str) -> Driver:
     from device.drivers.printer_driver import Limits, Printer
-    more = {}
+    more: dict[str, Any] = {}
     if c.backend == "escpos":
         from device.drivers.printer_library import LibraryEncoder
-        more["encode"] = LibraryEncoder("default", Path(state_dir) / "escpos")
-    return Printer(LINES[c.kind](c), c.columns, drawer_pin=c.drawer_pin, limits=Limits(proof_s=c.timeout_s), **more)
+        more["encode"] = LibraryEncoder(c.profile, Path(state_dir) / "escpos")
+        more["longest"] = 2_048                        # a row of its column images
+    elif (c.dialect, c.qr, c.cut, c.logo) != ("chinese", "auto", "partial", ""):
+        more["encode"] = _page(c)
+    return Printer(LINES[c.kind](c), c.columns, drawer_pin=c.drawer_pin, drawer_sensor=c.drawer_sensor, model=c.model,
+                   limits=Limits(proof_s=c.timeout_s), **more)
+
+
+def _page(c: PrinterConfig):
+    from device.drivers.printer_dialect_bytes import DIALECTS, Page
+    from device.drivers.printer_raster import Logo, Raster
+    return Page(DIALECTS[c.dialect], Raster(), qr=c.qr, cut=c.cut, **({"logo": Logo(c.logo)} if c.logo else {}))
 
 
 def _speaker(config: Config) -> Driver:
@@ -371,7 +386,7 @@ def _key(path: str) -> bytes:
 SIGNERS = {"file": _signer_file, "pkcs11": _signer_pkcs11}
 SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial, "hidraw": _scanner_hidraw}
 KEYPADS = {"evdev": _keypad_evdev}
-LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_file}
+LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_usb}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
 CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway}

@@ -50,7 +50,9 @@ def effective(base: dict[str, Any], body: Body, opened: Callable[[str], str], bl
         raise ConfigError(reasons + why.reasons, which="the pushed configuration") from None
     if reasons:
         raise ConfigError(reasons, which="the pushed configuration")
-    places = {key: blob_path(body.blobs[name].sha256) for name, key in BLOB_KEYS if name in body.blobs}
+    places: dict[str, Any] = {key: blob_path(body.blobs[name].sha256) for name, key in BLOB_KEYS if name in body.blobs}
+    if config.printer.logo.startswith("picture/") and config.printer.logo in body.blobs:
+        places["printer"] = msgspec.structs.replace(config.printer, logo=blob_path(body.blobs[config.printer.logo].sha256))
     return msgspec.structs.replace(config, **places)
 
 

@@ -119,6 +119,8 @@ class Paper:
         elif name == b"\x1b@":
             self._cells.clear()
             self._style, self._page = _Style(), 0
+        elif command[:3] == b"\x1c(C" and self._charset == "utf-8":
+            return                                     # it speaks nothing else
         elif name == b"\x1bt":
             self._page = command[2]
         elif name in SIZES:
