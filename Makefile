@@ -5,15 +5,15 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types unit bench proof world storm plants search attacks link docs lock
+.PHONY: help setup demo test check lint types unit bench proof cuts world storm plants search attacks link docs lock
 
 help:
 	@echo 'make demo    the whole counter on this machine; prints one URL   (ARGS="--day FILE --json" plays a scripted day)'
 	@echo 'make test    every test                                          (ARGS="-k word" some of them)'
 	@echo 'make check   lint, types, the unit file, every test'
 	@echo 'make bench   the figures, one JSON object a line'
-	@echo 'make proof   tests, the simulated world, a storm of payments, each planted bug, every order of eight events,'
-	@echo '             a thousand configurations that no box may take, and the link under a hundred kills'
+	@echo 'make proof   tests, a printer cut off at every byte, the simulated world, a storm of payments, each planted bug,'
+	@echo '             every order of eight events, a thousand configurations that no box may take, and the link under a hundred kills'
 	@echo 'make docs    redraw docs/architecture.md, docs/asyncapi.yaml and docs/technician.md from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
 
@@ -44,7 +44,10 @@ unit:
 bench: setup
 	@$(PY) -m bench $(ARGS)
 
-proof: test world storm plants search attacks link
+proof: test cuts world storm plants search attacks link
+
+cuts: setup
+	@TILLBOX_EVERY=1 .venv/bin/pytest -q tests/test_printer_cut_off.py
 
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)

@@ -98,6 +98,7 @@ class SoundConfig(msgspec.Struct, frozen=True):
     path: str
     volume: int
     speak: bool
+    voice_dir: str
 
 
 _SECRETS = frozenset(key.name for keys in SECTIONS.values() for key in keys if key.secret)
@@ -439,7 +440,7 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
             faults.append(f"scanner.layout and scanner.caps are of keyboards: a scanner of kind {one['kind']} types no keys")
         if not one["lane"].replace("-", "").replace("_", "").isalnum() and one["lane"]:
             faults.append("scanner.lane holds more than letters, digits and dashes")
-    if parts["sound"]["kind"] == "file" and not parts["sound"]["path"]:
+    if parts["sound"]["kind"] in ("file", "wire", "board") and not parts["sound"]["path"]:
         faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
     cards = parts["cards"]
     if cards["card_key"] and (len(cards["card_key"]) < KEY_LEN_MIN or not cards["store"]):

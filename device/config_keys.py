@@ -146,12 +146,13 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("drawer_sensor", "word", "none", "level of the drawer's wire while open", "printer", choices=("none", "high", "low")),
     ),
     "sound": (
-        Key("kind", "word", "none", "loudspeaker by aplay, a WAV file that each sound replaces, or none", "sound",
-            choices=("aplay", "file", "none")),
+        Key("kind", "word", "none", "loudspeaker by aplay, a buzzer in the printer, on a wire or the board, a WAV file", "sound",
+            choices=("aplay", "printer", "wire", "board", "file", "none")),
         Key("device", "text", "default", "ALSA's name of the sound card", "sound", low=1),
-        Key("path", "text", "", "of a file", "sound"),
+        Key("path", "text", "", "of a file, a wire that holds 1 or 0, a board's event node", "sound"),
         Key("volume", "int", 100, "of full scale", "sound", low=1, high=100),
-        Key("speak", "flag", False, "true: the amount is said as well, by espeak-ng", "sound"),
+        Key("speak", "flag", False, "true: the amount is said as well, by espeak-ng or voice_dir", "sound"),
+        Key("voice_dir", "text", "", "folder of recorded words, see docs/printers.md; empty: espeak-ng speaks", "sound"),
     ),
     "cards": (
         Key("card_key", "text", "", "key that printed command cards are signed with, the store's own, at least 32 characters; "

@@ -169,6 +169,12 @@ def drawer_now_bytes(pin: int = 2, on_ms: int = 100) -> bytes:
     return b"\x10\x14\x01" + bytes([0 if pin == 2 else 1, max(1, min(8, on_ms // 100))])
 
 
+def beep_bytes(times: int, tenths: int = 2) -> bytes:
+    """ESC B: the buzzer of the Chinese makers' printers, 1 to 9 times; others take it for nothing."""
+    assert 1 <= times <= 9, times
+    return b"\x1bB" + bytes([times, tenths])
+
+
 def _two_ms(ms: int) -> int:
     return max(1, min(255, ms // 2))
 

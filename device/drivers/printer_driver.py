@@ -17,6 +17,7 @@ from device.errors import DriverBusy, DriverGone, Outside, PortHeld, PrintUnprov
 from device.txn.effects import Effect, KickDrawer, PaperPart, Print
 from device.txn.inputs import DeviceSaid, DrawerKicked, Input, Printed, PrintUnsure
 
+BEEP_LATE_S = 2.0
 CHUNK_BYTES = 1024           # a write that is cut off has lost at most this much unseen
 
 
@@ -53,6 +54,7 @@ class Printer:
         self._news: deque[DeviceSaid] = deque()
         self._stirred = asyncio.Event()
         self._closed = False
+        self._beeps = 0
         self._drawer_word = "ok"
         self._open_since: float | None = None
         self._unproved = False                         # the job before was sent and nobody knows
@@ -105,6 +107,29 @@ class Printer:
                 yield self._news.popleft()
             due = await self._pause()
 
+    async def beep(self, times: int) -> None:
+        """Sound the printer's buzzer: before the receipt that waits to be sent, or now.  DriverBusy when neither came in time."""
+        self._beeps = times
+        try:
+            async with asyncio.timeout(BEEP_LATE_S):
+                await self._one_job.acquire()
+        except TimeoutError:
+            if not self._beeps:
+                return
+            self._beeps = 0
+            raise DriverBusy("The printer is busy.", which="printer") from None
+        try:
+            if self._beeps and await self._open() is None:
+                await self._beep()
+        finally:
+            self._beeps = 0
+            self._one_job.release()
+
+    async def _beep(self) -> None:
+        times, self._beeps = self._beeps, 0
+        if times:
+            await self._talk.tell(escpos.beep_bytes(times))
+
     async def close(self) -> None:
         """Let go of the line and end `inputs`."""
         self._closed = True
@@ -118,6 +143,7 @@ class Printer:
         await self._ready()
         if self._torn:
             await self._talk.tell(escpos.CUT)
+        await self._beep()
         self._torn = True
         try:
             await self._send(data)

@@ -85,7 +85,8 @@ class Logo:
     is printed without it, and the log says so once."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._kept = Path(path), {}        # type: Path, dict[int, bytes]
+        self._path = Path(path)
+        self._kept: dict[int, bytes] = {}
 
     def __call__(self, columns: int) -> bytes:
         if columns not in self._kept:

@@ -81,7 +81,7 @@ def drivers_of(config: Config, look_up: LookUp, keys: Keys | None = None, wall: 
             drivers[f"scanner:{scanner.lane}" if scanner.lane else "scanner"] = SCANNERS[scanner.kind](scanner, look_up, tap)
     for part, kind, made in (("keypad", config.keypad.kind, lambda: KEYPADS[config.keypad.kind](config)),
                              ("printer", config.printer.kind, lambda: _printer(config.printer, config.state_dir)),
-                             ("sound", config.sound.kind, lambda: _speaker(config))):
+                             ("sound", config.sound.kind, lambda: _speaker(config, drivers.get("printer")))):
         if kind != "none":
             drivers[part] = made()
     for channel in config.channels:
@@ -204,22 +204,40 @@ def _page(c: PrinterConfig):
     return Page(DIALECTS[c.dialect], Raster(), qr=c.qr, cut=c.cut, **({"logo": Logo(c.logo)} if c.logo else {}))
 
 
-def _speaker(config: Config) -> Driver:
+def _speaker(config: Config, printer: Driver | None) -> Driver:
     from device.drivers.sound_driver import Speaker
     c, voice = config.sound, None
-    if c.speak:
+    if c.speak and c.voice_dir:
+        from device.drivers.sound_voice import RecordedVoice
+        voice = RecordedVoice(c.voice_dir)
+    elif c.speak:
         from device.drivers.sound_aplay import espeak as voice
-    return Speaker(SOUNDS[c.kind](c), volume=c.volume, lang=config.lang, voice=voice)
+    return Speaker(SOUNDS[c.kind](c, printer), volume=c.volume, lang=config.lang, voice=voice)
 
 
-def _sink_aplay(c: SoundConfig):
+def _sink_aplay(c: SoundConfig, printer: Driver | None):
     from device.drivers.sound_aplay import AplaySink
     return AplaySink(c.device)
 
 
-def _sink_file(c: SoundConfig):
+def _sink_file(c: SoundConfig, printer: Driver | None):
     from device.drivers.sound_file import FileSink
     return FileSink(c.path)
+
+
+def _sink_printer(c: SoundConfig, printer: Any):
+    from device.drivers.sound_buzzer import PrinterBuzzer
+    return PrinterBuzzer(printer)
+
+
+def _sink_wire(c: SoundConfig, printer: Driver | None):
+    from device.drivers.sound_buzzer import WireBuzzer
+    return WireBuzzer(c.path)
+
+
+def _sink_board(c: SoundConfig, printer: Driver | None):
+    from device.drivers.sound_buzzer import BoardBuzzer
+    return BoardBuzzer(c.path)
 
 
 def _display_fb(config: Config):
@@ -387,6 +405,6 @@ SIGNERS = {"file": _signer_file, "pkcs11": _signer_pkcs11}
 SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial, "hidraw": _scanner_hidraw}
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_usb}
-SOUNDS = {"aplay": _sink_aplay, "file": _sink_file}
+SOUNDS = {"aplay": _sink_aplay, "file": _sink_file, "printer": _sink_printer, "wire": _sink_wire, "board": _sink_board}
 DISPLAYS = {"fb": _display_fb, "file": _display_file}
 CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway}

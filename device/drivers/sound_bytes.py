@@ -15,7 +15,8 @@ PEAK = 0.8                             # of full scale, at volume 100
 EDGE_S = 0.008                         # in and out of each note: a hard edge is a click
 INFO_CHARS_MAX = 64
 # (hertz, milliseconds); 0 Hz is a rest.  Told apart with the eyes shut, and on a loudspeaker that has no bass.
-NOTES: dict[str, tuple[tuple[int, int], ...]] = {
+Notes = tuple[tuple[int, int], ...]
+NOTES: dict[str, Notes] = {
     "paid": ((880, 110), (1109, 110), (1319, 300)),
     "parked": ((1319, 90), (0, 60), (1319, 90), (0, 60), (880, 110), (1109, 110), (1319, 260)),
     "refused": ((392, 220), (0, 80), (330, 380)),

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from device.drivers.sound_bytes import amount_spoken, tones
+from device.drivers.sound_bytes import NOTES, amount_spoken, tones
 from device.errors import DriverBusy, Outside
 from device.txn.effects import Effect, PlaySound
 from device.txn.inputs import DeviceSaid, Input
@@ -18,7 +18,7 @@ LATE_S = 3.0                   # a result that could not begin to sound by then 
 
 
 class Sink(Protocol):
-    """Where samples go."""
+    """Where samples go.  One with `play_notes(notes)` is a buzzer: it is given the notes themselves, and never a voice."""
 
     def fault(self) -> Outside | None:
         """Why nothing can ever be heard from it, None when nothing is known against it."""
@@ -62,12 +62,16 @@ class Speaker:
                 await self._notes.acquire()
         except TimeoutError:
             raise DriverBusy("another result is sounding", which="sound") from None
-        text = amount_spoken(effect.name, effect.amount_fen, self._lang) if self._voice is not None else ""
+        notes = getattr(self._sink, "play_notes", None)
+        text = amount_spoken(effect.name, effect.amount_fen, self._lang) if self._voice is not None and notes is None else ""
         heard = asyncio.Event()
         speech = self._speech = asyncio.create_task(self._speak(text, heard))
         try:
             try:
-                await self._sink.play(tones(effect.name, self._volume), f"{effect.name} {effect.amount_fen}")
+                if notes is not None:
+                    await notes(NOTES[effect.name])
+                else:
+                    await self._sink.play(tones(effect.name, self._volume), f"{effect.name} {effect.amount_fen}")
             finally:
                 self._notes.release()
             heard.set()
