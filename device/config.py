@@ -28,7 +28,6 @@ from device.config_keys import (
     needed,
 )
 from device.config_values import nearest, read_section, read_table
-from device.drivers.keycard_bytes import KEY_LEN_MIN
 from device.drivers.keypad_keys import layout_codes
 from device.errors import ConfigError
 from device.goods import Template, template_faults
@@ -443,8 +442,10 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
     if parts["sound"]["kind"] in ("file", "wire", "board") and not parts["sound"]["path"]:
         faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
     cards = parts["cards"]
-    if cards["card_key"] and (len(cards["card_key"]) < KEY_LEN_MIN or not cards["store"]):
-        faults.append(f"cards.card_key has at least {KEY_LEN_MIN} characters, and cards.store names the store whose it is")
+    if cards["card_key"]:
+        from device.drivers.keycard_bytes import KEY_LEN_MIN
+        if len(cards["card_key"]) < KEY_LEN_MIN or not cards["store"]:
+            faults.append(f"cards.card_key has at least {KEY_LEN_MIN} characters, and cards.store names the store whose it is")
     if bool(parts["mqtt"]["cert_file"]) != bool(parts["mqtt"]["key_file"]):
         faults.append("mqtt.cert_file and mqtt.key_file go together: one of them is missing")
     try:

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from device.drivers.layout_keys import LAYOUTS
-from device.drivers.scanner_keys import CAPS
+from device.drivers.layout_keys import CAPS, LAYOUTS
 from device.goods import TEMPLATE_KINDS
 
 MASK = "********"
@@ -104,7 +103,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("gap_ms", "int", 0, "pause that breaks (or without suffix ends) a symbol; 0: as built", "scanner", "ms", high=2000),
         Key("gs", "text", "", "what it sends in place of GS, the separator in GS1 labels, | or {GS} say; empty: GS itself",
             "scanner", high=8),
-        Key("layout", "word", "us", "country its keys are set to", "scanner", choices=tuple(LAYOUTS)),
+        Key("layout", "word", "us", "country its keys are set to", "scanner", choices=LAYOUTS),
         Key("caps", "word", "ignore", "toggles: it presses caps lock around capitals; inverted: it reckons with caps lock on",
             "scanner", choices=CAPS),
         Key("repeat_ms", "int", 0, "the same code within this time is one scan, for a scanner that stands and looks; 0: every scan "

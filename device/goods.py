@@ -8,11 +8,14 @@ same prefix and item has the same key, so one row serves every label of one item
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from device.drivers.gs1_bytes import Gs1, NotGs1, gs1_of
 from device.types import Found, Item
+
+if TYPE_CHECKING:
+    from device.drivers.gs1_bytes import Gs1
 
 GTIN_LENS = (8, 12, 13, 14)
 TEMPLATE_KINDS = ("weight", "price", "both")
@@ -200,12 +203,10 @@ class PriceList:
             if label_fits(symbol, template):
                 label = label_of(symbol, template)
                 return self._weighed(label) if label else _wrong_check(symbol)
-        try:
-            said = gs1_of(symbol)
-        except NotGs1 as why:
-            return str(why)
-        if said is not None:
-            return self._labelled(said)
+        if len(symbol) > GTIN_LENS[-1] or "\x1d" in symbol:      # every GS1 label that names goods is longer than a GTIN
+            said = _gs1(symbol)
+            if said is not None:
+                return said if isinstance(said, str) else self._labelled(said)
         if len(symbol) in GTIN_LENS and symbol.isascii() and symbol.isdigit():
             key = gtin_key(symbol)
             if key is None:
@@ -251,6 +252,15 @@ class PriceList:
         if label.weight_g is not None:
             return Found(item, qty_milli=label.weight_g, amount_fen=label.amount_fen)
         return Found(item, qty_milli=_implied_milli(item, label.amount_fen), amount_fen=label.amount_fen)
+
+
+def _gs1(symbol: str) -> Gs1 | str | None:
+    """What a GS1 label says, None when `symbol` is none, or what is wrong with it."""
+    from device.drivers.gs1_bytes import NotGs1, gs1_of  # by the first label: a start has no time for its table
+    try:
+        return gs1_of(symbol)
+    except NotGs1 as why:
+        return str(why)
 
 
 def _implied_milli(item: Item, amount_fen: int) -> int:

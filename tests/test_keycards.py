@@ -15,6 +15,7 @@ from device.drivers.keycard_bytes import HEAD, SUPERVISOR, Card, CardRefused, ca
 from device.drivers.scanner_keys import symbol_fault
 from device.txn.approval import WRONG_MAX, badge_hash, pin_hash
 from device.txn.inputs import KEYS, Said, Scanned
+from device.txn.keycards import is_card
 from device.txn.words import say
 from device.types import Cards, Supervisor
 from tests.counter import TEA, TERMS, Counter
@@ -45,7 +46,7 @@ def test_every_key_of_the_keypad_goes_on_a_card_and_comes_back(keys: str) -> Non
     told = card_of(text, key=KEY, store=STORE, revoked=(), known=KEYS)
     typed, _, key = keys.rpartition("-") if not keys.isdigit() else (keys, "", "")
     assert told == Card(STORE, typed, key, "000C1S") and told.supervisor == (keys == SUPERVISOR)
-    assert not symbol_fault(text) and set(text) <= set(string.digits + string.ascii_uppercase + " $%*+-./:")
+    assert is_card(text) and not symbol_fault(text) and set(text) <= set(string.digits + string.ascii_uppercase + " $%*+-./:")
 
 
 @pytest.mark.parametrize("keys", ["", "pay", "PAYY", "PAY-1", "1-2-PAY", "1234567890", "1-", "-PAY", "SUPERVISOR-1", "PAY.CASH",

@@ -96,6 +96,13 @@ def test_a_kernel_overrun_breaks_this_symbol_and_not_the_next() -> None:
     assert reads[1] == Read(COLA)
 
 
+def test_keys_lost_before_the_first_that_came_spoil_what_comes() -> None:
+    """After a long silence, too: the rest of a code can be another product's."""
+    for lost in ([Event(EV_SYN, 3, 0, 90_000), Event(EV_SYN, 0, 0, 90_000)], typed(240, 90_000)):
+        reads = reads_of([*events_of(COLA + "\r"), *lost, *events_of(TEA[1:] + "\r", 90_008), *events_of(TEA + "\r", 91_000)])
+        assert [read.symbol for read in reads] == [COLA, "", TEA]
+
+
 def test_an_enter_lost_in_an_overrun_does_not_make_a_symbol_of_the_second_half() -> None:
     lost = [Event(EV_SYN, 3, 0, 1050), Event(EV_KEY, 28, 1, 1050), Event(EV_SYN, 0, 0, 1050)]
     reads = reads_of([*events_of(TEA[:6]), *lost, *events_of(TEA[6:] + "\r", 1058)])

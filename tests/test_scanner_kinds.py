@@ -18,7 +18,7 @@ from device.config import parse
 from device.drivers import input_ports
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, Event, event_bytes, typed
 from device.drivers.hidpos_bytes import COMMON, Form, HidReports, forms_of, is_scanner, reports_of
-from device.drivers.layout_keys import ALT_GR, LAYOUTS
+from device.drivers.layout_keys import LAYOUTS, keys_of, third_of
 from device.drivers.registry import drivers_of
 from device.drivers.scanner_evdev import EvdevScanner
 from device.drivers.scanner_keys import GS, LAYOUT, TYPED, ByteDecoder, KeyEvents, Read, key_codes, misread, sought
@@ -80,10 +80,10 @@ def test_rubbish_on_a_hidraw_node_never_raises() -> None:
 
 def typed_under(layout: str, text: str) -> list[Event]:
     """The keys that a scanner set to `layout` types for `text`."""
-    row = [(code, pair) for code, pair in LAYOUTS[layout].items() if code < 55 or code == 86]   # no pad
+    row = [(code, pair) for code, pair in keys_of(layout).items() if code < 55 or code == 86]   # no pad
     plain = {pair[0]: (code, []) for code, pair in reversed(row)}
     shifted = {pair[1]: (code, [42]) for code, pair in reversed(row) if pair[0] != pair[1]}
-    ways = {char: (code, [100]) for code, char in ALT_GR[layout].items()} | shifted | plain
+    ways = {char: (code, [100]) for code, char in third_of(layout).items()} | shifted | plain
     events: list[Event] = []
     for n, char in enumerate(text):
         code, held = ways[char]

@@ -7,7 +7,7 @@ Source: GS1 General Specifications, section 3 (identifiers), 7.8 (element string
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from functools import cache
 
 import msgspec
 
@@ -37,9 +37,7 @@ _RANGES: dict[str, tuple[int, int, bool]] = {
     **{f"9{n}": (1, 90, False) for n in "123456789"},
 }
 DATES = {"11": "made", "13": "packed", "15": "best before", "16": "sell by", "17": "expires"}
-_ODD = re.compile(r"[^!\"%&'()*+,\-./0-9:;<=>?A-Z_a-z]")          # outside of GS1's character set 82
-_LINK = re.compile(r"https?://[^/?#\s]+(?:/[^?#\s]*)?/(?:01|gtin)/([0-9]{8,14})((?:/[^/?#\s]+/[^/?#\s]+)*)/?(?:\?([^#\s]*))?(?:#.*)?",
-                   re.IGNORECASE)
+_KNOWN = frozenset("!\"%&'()*+,-./0123456789:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")   # character set 82
 
 
 class NotGs1(Exception):
@@ -68,7 +66,7 @@ def gs1_of(text: str, *, sure: bool = False) -> Gs1 | None:
     """
     if len(text) > TEXT_LEN_MAX:
         return None
-    link = _LINK.fullmatch(text)
+    link = _link().fullmatch(text) if text[:4].lower() == "http" else None
     if link is not None:
         return _told(_link_elements(link))
     if text.startswith(("(01)", "(02)")):
@@ -134,7 +132,7 @@ def _fits(ai: str, value: str, shortest: int, longest: int, digits: bool) -> Non
         raise NotGs1(f"field {ai} of the label has {len(value)} characters instead of {wanted}")
     if digits and not (value.isascii() and value.isdigit()):
         raise NotGs1(f"field {ai} of the label is not made of digits")
-    if _ODD.search(value):
+    if not _KNOWN.issuperset(value):
         raise NotGs1(f"field {ai} of the label holds a character that GS1 does not know")
     if ai in ("00", "01", "02", "03") and not _check_ok(value):
         raise NotGs1(f"the check digit of field {ai} is wrong: scan it again")
@@ -182,7 +180,16 @@ def _amount_fen(ai: str, value: str) -> int:
     return fen
 
 
+@cache
+def _link() -> re.Pattern[str]:
+    # made when the first one is scanned: a start has no time for it
+    return re.compile(r"https?://[^/?#\s]+(?:/[^?#\s]*)?/(?:01|gtin)/([0-9]{8,14})((?:/[^/?#\s]+/[^/?#\s]+)*)/?(?:\?([^#\s]*))?(?:#.*)?",
+                      re.IGNORECASE)
+
+
 def _link_elements(link: re.Match[str]) -> list[tuple[str, str]]:
+    from urllib.parse import unquote
+
     pairs = [("01", link[1].rjust(14, "0"))]
     parts = link[2].split("/")[1:]
     pairs += zip(parts[::2], parts[1::2], strict=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from functools import cache
 
 import msgspec
 
@@ -24,9 +25,7 @@ NUMBER_CHARS = 6
 KEY_LEN_MIN = 32
 TEXT_LEN_MAX = 80
 _STORE = "[0-9A-Z]{1,12}"
-_FORM = re.compile(rf"TBK\.({_STORE})\.([0-9A-Z]+(?:-[0-9A-Z]+)?)\.([{ALPHABET}]{{{NUMBER_CHARS}}})\.([{ALPHABET}]{{16}})")
-
-_KEYS = re.compile(r"(?:([0-9]{1,9})-)?([A-Z]+)|([0-9]{1,9})")
+_KEYS = r"(?:([0-9]{1,9})-)?([A-Z]+)|([0-9]{1,9})"
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -72,7 +71,7 @@ def card_of(text: str, *, key: str, store: str, revoked: tuple[str, ...], known:
     """The card whose text was scanned, proven.  CardRefused otherwise."""
     if not key:
         raise CardRefused("off")
-    match = _FORM.fullmatch(text) if len(text) <= TEXT_LEN_MAX else None
+    match = _form().fullmatch(text) if len(text) <= TEXT_LEN_MAX else None
     if match is None:
         raise CardRefused("bad")
     if match[1] != store:
@@ -87,8 +86,14 @@ def card_of(text: str, *, key: str, store: str, revoked: tuple[str, ...], known:
     return Card(match[1], told[0], told[1], match[3])
 
 
+@cache
+def _form() -> re.Pattern[str]:
+    # made when the first one is scanned: a start has no time for it
+    return re.compile(rf"TBK\.({_STORE})\.([0-9A-Z]+(?:-[0-9A-Z]+)?)\.([{ALPHABET}]{{{NUMBER_CHARS}}})\.([{ALPHABET}]{{16}})")
+
+
 def _typed(keys: str, known: tuple[str, ...]) -> tuple[str, str] | None:
-    match = _KEYS.fullmatch(keys)
+    match = re.fullmatch(_KEYS, keys)
     if match is None or (match[2] or "PAY") not in known:
         return None
     return match[1] or match[3] or "", match[2] or ""

@@ -6,6 +6,8 @@ itself was set to.  Source: linux/input-event-codes.h and the national layouts.
 
 from __future__ import annotations
 
+from functools import cache
+
 LEFTCTRL, RIGHTCTRL, LEFTSHIFT, RIGHTSHIFT, LEFTALT, RIGHTALT = 29, 97, 42, 54, 56, 100
 CAPSLOCK = 58
 LOCKS = frozenset((CAPSLOCK, 69, 70))    # Caps, Num and Scroll lock: lights of a keyboard, no part of a symbol
@@ -34,24 +36,37 @@ def _pairs(text: str, *codes: int) -> dict[int, tuple[str, str]]:
 
 
 _TOP = tuple(range(2, 14))               # the row of digits
-_UK = _pairs("2\"3£'@#~\\|", 3, 4, 40, 43, 86)
-_DE = _pairs("1!2\"3§4$5%6&7/8(9)0=ß?´`", *_TOP) | _pairs("zZyYüÜ+*öÖäÄ^°#',;.:-_<>", 21, 44, 26, 27, 39, 40, 41, 43, 51, 52, 53,
-                                                             86)
-_AZERTY = _pairs("aAzZqQwWmM,?;.:/<>", 16, 17, 30, 44, 39, 50, 51, 52, 86)
-_FR = _AZERTY | _pairs("&1é2\"3'4(5-6è7_8ç9à0)°=+", *_TOP) | _pairs("^¨$£ù%²~*µ!§", 26, 27, 40, 41, 43, 53)
-_BE = _AZERTY | _pairs("&1é2\"3'4(5§6è7!8ç9à0)°-_", *_TOP) | _pairs("^¨$*ù%²³µ£=+", 26, 27, 40, 41, 43, 53)
+LAYOUTS = ("us", "uk", "de", "fr", "be")
+CAPS = ("ignore", "toggles", "inverted")
 
-LAYOUTS: dict[str, dict[int, tuple[str, str]]] = {
-    "us": US_KEYS, "uk": US_KEYS | _UK, "de": US_KEYS | _DE, "fr": US_KEYS | _FR, "be": US_KEYS | _BE}
-# The third level, with the right Alt key.
-ALT_GR: dict[str, dict[int, str]] = {
-    "us": {}, "uk": {},
-    "de": dict(zip((3, 4, 8, 9, 10, 11, 12, 16, 18, 27, 86), "²³{[]}\\@€~|", strict=True)),
-    "fr": dict(zip((3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18), "~#{[|`\\^@]}€", strict=True)),
-    "be": dict(zip((2, 3, 4, 7, 10, 11, 26, 27, 40, 43, 53, 86), "|@#^{}[]´`~\\", strict=True)),
-}
+
+@cache
+def keys_of(layout: str) -> dict[int, tuple[str, str]]:
+    """The table of one of LAYOUTS."""
+    match layout:
+        case "uk":
+            return US_KEYS | _pairs("2\"3£'@#~\\|", 3, 4, 40, 43, 86)
+        case "de":
+            return US_KEYS | _pairs("1!2\"3§4$5%6&7/8(9)0=ß?´`", *_TOP) | _pairs(
+                "zZyYüÜ+*öÖäÄ^°#',;.:-_<>", 21, 44, 26, 27, 39, 40, 41, 43, 51, 52, 53, 86)
+        case "fr" | "be":
+            azerty = US_KEYS | _pairs("aAzZqQwWmM,?;.:/<>", 16, 17, 30, 44, 39, 50, 51, 52, 86)
+            own = ("&1é2\"3'4(5-6è7_8ç9à0)°=+", "^¨$£ù%²~*µ!§") if layout == "fr" else (
+                "&1é2\"3'4(5§6è7!8ç9à0)°-_", "^¨$*ù%²³µ£=+")
+            return azerty | _pairs(own[0], *_TOP) | _pairs(own[1], 26, 27, 40, 41, 43, 53)
+    return US_KEYS
+
+
+def third_of(layout: str) -> dict[int, str]:
+    """The third level, with the right Alt key."""
+    codes, chars = {
+        "de": ((3, 4, 8, 9, 10, 11, 12, 16, 18, 27, 86), "²³{[]}\\@€~|"),
+        "fr": ((3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18), "~#{[|`\\^@]}€"),
+        "be": ((2, 3, 4, 7, 10, 11, 26, 27, 40, 43, 53, 86), "|@#^{}[]´`~\\"),
+    }.get(layout, ((), ""))
+    return dict(zip(codes, chars, strict=True))
 
 
 def digits_of(layout: str) -> frozenset[str]:
     """What digits look like that were typed for another country: French and Belgian keys want shift for them, all others none."""
-    return frozenset(LAYOUTS[layout][code][layout not in ("fr", "be")] for code in range(2, 12))
+    return frozenset(keys_of(layout)[code][layout not in ("fr", "be")] for code in range(2, 12))

@@ -7,16 +7,13 @@ layers, each usable alone: `KeyEvents` (evdev events to characters), `KeyDecoder
 
 from __future__ import annotations
 
-import re
 import string
 
 import msgspec
 
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, PRESS, RELEASE, SYN_DROPPED, SYN_REPORT, Event
 from device.drivers.layout_keys import (
-    ALT_GR,
     CAPSLOCK,
-    LAYOUTS,
     LEFTALT,
     LEFTCTRL,
     LEFTSHIFT,
@@ -27,6 +24,8 @@ from device.drivers.layout_keys import (
     RIGHTSHIFT,
     US_KEYS,
     digits_of,
+    keys_of,
+    third_of,
 )
 
 SYMBOL_LEN_MAX = 200      # GS1-128 carries 48 characters, a digital link or a DataMatrix of the pharmacy some more
@@ -37,12 +36,9 @@ QUIET_MS = 150            # ends a symbol of a scanner that sends no suffix
 STALE_MS = 1000           # no scanner pauses so long inside a symbol: what comes next is another one
 GS = "\x1d"
 ENDS = "\r\n\t"
-CAPS = ("ignore", "toggles", "inverted")
 ALT_DIGITS_MAX = 5        # Alt+54992 is a character of GBK
 DIGITS_SEEN = 6           # of a row, and none else: a symbol under the wrong table
 
-_AIM = re.compile(r"\][A-Za-z][0-9A-Za-z]")
-_CHINESE = re.compile("[\u2010-\u2026\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]")
 GS1_AIMS = ("]C1", "]e0", "]d2", "]Q3", "]J1")
 
 
@@ -65,7 +61,7 @@ def symbol_fault(text: str) -> str:
         return f"the scan is longer than {SYMBOL_LEN_MAX} characters: scan one code at a time"
     if any(char < " " and char != GS or char == "\x7f" for char in text):
         return "the scan holds control characters: it is no goods and no payment code"
-    if any(char > "\x7e" and not _CHINESE.match(char) for char in text):
+    if any(char > "\x7e" and not _chinese(char) for char in text):
         return "the scan holds characters other than ASCII: set the scanner to a US keyboard or to serial mode"
     if not text.strip(" " + GS):
         return "the scan is blank"
@@ -74,7 +70,14 @@ def symbol_fault(text: str) -> str:
 
 def without_aim(text: str) -> str:
     """`text` less a leading AIM identifier such as "]E0" or "]Q3".  A symbol that is nothing else stays as it is."""
-    return text[3:] if len(text) > 3 and _AIM.match(text) else text
+    aim = len(text) > 3 and text[0] == "]" and text[1:3].isascii() and text[1].isalpha() and text[2].isalnum()
+    return text[3:] if aim else text
+
+
+def _chinese(char: str) -> bool:
+    """Characters, and the signs that stand between them."""
+    return "\u4e00" <= char <= "\u9fff" or "\u3000" <= char <= "\u303f" or "\uff00" <= char <= "\uffef" or (
+        "\u3400" <= char <= "\u4dbf" or "\u2010" <= char <= "\u2026")
 
 
 def chinese(text: str, code_page: str) -> str:
@@ -90,7 +93,7 @@ def chinese(text: str, code_page: str) -> str:
             told = raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if all(char < "\x80" or _CHINESE.match(char) for char in told):
+        if all(char < "\x80" or _chinese(char) for char in told):
             return told
     return text
 
@@ -182,14 +185,16 @@ class KeyDecoder:
         self._keys = (self._keys + key)[: SYMBOL_LEN_MAX + 4]       # an AIM prefix, and one too many marks the overrun
         return read
 
-    def spoil(self, why: str) -> None:
-        """What is being read cannot be trusted; the first reason stands."""
+    def spoil(self, why: str, at_ms: int) -> Read | None:
+        """What is being read from `at_ms` on cannot be trusted; the first reason stands.  Return what the pause before ended."""
+        read = self.pulse(at_ms)
         self._why = self._why or why
+        return read
 
     def quiet(self) -> Read | None:
         """The line fell silent: give out, or give up, what is half said."""
         if self._suffix and self._keys:
-            self.spoil(self._broken() or "the scan broke off before its end: scan it again")
+            self._why = self._why or self._broken() or "the scan broke off before its end: scan it again"
         return self._end()
 
     def _broken(self) -> str:
@@ -228,14 +233,14 @@ class KeyEvents:
     """Evdev events of a scanner in keyboard mode in, symbols out.  Never raises.
 
     Shift, Ctrl (Ctrl+] is GS, Ctrl+M is CR) and Alt with keypad digits are understood; autorepeat, releases and lock
-    keys mean nothing.  A kernel overrun (SYN_DROPPED) or a key that no table knows breaks the symbol.  `layout` is one of
-    LAYOUTS; `caps` one of CAPS: a scanner that `toggles` presses caps lock around its capitals, one that is `inverted`
+    keys mean nothing.  A kernel overrun (SYN_DROPPED) or a key that no table knows breaks the symbol.  `layout` and `caps` are
+    of `layout_keys`: a scanner that `toggles` presses caps lock around its capitals, one that is `inverted`
     reckons with a caps lock that is on.
     """
 
     def __init__(self, *, suffix: bool = True, gap_ms: int = 0, gs: str = "", layout: str = "us", caps: str = "ignore") -> None:
         self.symbols = KeyDecoder(suffix=suffix, gap_ms=gap_ms, gs=gs, odd=digits_of(layout))
-        self._keys, self._third, self._caps = LAYOUTS[layout], ALT_GR[layout], caps
+        self._keys, self._third, self._caps = keys_of(layout), third_of(layout), caps
         self._capital = False
         self._held: set[int] = set()
         self._alt = ""                    # keypad digits typed while Alt is down
@@ -248,8 +253,8 @@ class KeyEvents:
             self._overrun = True
             self._held.clear()            # nobody can say which releases were lost
             self._alt = ""
-            self.symbols.spoil("keys were lost on the way from the scanner: scan it again")
-        elif kind == EV_SYN and code == SYN_REPORT:
+            return self.symbols.spoil("keys were lost on the way from the scanner: scan it again", at_ms)
+        if kind == EV_SYN and code == SYN_REPORT:
             self._overrun = False         # what the kernel queued up to here belongs to the loss
         elif kind == EV_KEY and not self._overrun:
             if code in (LEFTCTRL, RIGHTCTRL, LEFTSHIFT, RIGHTSHIFT, LEFTALT, RIGHTALT):
@@ -274,8 +279,7 @@ class KeyEvents:
         digits, self._alt = self._alt, ""
         char = _alt_char(digits)
         if not char:
-            self.symbols.spoil("the scanner typed an Alt code that is no character: set it to a US keyboard")
-            return None
+            return self.symbols.spoil("the scanner typed an Alt code that is no character: set it to a US keyboard", at_ms)
         return self.symbols.feed(char, at_ms)
 
     def _key(self, code: int, at_ms: int) -> Read | None:
@@ -284,8 +288,7 @@ class KeyEvents:
             self._alt = (self._alt + PAD_DIGITS[code])[: ALT_DIGITS_MAX + 1]
             return read
         if code not in self._keys:
-            self.symbols.spoil(f"the scanner typed key {code}, which is no character: set it to a US keyboard")
-            return None
+            return self.symbols.spoil(f"the scanner typed key {code}, which is no character: set it to a US keyboard", at_ms)
         plain, shifted = self._keys[code]
         char = shifted if self._held & {LEFTSHIFT, RIGHTSHIFT} else plain
         if RIGHTALT in self._held:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from device.drivers.keycard_bytes import HEAD, CardRefused, card_of
 from device.txn.approval import badge_scanned
 from device.txn.books import Books
 from device.txn.desk import Desk, Verdict, refuse
 from device.txn.inputs import KEYS, Pressed
 from device.types import Stamp
 
+HEAD = "TBK."
 DIGITS_MAX = 9
 SAYS = {"off": "keycard_off", "bad": "keycard_bad", "store": "keycard_store", "revoked": "keycard_revoked"}
 APPROVING = ("badge", "pin")                 # questions that no card answers: a PIN on paper would be no secret
@@ -26,6 +26,7 @@ def is_card(symbol: str) -> bool:
 def card_scanned(b: Books, d: Desk, symbol: str, at: Stamp,
                  press: Callable[[Books, Desk, Pressed, Stamp], Verdict]) -> Verdict:
     """The verdict of the card's keys, one decision for all of them; `press` is what a key of the keypad does."""
+    from device.drivers.keycard_bytes import CardRefused, card_of  # by the first card: a start has no time for it
     try:
         card = card_of(symbol, key=d.terms.cards.key, store=d.terms.cards.store, revoked=d.terms.cards.revoked, known=KEYS)
     except CardRefused as why:
