@@ -26,7 +26,8 @@ KEYS = (*"0123456789", "00", "ENTER", "CLEAR", "QTY", "VOID", "PAY", "CODE", "CA
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 OUTCOMES = ("pay", "abandon", "insufficient", "slow")
 FAULTS = ("link", "broker", "collector", "channel_slow", "channel_lying", "channel_down", "printer_paper",
-          "printer_off", "printer_dies", "scanner", "power_cut", "clock_jump")
+          "printer_off", "printer_dies", "printer_low", "printer_cover", "printer_cutter", "printer_hot", "printer_mute",
+          "printer_model", "scanner", "power_cut", "clock_jump")
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway", "card")
 BODY_BYTES_MAX = 65_536
 CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should

@@ -42,7 +42,7 @@ from sim.counter.sums import first_day, is_copy, order_no_of, summary, undecided
 from sim.devices.clock import ClockModel
 from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
-from sim.devices.printer import PrinterModel
+from sim.devices.printer import MODEL, PrinterModel
 from sim.devices.printer_ports import TcpPort
 from sim.devices.scanner import ScannerModel
 from sim.postgres import Postgres
@@ -425,6 +425,12 @@ class Counter:
             "printer_paper": lambda on, _: self.printer.paper(out=on),
             "printer_off": lambda on, _: self.printer.power(not on),
             "printer_dies": lambda on, _: self._printer_dies(on),
+            "printer_low": lambda on, _: self.printer.paper(low=on),
+            "printer_cover": lambda on, _: self.printer.cover(on),
+            "printer_cutter": lambda on, _: self.printer.fault(cutter=on),
+            "printer_hot": lambda on, _: self.printer.fault(hot=on),
+            "printer_mute": lambda on, _: self.printer.silence(on),
+            "printer_model": lambda on, _: self._printer_model(on),
             "clock_jump": lambda on, _: self.clock.set(self._jump_s if on else 0.0),
         }
         return Faults(switches, {name: channel.fault for name, channel in self.channels.items()})
@@ -437,6 +443,11 @@ class Counter:
         self.printer.die_after(wiring.DIES_AFTER_BYTES if on else None)
         if not on:
             self.printer.power(True)
+
+    def _printer_model(self, other: bool) -> None:
+        """Another printer was put in the place of ours; its port lets go of the old connection, as the new one's would."""
+        self.printer.name = "OTHER-80" if other else MODEL
+        self.printer_port.drop()
 
     # The end of a day
 

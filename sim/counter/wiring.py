@@ -32,7 +32,7 @@ from sim.counter.channel import Channel
 from sim.counter.files import toml, write
 from sim.counter.fleet_desk import keys_given
 from sim.counter.sealing import sealed
-from sim.devices.printer import PrinterModel
+from sim.devices.printer import MODEL, PrinterModel
 
 SHIPPED_RULES = Path(rules.__file__).with_name("rules.json")
 TENANT = "demo"
@@ -87,7 +87,7 @@ def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, prin
         "keypad": {"kind": "evdev", "path": f"{folder}/dev/keypad"},
         "display": {"kind": "file", "path": f"{folder}/dev/frame", "width": FRAME_PX[0], "height": FRAME_PX[1]},
         "sound": {"kind": "file", "path": f"{folder}/dev/sound.wav"},
-        "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port},
+        "printer": {"kind": "tcp", "host": "127.0.0.1", "port": printer_port, "model": MODEL},
         "mqtt": {"host": "127.0.0.1", "port": broker_port},
         **keys_given(folder), "rules_file": f"{folder}/rules.jws", "rules_key_file": f"{folder}/fleet.jwk",
         "channel": {name: channel.section() for name, channel in channels.items()},

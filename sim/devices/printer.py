@@ -14,6 +14,8 @@ from sim.devices.printer_commands import command_size
 from sim.devices.printer_ink import CELL_W
 from sim.devices.printer_paper import Paper, Receipt
 
+MODEL = "TILLBOX"
+
 
 class PrinterModel:
     """The printer itself, without a cable.  Thread-safe.
@@ -25,7 +27,7 @@ class PrinterModel:
     """
 
     def __init__(self, columns: int = 48, *, answers_status: bool = True, answers_queued: bool = True,
-                 answers_id: bool = True, name: str = "TILLBOX", charset: str = "gbk",
+                 answers_id: bool = True, name: str = MODEL, charset: str = "gbk",
                  buffer_bytes: int = 65_536, byte_s: float = 0.0, draws: bool = True) -> None:
         self._paper = Paper(columns * CELL_W, self._line_fed, charset, draws)
         self.name, self.cutter_jammed, self.head_hot, self.beeps = name, False, False, 0
