@@ -433,8 +433,6 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
         if said["kind"] not in ("none", "tcp") and not said["path"] and not said.get("port"):
             faults.append(f"{name}.path is empty: name the device, or say {name}.kind = \"none\"")
     for one in scanners:
-        if one["port"] and one["kind"] == "serial":
-            faults.append("scanner.port is read of evdev and hidraw alone: name a serial scanner by its link under /dev/till")
         if one["kind"] != "evdev" and (one["layout"] != "us" or one["caps"] != "ignore"):
             faults.append(f"scanner.layout and scanner.caps are of keyboards: a scanner of kind {one['kind']} types no keys")
         if not one["lane"].replace("-", "").replace("_", "").isalnum() and one["lane"]:

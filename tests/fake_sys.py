@@ -51,6 +51,16 @@ class FakeSys:
         (self.root / f"class/hidraw/hidraw{number}").symlink_to(raw)
         return self.dev / f"hidraw{number}"
 
+    def serial(self, name: str, port: str) -> None:
+        """A serial port of that name."""
+        usb = self._device(port, 0).parent
+        tty = usb / f"{port}:1.0/tty/{name}"
+        tty.mkdir(parents=True)
+        for file, text in (("idVendor", "1a86"), ("idProduct", "55d3"), ("product", "USB Single Serial"), ("serial", "5A01")):
+            (usb / file).write_text(text + "\n")
+        (self.root / "class/tty").mkdir(exist_ok=True)
+        (self.root / f"class/tty/{name}").symlink_to(tty)
+
     def unplug(self, number: int) -> None:
         """Take event node `number` away."""
         (self.root / f"class/input/event{number}").unlink()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from device.config import parse
-from device.drivers import input_ports
+from device.drivers import input_line, input_ports
 from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, Event, event_bytes, typed
 from device.drivers.hidpos_bytes import COMMON, Form, HidReports, forms_of, is_scanner, reports_of
 from device.drivers.layout_keys import LAYOUTS, keys_of, third_of
@@ -23,7 +23,7 @@ from device.drivers.registry import drivers_of
 from device.drivers.scanner_evdev import EvdevScanner
 from device.drivers.scanner_keys import GS, LAYOUT, TYPED, ByteDecoder, KeyEvents, Read, key_codes, misread, sought
 from device.drivers.scanner_reads import BAD_MIN, LATEST, Reads
-from device.errors import ConfigError, DriverGone
+from device.errors import ConfigError, DriverBusy, DriverGone
 from device.goods import gtin_key
 from device.txn.inputs import DeviceSaid, Input, Scanned, ScanSpoiled
 from tests.fake_sys import PAD, POS_DESCRIPTOR, FakeSys
@@ -292,13 +292,36 @@ def test_two_equal_scanners_are_told_apart_by_their_ports(tmp_path: Path) -> Non
     at = {"which": "scanner", "sys": str(tmp_path), "dev": str(sys.dev)}
     assert [input_ports.at_port(port, **at) for port in ("1-1.2", "1-1.3")] == [str(left), str(right)]
     assert input_ports.at_port("2-1", kind="hidraw", **at) == str(sys.dev / "hidraw0")
+    sys.serial("ttyACM1", "1-1.5")
+    assert input_ports.at_port("1-1.5", kind="serial", **at) == str(sys.dev / "ttyACM1")
     with pytest.raises(DriverGone, match="Pad .* is no scanner"):
         input_ports.at_port("1-1.4", **at)
-    with pytest.raises(DriverGone, match="nothing that types is in USB port 1-1.9"):
+    with pytest.raises(DriverGone, match="nothing of kind event is in USB port 1-1.9"):
         input_ports.at_port("1-1.9", **at)
     names = [str(node) for node in input_ports.keyboards(str(tmp_path), str(sys.dev))]
     assert names[0] == "HID Keyboard (0c2e:0b61, USB port 1-1.2)" and len(names) == 4
     assert input_ports.keyboards(str(tmp_path / "none"), "/dev") == []
+
+
+def test_a_node_is_grabbed_once_no_key_is_down_and_a_busy_one_is_somebody_elses(monkeypatch) -> None:
+    down, asked = [b"\0\x10" + bytes(94), bytes(96)], []
+
+    def ioctl(fd: int, request: int, arg: object) -> bytes:
+        asked.append(request)
+        if request == input_line.EVIOCGKEY:
+            return down.pop(0)
+        if request == input_line.EVIOCGRAB and len(asked) > 4:
+            raise OSError(16, "Device or resource busy")
+        return b""
+
+    monkeypatch.setattr(input_line.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(input_line.time, "sleep", lambda seconds: None)
+    input_line._grab(0, "/dev/input/event3", "scanner", frozenset())
+    assert asked == [input_line.EVIOCSCLOCKID, input_line.EVIOCGKEY, input_line.EVIOCGKEY, input_line.EVIOCGRAB]
+    down.append(bytes(96))
+    with pytest.raises(DriverBusy, match="another program holds /dev/input/event3"):
+        input_line._grab(0, "/dev/input/event3", "scanner", frozenset())
+    assert input_line.EVIOCGKEY == 0x80604518                            # as linux/input.h makes it of 96 bytes
 
 
 def test_swapped_nodes_stay_with_their_ports_and_each_scan_has_its_lane(tmp_path: Path, monkeypatch) -> None:
@@ -340,7 +363,6 @@ def test_several_scanners_in_the_configuration_are_several_drivers() -> None:
         "scanner", "scanner:右", "scanner:face"]
     for scanner, why in (([{}, {"lane": "x"}], "two scanners have the device"), ([{"port": "1-1"}, {"port": "1-2"}], "the lane ''"),
                          ([], "at most 4"), ({"port": "usb1"}, "does not have the form"),
-                         ({"kind": "serial", "port": "1-1"}, "of evdev"),
                          ({"kind": "serial", "layout": "fr"}, "types no keys"), ({"lane": "a b"}, "scanner.lane holds")):
         with pytest.raises(ConfigError, match=why):
             parse({**told, "scanner": scanner})

@@ -17,6 +17,7 @@ from device.drivers.scanner_reads import Reads
 from device.drivers.scanner_strangers import Claim, Pairing, Strangers
 from device.scanning import Scanning, Tap, refuses, strangers_of
 from device.txn.inputs import DeviceSaid, Scanned
+from tests.console_room import Room
 from tests.fake_sys import PAD, FakeSys
 from tests.test_scanner_keys import events_of
 
@@ -201,13 +202,7 @@ def test_what_is_plugged_in_is_listed_by_kind_and_port(tmp_path: Path, capsys) -
     sys.keyboard(3, "1-1.2", name="BARCODE SCANNER")
     sys.keyboard(5, name="Power Button", keys=frozenset((116,)))
     sys.hid(0, "1-1.4")
-    usb = tmp_path / "devices/usb1/1-1/1-1.5"
-    tty = usb / "1-1.5:1.0/tty/ttyACM0"
-    tty.mkdir(parents=True)
-    for name, text in (("idVendor", "1a86"), ("idProduct", "55d3"), ("product", "USB Single Serial"), ("serial", "5A01")):
-        (usb / name).write_text(text + "\n")
-    (tmp_path / "class/tty").mkdir()
-    (tmp_path / "class/tty/ttyACM0").symlink_to(tty)
+    sys.serial("ttyACM0", "1-1.5")
     assert scan_tool.list_all(False, str(tmp_path), "/dev") == 0
     rows = [row.split() for row in capsys.readouterr().out.splitlines()]
     assert [row[:4] for row in rows] == [["keyboard", "1-1.2", "0c2e:0b61", "/dev/input/event3"],
@@ -229,3 +224,25 @@ def test_the_command_says_what_to_write_into_the_configuration(tmp_path: Path, m
     assert scan_tool.main(["test", "--config", str(toml)]) == 1 and capsys.readouterr().err == "tillbox scan: Busy.\n"
     answers["look"]["scan"] |= {"found": None, "over": True}
     assert scan_tool.main(["pair", "--config", str(toml)]) == 1
+
+
+def test_the_console_s_scan_test_sells_nothing_and_names_the_scanner(tmp_path: Path, monkeypatch) -> None:
+    from device.console import trying
+    room = Room(tmp_path, more="")
+    room.toml.write_text(room.toml.read_text().replace('[scanner]\nkind = "none"', '[scanner]\nlane = "left"'))
+    desk = Desk(FakeSys(tmp_path / "sys"))
+
+    def asked(path: Path, verb: str, do: str) -> dict:
+        answer = desk.asks(do)
+        if do == "test" and answer["ok"]:
+            assert desk.reads.inputs_of(scans.pop(0), 0) == []
+        return answer
+
+    monkeypatch.setattr(trying, "alive", lambda place: True)
+    monkeypatch.setattr(trying, "ask", asked)
+    scans = [Read(TEA, aim="]E0"), Read("134512345678901234"), Read(why="the scan is empty")]
+    said = room.visit("scan test", "scan test", "scan test")
+    assert f"scanner:left: 13 characters came: {TEA}  ]E0" in said and "18 characters came\n" in said and "1345" not in said
+    assert "failed: SPOILED scanner:left: the scan is empty" in said.replace("  ", " ")
+    desk.free = False
+    assert "failed: SCANNER" in room.visit("scan test")

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from device.ask import DaemonAway, ask
 from device.config import Config
 from device.console.asking import alive, deed, told
 from device.console.session import Call, Failed
@@ -36,7 +37,8 @@ def scan(c: Call) -> Iterator[str]:
     from device.txn.inputs import DeviceSaid, Scanned, ScanSpoiled
 
     async def first() -> Any:
-        driver = drivers_of(_bare(config), lambda symbol: None)["scanner"]
+        made = drivers_of(_bare(config), lambda symbol: None)
+        driver = next(driver for part, driver in made.items() if part.startswith("scanner"))
         try:
             async with asyncio.timeout(SCAN_S_MAX):
                 async for said in driver.inputs():
@@ -142,20 +144,32 @@ def drawer(c: Call) -> Iterator[str]:
 # Helpers -------------------------------------------------------------------------------------------------------------
 
 def _scanned_by_daemon(c: Call) -> Iterator[str]:
-    before = told(c.place, "console seen")
-    if before is None:
-        raise Failed("DAEMON", c.t("守护进程没有回答", "the daemon does not answer"))
+    """The daemon takes the next scan away from the till and shows it: nothing is sold of it."""
+    begun = _scan(c, "test")
+    if not begun["ok"]:
+        raise Failed("SCANNER", c.t("正在服务顾客，请稍后再试", str(begun["error"])))
     for _ in range(int(SCAN_S_MAX / _BEAT_S)):
-        c.pause(_BEAT_S)
-        now = told(c.place, "console seen") or before
-        if now["spoiled"] > before["spoiled"]:
-            raise Failed("SPOILED", c.t("扫到的不是完整的码", "what came was no whole symbol"))
-        if now["scans"] > before["scans"]:
-            yield c.t("守护进程收到了；若是商品，请按 CLEAR。", "the daemon got it; if it was goods, press CLEAR.")
+        look = _scan(c, "look")["scan"]
+        if look["said"] and look["said"]["why"]:
+            raise Failed("SPOILED", f"{look['said']['part']}: {look['said']['why']}")
+        if look["said"]:
+            said = look["said"]
+            yield f"{said['part']}: " + c.t(f"收到 {said['length']} 个字符", f"{said['length']} characters came") + (
+                f": {said['symbol']}" if _is_goods(said["symbol"]) else "") + (f"  {said['kind']}" if said["kind"] else "")
             return
-    word = (told(c.place, "state") or {"state": {"health": {}}})["state"]["health"].get("scanner", "?")
-    raise Failed("SILENT", c.t(f"没有扫到任何东西；守护进程说扫描枪 {word}",
-                               f"nothing came; the daemon says of the scanner: {word}"))
+        if look["over"]:
+            break
+        c.pause(_BEAT_S)
+    health = (told(c.place, "state") or {"state": {"health": {}}})["state"]["health"]
+    word = ", ".join(f"{part} {word}" for part, word in sorted(health.items()) if part.startswith("scanner")) or "?"
+    raise Failed("SILENT", c.t(f"没有扫到任何东西；守护进程说 {word}", f"nothing came; the daemon says: {word}"))
+
+
+def _scan(c: Call, do: str) -> dict[str, Any]:
+    try:
+        return ask(c.place.socket, "scan", do=do)
+    except DaemonAway:
+        raise Failed("DAEMON", c.t("守护进程没有回答", "the daemon does not answer")) from None
 
 
 def _until_printed(c: Call) -> None:

@@ -12,6 +12,7 @@ import os
 import select
 import stat
 import threading
+import time
 
 from device.errors import DriverBusy, DriverGone
 
@@ -20,6 +21,9 @@ HELD_BYTES_MAX = 64 * 1024      # that nobody has taken yet: beyond it the kerne
 INPUT_MAJOR = 13                # Linux's device number of event nodes
 EVIOCGRAB = 0x40044590
 EVIOCSCLOCKID = 0x400445A0
+KEY_BYTES = 96                  # KEY_MAX is 0x2ff
+EVIOCGKEY = 0x80004518 | KEY_BYTES << 16
+KEY_UP_S, KEY_UP_TRIES = 0.05, 20
 CLOCK_MONOTONIC = 1             # linux/time.h
 SCANNER_KEYS = frozenset((*range(2, 12), 28))     # KEY_1 to KEY_0 and KEY_ENTER: what every scanner can type
 PAD_KEYS = frozenset((79, 80, 81))                # KEY_KP1 to KEY_KP3
@@ -198,6 +202,10 @@ def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset(), 
 def _grab(fd: int, path: str, which: str, needed: frozenset[int]) -> None:
     try:
         fcntl.ioctl(fd, EVIOCSCLOCKID, CLOCK_MONOTONIC.to_bytes(4, "little"))
+        for _ in range(KEY_UP_TRIES):                # its release would come to us, and the console's key would repeat for ever
+            if not any(fcntl.ioctl(fd, EVIOCGKEY, bytes(KEY_BYTES))):
+                break
+            time.sleep(KEY_UP_S)
         fcntl.ioctl(fd, EVIOCGRAB, 1)
     except OSError as fault:
         if fault.errno == errno.EBUSY:

@@ -62,14 +62,15 @@ def serial_nodes(sys: str = SYS, dev: str = DEV) -> list[Node]:
 
 def at_port(port: str, *, which: str, kind: str = "event", needed: frozenset[int] = SCANNER_KEYS, sys: str = SYS,
             dev: str = DEV) -> str:
-    """The path of the event or hidraw node of the device in USB port `port`.  DriverGone when nothing fit is in it.
+    """The path of the event, hidraw or serial node of the device in USB port `port`.  DriverGone when nothing fit is in it.
 
     Of a device with several nodes the one that has the `needed` keys.
     """
-    there = [node for node in (keyboards(sys, dev) if kind == "event" else hid_nodes(sys, dev)) if node.port == port]
+    nodes = {"event": keyboards, "hidraw": hid_nodes, "serial": serial_nodes}[kind](sys, dev)
+    there = [node for node in nodes if node.port == port]
     fit = [node for node in there if needed <= node.keys] if kind == "event" else there
     if not fit:
-        other = f"{there[0]} is no {which}" if there else f"nothing that types is in USB port {port}"
+        other = f"{there[0]} is no {which}" if there else f"nothing of kind {kind} is in USB port {port}"
         raise DriverGone(other, which=which, hint="is it plugged in there? `tillbox scan list` names every port")
     return fit[0].path
 

@@ -151,8 +151,8 @@ def _scanner_evdev(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver
 
 def _scanner_serial(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
     from device.drivers.scanner_serial import SerialScanner
-    return SerialScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, baud=c.baud, lane=c.lane,
-                         repeat_ms=c.repeat_ms, tap=tap)
+    return SerialScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, baud=c.baud, port=c.port,
+                         lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
 def _scanner_hidraw(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from device.drivers.input_line import InputLine
+from device.drivers.input_ports import at_port
 from device.drivers.scanner_keys import ByteDecoder
 from device.drivers.scanner_reads import LookUp, Reads, Tap
 from device.errors import DriverBusy, DriverGone, Outside
@@ -22,18 +23,19 @@ from device.txn.inputs import Input
 
 class SerialScanner:
     """Scanner at `source`: a path (/dev/ttyACM0, a pty), opened anew and for itself alone by each `inputs`, or an open
-    descriptor, which is used once.  `suffix`, `gap_ms`, `gs`, `lane`, `repeat_ms` and `tap` as for `EvdevScanner`; `baud`
-    matters on RS-232 only.
+    descriptor, which is used once.  `suffix`, `gap_ms`, `gs`, `port`, `lane`, `repeat_ms` and `tap` as for
+    `EvdevScanner`; `baud` matters on RS-232 only.
     """
 
     does: frozenset[type[Effect]] = frozenset()
     at_once = 1
 
     def __init__(self, source: str | int, look_up: LookUp, *, suffix: bool = True, gap_ms: int = 0, gs: str = "",
-                 baud: int = 9600, lane: str = "", repeat_ms: int = 0, tap: Tap | None = None) -> None:
-        self._source, self._baud = source, baud
+                 baud: int = 9600, port: str = "", lane: str = "", repeat_ms: int = 0, tap: Tap | None = None) -> None:
+        self._source, self._baud, self._port = source, baud, port
         self._manner: dict[str, Any] = {"suffix": suffix, "gap_ms": gap_ms, "gs": gs}
-        self.reads = Reads(look_up, lane=lane, where=source if isinstance(source, str) else "", repeat_ms=repeat_ms, tap=tap)
+        where = f"USB port {port}" if port else source if isinstance(source, str) else ""
+        self.reads = Reads(look_up, lane=lane, where=where, repeat_ms=repeat_ms, tap=tap)
         self._line: InputLine | None = None
 
     async def inputs(self) -> AsyncGenerator[Input, None]:
@@ -75,7 +77,10 @@ class SerialScanner:
     async def _open(self) -> tuple[Any, InputLine]:
         if isinstance(self._source, int):
             return None, InputLine(self._source)
-        return await asyncio.to_thread(_open_port, self._source, self._baud)
+        return await asyncio.to_thread(self._opened, self._source)
+
+    def _opened(self, path: str) -> tuple[Any, InputLine]:
+        return _open_port(at_port(self._port, which="scanner", kind="serial") if self._port else path, self._baud)
 
 
 def _open_port(path: str, baud: int) -> tuple[Any, InputLine]:
