@@ -195,6 +195,7 @@ class Config(msgspec.Struct, frozen=True):
     cash_round_fen: int
     rules_file: str
     rules_key_file: str
+    approve_drawer: bool
     approve_refund_fen: int
     instalment_code: str
     amount_fen_max: int
@@ -300,7 +301,7 @@ def to_terms(config: Config) -> Terms:
         rules=tuple((channel.name, _rules(channel)) for channel in config.channels if channel.name != CARD),
         cutoff_hour=config.cutoff_hour, cash_round_fen=config.cash_round_fen, amount_fen_max=config.amount_fen_max,
         training=config.training, receipt_url=config.receipt_url,
-        approve_refund_fen=config.approve_refund_fen, supervisors=config.supervisors,
+        approve_refund_fen=config.approve_refund_fen, approve_drawer=config.approve_drawer, supervisors=config.supervisors,
         instalment_code=config.instalment_code, cards=Cards(config.cards.card_key, config.cards.store, config.cards.revoked),
     )
 

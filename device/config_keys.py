@@ -56,6 +56,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("cash_round_fen", "int", 1, "cash totals are rounded down to a multiple of this", unit="fen", low=1, high=100),
         Key("rules_file", "file", "", "signed rule table of the channels; empty: the one that ships", "daemon"),
         Key("rules_key_file", "file", "rules.jwk", "key that the rule table is checked with", "daemon"),
+        Key("approve_drawer", "flag", False, "true: opening the drawer without a sale wants a supervisor"),
         Key("approve_refund_fen", "int", 0, "refunds of one sale that come above this want a supervisor; 0: none does",
             unit="fen", high=100_000_000),
         Key("instalment_code", "text", "", "what the shop's own instalment cards end in; empty: no card makes the shop bear a fee",

@@ -124,6 +124,7 @@ class Terms(msgspec.Struct, frozen=True):
     codes: tuple[CodeRule, ...] = CODES
     instalment_code: str = ""            # ends the symbol of the shop's own instalment cards
     approve_refund_fen: int = 0          # refunds above it want a supervisor; 0: none does
+    approve_drawer: bool = False         # so does DRAWER
     supervisors: tuple[Supervisor, ...] = ()
     cards: Cards = Cards()
     cutoff_hour: int = 4

@@ -263,3 +263,25 @@ def test_a_drawer_opens_for_its_causes_and_the_record_names_them():
     assert said == [("sale", None), ("sale", "cash sale"), ("drawer", "key"), ("drawer", "part cash"), ("void", "cash back")]
     counter.tell(DeviceSaid("printer", "gone"))
     assert counter.press("DRAWER").refused and len(kicks()) == 4
+
+
+def test_a_drawer_may_want_a_supervisor():
+    from msgspec.structs import replace
+
+    from device.txn.approval import badge_hash, pin_hash
+    from device.types import Supervisor
+    from tests.counter import TERMS, records
+    boss = Supervisor("Wang", badge_hash("BADGE-1"), pin_hash("2468", "s"))
+    counter = Counter(replace(TERMS, approve_drawer=True, supervisors=(boss,)))
+    kicks = lambda: [e for e in counter.once if type(e).__name__ == "KickDrawer"]   # noqa: E731
+    counter.press("DRAWER")
+    counter.tell(Scanned("BADGE-1"))
+    assert counter.phase == "IDLE"                     # no refund stands on the customer's screen
+    counter.press("2468 ENTER")
+    assert len(kicks()) == 1 and records(counter)[-1] | {"approved_by": "Wang", "cause": "key"} == records(counter)[-1]
+    counter.press("DRAWER CANCEL")
+    counter.tell(Scanned("BADGE-1"))
+    counter.press("2468 ENTER DRAWER")
+    counter.tell(Scanned("BADGE-1"))
+    counter.press("1111 ENTER")
+    assert len(kicks()) == 1

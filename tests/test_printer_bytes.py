@@ -39,7 +39,7 @@ def test_golden_receipt():
 
 def test_golden_qr():
     assert body(QrCode("weixin://x")) == (
-        b"\x1ba\x01\x1d(k\x04\x001A2\x00\x1d(k\x03\x001C\x06\x1d(k\x03\x001E1"
+        b"\x1ba\x01\x1bJ\x12\x1d(k\x04\x001A2\x00\x1d(k\x03\x001C\x06\x1d(k\x03\x001E1"
         b"\x1d(k\x0d\x001P0weixin://x\x1d(k\x03\x001Q0\n\x1ba\x00")
 
 
@@ -80,7 +80,7 @@ PARTS = st.one_of(
     st.builds(Pair, left=NAMES, right=NAMES), st.builds(QrCode, text=NAMES), st.builds(Barcode, text=NAMES))
 TEMPLATES = re.compile(
     rb"\x1ba[\x00-\x02]|\x1bE[\x00\x01]|\x1d!\x00\x1c!\x00|\x1d!\x11\x1c!\x0c|\x1dh\x50\x1dw\x02\x1df\x00\x1dH\x02"
-    rb"|\x1dkI.|\x1d\(k\x04\x001A2\x00|\x1d\(k\x03\x001C[\x01-\x10]|\x1d\(k\x03\x001[EQ].|\x1d\(k..1P0", re.S)
+    rb"|\x1bJ\x12|\x1dkI.|\x1d\(k\x04\x001A2\x00|\x1d\(k\x03\x001C[\x01-\x10]|\x1d\(k\x03\x001[EQ].|\x1d\(k..1P0", re.S)
 
 
 @settings(max_examples=300, deadline=None)

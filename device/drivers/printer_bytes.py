@@ -38,6 +38,7 @@ REAL_TIME = (b"\x10\x04", b"\x10\x05", b"\x10\x14")              # many printers
 QR_BYTES_MAX = 997           # version 25 at level M: 125 modules with its margin still fit 58 mm at three dots
 QR_LEVEL_M_BYTES = (14, 26, 42, 62, 84, 106, 122, 152, 180, 213, 251, 287, 331, 362, 412, 450, 504, 560, 624, 666, 711,
                     779, 857, 911, 997)                          # ISO/IEC 18004 table 7, versions 1 to 25
+QUIET_ABOVE = b"\x1bJ\x12"   # with the gap between lines four modules of six dots; below, the feed of its own line is more
 BARCODE_DOTS = 2             # the narrowest bar that GS w takes everywhere
 
 # What GBK lacks or clones print wrong; the full-width yen is the one that every GBK firmware has.
@@ -111,6 +112,7 @@ def _qr(part: Any, columns: int) -> bytes:
         data, store = data + b" ", store + 1
     return b"".join((
         ALIGN["c"],
+        QUIET_ABOVE,
         b"\x1d(k\x04\x001A2\x00",
         b"\x1d(k\x03\x001C" + bytes([_module_dots(part.module, len(data), columns)]),
         b"\x1d(k\x03\x001E1",                                                        # level M

@@ -137,7 +137,7 @@ def on_pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
     if d.mode == "badge" and e.key == "ENTER":
         return refuse("badge_scan")
     if d.mode == "pin" and e.key == "ENTER":
-        return pin_entered(b, d, at, refund)
+        return pin_entered(b, d, at, refund if d.pick is not None else _open_drawer)       # whichever question was asked
     verdict = KEY_RULES[e.key](b, d, int(d.typed) if d.typed else None, at)
     verdict.desk.setdefault("typed", "")
     if d.mode and "mode" not in verdict.desk and not verdict.refused:
@@ -290,10 +290,20 @@ def _cancel(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
 
 
 def _drawer(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
+    if not d.kicks():
+        return refuse("drawer_dead")
+    if d.terms.approve_drawer:
+        return Verdict(words=say("badge_scan"), tone="wait", desk={"mode": "badge", "pick": None, "back_fen": 0})
+    return _open_drawer(b, d, 0, "", at)
+
+
+def _open_drawer(b: Books, d: Desk, amount_fen: int, approved_by: str, at: Stamp) -> Verdict:
+    """Without a sale: the record says who approved it, where somebody had to."""
     kicks = kick(b, d, "key")
     if not kicks:
         return refuse("drawer_dead")
-    return Verdict([*kicks, record.due("drawer", cause="key", cashier=d.terms.cashier)], say("drawer"))
+    more = {"approved_by": approved_by} if approved_by else {}
+    return Verdict([*kicks, record.due("drawer", cause="key", cashier=d.terms.cashier, **more)], say("drawer"))
 
 
 def _x(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:

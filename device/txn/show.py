@@ -22,11 +22,16 @@ def phase(books: Books, desk: Desk) -> str:
         return PHASES[order.phase]
     if books.basket.lines:
         return "BASKET"
-    if desk.mode in REFUND_MODES:
+    if _refunds(desk):
         return "REFUNDING"
     if books.shown is not None:
         return {"paid": "PAID", "refunding": "REFUNDING", "refunded": "IDLE"}[books.shown.what]
     return "IDLE"
+
+
+def _refunds(desk: Desk) -> bool:
+    """Whether the question is one about a refund; a badge may be asked for to open the drawer as well."""
+    return desk.mode in REFUND_MODES and (desk.mode == "refund" or desk.pick is not None)
 
 
 def render(books: Books, desk: Desk) -> Screen:
@@ -55,7 +60,7 @@ def render(books: Books, desk: Desk) -> Screen:
             screen |= {"title": say("money_held")[lang], "tone": "bad"}
         if order.phase is Phase.ASKING:
             screen["tone"] = "wait"
-    elif now == "REFUNDING" and desk.mode in REFUND_MODES:
+    elif now == "REFUNDING" and _refunds(desk):
         screen["title"] = say("refund_scan" if desk.mode == "refund" else "refund_title")[lang]
     elif now in ("BASKET", "PAID") or books.shown is not None:
         if basket.lines:
