@@ -67,7 +67,7 @@ class Daemon:
 
     def __init__(self, config: Config, path: str = "", layers: Layers | None = None) -> None:
         """`path` of the file that `config` was read from, for the doctor."""
-        self.config, self.ring = config, LogRing()
+        self.config, self.ring, self.since = config, LogRing(), int(time.time())
         log.addHandler(self.ring)
         self.ends: asyncio.Future[int] | None = None
         state = Path(config.state_dir) / ("training" if config.training else "")
@@ -222,6 +222,10 @@ class Daemon:
 
     def state(self) -> dict:
         state = screens.state(self.box.books, self.box.desk, self.clock.now_ms())
+        state |= {"software": __version__, "pid": os.getpid(), "since": self.since}
+        state["whys"] = {part: why for part, why in self.runner.whys.items() if state["health"].get(part, "ok") != "ok"}
+        if self.uplink.link is not None and not self.uplink.link.up:
+            state["link_why"] = self.uplink.link.why_down
         state["unacked"] = self.uplink.unacked
         state["oldest_unacked_s"] = self.uplink.oldest_s()
         state["room_bytes"] = self.journal.room_bytes()

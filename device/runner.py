@@ -65,6 +65,7 @@ class Runner:
                  on_rows: Callable[[], None] = lambda: None) -> None:
         self.box, self.drivers, self.clock, self.display, self.on_rows = box, drivers, clock, display, on_rows
         self.handled = self.scans = self.spoiled = 0
+        self.whys: dict[str, str] = {}                # what each part last said of its health, in a sentence
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: dict[Effect, asyncio.Task] = {}
         self._nudges: dict[Effect, asyncio.Event] = {}
@@ -255,7 +256,7 @@ class Runner:
         while True:
             async for event in driver.inputs():
                 if isinstance(event, DeviceSaid) and event != told:
-                    told = event                      # the screen has the word alone; the sentence, once, is for the log
+                    told, self.whys[event.part] = event, event.why           # the screen has the word alone
                     log.log(logging.INFO if event.word == "ok" else logging.WARNING, "%s %s %s", event.part, event.word, event.why)
                 await self._inbox.put(event)
             await asyncio.sleep(REOPEN_MS / 1000)
@@ -275,6 +276,7 @@ class Runner:
                 except DriverGone as why:
                     if well:
                         well = False
+                        self.whys["display"] = why.what
                         await self._inbox.put(DeviceSaid("display", "gone", why.what))
             pause = 1.0 if not well or (screen is not None and screen.deadline is not None) else None
             with contextlib.suppress(TimeoutError):

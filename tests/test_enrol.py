@@ -318,8 +318,8 @@ def test_a_folder_that_somebody_made_by_hand_is_not_replaced(tmp_path: Path) -> 
 
 
 def findings(shop: Shop, capsys) -> dict[str, str]:
-    doctor.main(["--config", str(shop.toml), "--json"])
-    return {one["code"]: one["sentence"] for one in map(json.loads, capsys.readouterr().out.splitlines()) if "code" in one}
+    doctor.main(["--config", str(shop.toml), "--json", "--offline"])
+    return {one["code"]: one["sentence"] for one in json.loads(capsys.readouterr().out)["findings"]}
 
 
 def test_the_doctor_knows_an_identity_a_late_renewal_and_one_that_cannot_be_read(office: Office, shop: Shop, capsys) -> None:

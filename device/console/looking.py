@@ -62,7 +62,7 @@ def devices(c: Call) -> Iterator[str]:
 def doctor(c: Call) -> Iterator[str]:
     from device.doctor.tool import main
 
-    code, lines = printed(main, ["--config", c.place.path, *(["--online"] if c.args else [])])
+    code, lines = printed(main, ["--config", c.place.path, *([] if c.args else ["--offline"])])
     yield from lines
     if code:
         raise Failed("WRONG", c.t("有毛病，见上", "something is wrong: see above"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from device import __version__
 from device import daemon as running_box
 from device.config import MASK, show
-from device.doctor.look import Finding, Look
+from device.doctor import counter, kernel
+from device.doctor.look import Finding, Look, found
 from device.drivers.registry import signer_of
 from device.drivers.signer_file import FileSigner
 from device.errors import Outside
@@ -24,7 +27,7 @@ WAITS_H_MAX = 12                         # a night without a line is ordinary
 LOW_BYTES = 200 * 1024 * 1024            # weeks of trade, and time to send somebody
 EXPIRES_DAYS = 30
 RENEWAL_LATE_DAYS = 14
-WELL = {"ok", "paper_low"}
+LOOP_S, LOOP_STARTS = 600, 5            # systemd's own limit is of this order
 
 
 def config_file(look: Look) -> Iterator[Finding]:
@@ -55,15 +58,13 @@ def pushed(look: Look) -> Iterator[Finding]:
 
 def daemon(look: Look) -> Iterator[Finding]:
     if not look.running:
-        yield Finding("daemon_down", "daemon", "The daemon does not run, so what it alone knows was not looked at.", "")
+        if look.journal_path.exists():
+            yield found("daemon_down", "daemon")
         return
     if not look.state:
-        yield Finding("daemon_mute", "daemon", "The daemon holds its socket and does not answer.",
-                      "look at journalctl -u tillbox; systemd starts it again when its watchdog is not fed")
+        yield found("daemon_mute", "daemon")
         return
-    for part, word in sorted(look.state.get("health", {}).items()):
-        if word not in WELL and not (part in ("link", "collector") and not look.config.mqtt.host):
-            yield Finding("part_unwell", part, f"The daemon says of {part}: {word}.", "see its sentence in journalctl -u tillbox")
+    yield from counter.said(look)
     waits_h = int(look.state.get("oldest_unacked_s", 0)) // 3600
     if waits_h >= WAITS_H_MAX:
         yield Finding("records_wait", "cloud", f"{look.state.get('unacked', 0)} records wait for the cloud, the oldest for "
@@ -71,6 +72,41 @@ def daemon(look: Look) -> Iterator[Finding]:
                       "look at link and collector above; `tillbox forward` tries at once")
     if look.state.get("parked"):
         yield Finding("parked", "payments", f"Payments without an end that were set aside: {len(look.state['parked'])}.", "")
+    yield from _restart_due(look)
+
+
+def _restart_due(look: Look) -> Iterator[Finding]:
+    """Whether the daemon still runs what was there before: another software, or another configuration file."""
+    software, since = look.state.get("software", ""), look.state.get("since", 0)
+    if software and software != __version__:
+        yield found("update_waits", "update", f"The daemon still runs tillbox {software}; {__version__} is installed.")
+    if since and os.stat(look.path).st_mtime > since + 1:
+        yield found("config_waits", "config", f"{look.path} was changed after the daemon's start.")
+
+
+def starts(look: Look) -> Iterator[Finding]:
+    """What the starts in the journal tell: a daemon that dies again and again, an update that did not hold."""
+    if look.books is None or not look.boots:
+        return
+    now = datetime.datetime.now().astimezone()
+    late = [wall for wall, _ in look.boots if _within(now, wall, LOOP_S)]
+    if len(late) >= LOOP_STARTS:
+        yield found("restart_loop", "watchdog", f"The daemon was started {len(late)} times within {LOOP_S // 60} minutes.")
+    newest = max((software for _, software in look.boots), key=_release)
+    if _release(newest) > _release(__version__):
+        yield found("update_fell_back", "update", f"tillbox {newest} ran here before, and {__version__} is installed: an "
+                    "update did not hold.")
+
+
+def _within(now: datetime.datetime, wall: str, seconds: int) -> bool:
+    try:
+        return 0 <= (now - datetime.datetime.fromisoformat(wall)).total_seconds() <= seconds
+    except ValueError:
+        return False
+
+
+def _release(software: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"[0-9]+", software)[:3])
 
 
 def journal(look: Look) -> Iterator[Finding]:
@@ -116,6 +152,9 @@ def room(look: Look) -> Iterator[Finding]:
     except OSError as why:
         yield Finding("state_gone", "card", f"{look.config.state_dir} cannot be used: {why.strerror}.", "look at the card")
         return
+    if kernel.is_readonly(look):
+        yield found("card_readonly", "card", f"{look.config.state_dir} lies on a file system that only reads: nothing can be sold.")
+        return
     free = card.f_bavail * card.f_frsize
     if free < RESERVE_BYTES:
         yield Finding("card_full", "card", f"{free >> 20} MiB are free on the card: the box begins nothing new.",
@@ -135,22 +174,6 @@ def clock(look: Look) -> Iterator[Finding]:
     if last and datetime.datetime.now().astimezone() < datetime.datetime.fromisoformat(last):
         yield Finding("clock_back", "clock", f"The clock is behind the journal's last row, of {last[:19]}.",
                       "set the clock; what was sold meanwhile keeps the time it was given")
-
-
-def devices(look: Look) -> Iterator[Finding]:
-    c = look.config
-    parts = [("scanner", said.kind, said.path) for said in c.scanners if not said.port]
-    parts += [(part, said.kind, said.path) for part, said in (("keypad", c.keypad), ("display", c.display), ("printer", c.printer))
-              if not getattr(said, "port", "") or part == "printer"]
-    parts += [("channel:card", ch.kind, ch.path) for ch in c.channels if ch.name == "card"]
-    for part, kind, path in parts:
-        if kind in ("none", "tcp", "file"):
-            continue
-        if not os.path.exists(path):
-            yield Finding("device_gone", part, f"There is no {path}.", "plug it in, or name the right path in box.toml")
-        elif not os.access(path, os.R_OK if part in ("scanner", "keypad") else os.W_OK):
-            yield Finding("device_closed", part, f"{path} may not be used by this user.",
-                          "run this as the service's user; if it is, see that 60-tillbox.rules is installed")
 
 
 def lists(look: Look) -> Iterator[Finding]:
@@ -219,6 +242,7 @@ def expiring(part: str, path: str) -> Iterator[Finding]:
         yield Finding("certificate_unfit", part, f"{path} holds no readable PEM certificate.", "put the right file there")
         return
     left = cert.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    if left < datetime.timedelta(days=EXPIRES_DAYS):
-        yield Finding("certificate_over", part, f"The certificate {path} ends on {cert.not_valid_after_utc.date()}.",
-                      "have it renewed before")
+    if left < datetime.timedelta(0):
+        yield found("certificate_over", part, f"The certificate {path} ended on {cert.not_valid_after_utc.date()}.")
+    elif left < datetime.timedelta(days=EXPIRES_DAYS):
+        yield found("certificate_soon", part, f"The certificate {path} ends on {cert.not_valid_after_utc.date()}.")

@@ -15,6 +15,7 @@ import msgspec
 
 from device.ask import runs
 from device.config import Config
+from device.doctor.codes import CODES
 from device.errors import Outside
 from device.keys.store import KeyStore
 from device.store_forward.schema import SCHEMA_VERSION, version_of
@@ -30,13 +31,22 @@ class Finding(msgspec.Struct, frozen=True):
     action: str
 
 
+def found(code: str, part: str, sentence: str = "", action: str = "") -> Finding:
+    """A finding; what is left out stands in the table of codes."""
+    row = CODES[code]
+    return Finding(code, part, sentence or row.sentence, action or row.action)
+
+
 class Look:
     """The box as it stands: its configuration, its sealed keys, and what a running daemon says of itself."""
 
     def __init__(self, path: str, config: Config, store: KeyStore, running: bool, state: dict[str, Any],
-                 seal_fault: str = "") -> None:
-        self.path, self.config, self.store = path, config, store
+                 seal_fault: str = "", root: Path = Path("/")) -> None:
+        """`root` has /sys, /proc, /etc and /run below it."""
+        self.path, self.config, self.store, self.root = path, config, store, root
         self.running, self.state, self.seal_fault = running, state, seal_fault
+        self.boots: list[tuple[str, str]] = []           # (wall, software) of each start since the books were said again
+        self.last_row, self.copied = 0, ""               # the journal's last row, and the lineage that it knows its copy by
         self.journal_path = Path(config.state_dir) / ("training" if config.training else "") / "journal.db"
 
     @functools.cached_property
@@ -46,9 +56,40 @@ class Look:
             return None
         try:
             with _reading(self.journal_path) as db:
-                return _folded(db)
+                return self._folded(db)
         except Outside as why:
             return None if runs(self.config.run_dir) else why       # a daemon that started meanwhile writes while we read
+
+    def _folded(self, db: sqlite3.Connection) -> tuple[Books, str]:
+        from device.txn import facts
+        from device.txn.folding import evolve
+
+        books, at, wall = Books(), 0, ""
+        try:
+            if not 1 <= version_of(db) <= SCHEMA_VERSION:
+                raise ValueError(f"its schema is {version_of(db)}, this software knows 1 to {SCHEMA_VERSION}")
+            self.copied = (db.execute("SELECT value FROM meta WHERE key = 'copy'").fetchone() or ("",))[0]
+            first = int(db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
+            for n, row in db.execute("SELECT n, facts FROM journal WHERE n >= ? ORDER BY n", (first,)):
+                if at and n != at + 1:
+                    raise ValueError(f"row {at + 1} is missing")
+                at = n
+                entry = facts.decode(bytes(row))
+                wall = entry.at.wall
+                for fact in entry.facts:
+                    evolve(books, fact, entry.at)
+                    if isinstance(fact, facts.Booted):
+                        self.boots.append((wall, fact.software))
+        except (sqlite3.Error, msgspec.DecodeError, LookupError, AssertionError, TypeError, ValueError) as why:
+            raise Outside(f"The journal does not fold, at row {at}: {why or type(why).__name__}.", which="journal", again=False,
+                          hint="copy it with its -wal before anything else, see docs/recovery.md") from None
+        self.last_row = at
+        return books, wall
+
+    @property
+    def daemon_pid(self) -> int:
+        """Of the living daemon, 0 when it does not say."""
+        return int(self.state.get("pid", 0))
 
     @property
     def books(self) -> Books | None:
@@ -71,29 +112,6 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             raise _unread(path, f"cannot be read: {why.strerror}") from None
         with contextlib.closing(db):
             yield db
-
-
-def _folded(db: sqlite3.Connection) -> tuple[Books, str]:
-    from device.txn import facts
-    from device.txn.folding import evolve
-
-    books, at, wall = Books(), 0, ""
-    try:
-        if not 1 <= version_of(db) <= SCHEMA_VERSION:
-            raise ValueError(f"its schema is {version_of(db)}, this software knows 1 to {SCHEMA_VERSION}")
-        first = int(db.execute("SELECT value FROM meta WHERE key = 'fold_from'").fetchone()[0])
-        for n, row in db.execute("SELECT n, facts FROM journal WHERE n >= ? ORDER BY n", (first,)):
-            if at and n != at + 1:
-                raise ValueError(f"row {at + 1} is missing")
-            at = n
-            entry = facts.decode(bytes(row))
-            wall = entry.at.wall
-            for fact in entry.facts:
-                evolve(books, fact, entry.at)
-    except (sqlite3.Error, msgspec.DecodeError, LookupError, AssertionError, TypeError, ValueError) as why:
-        raise Outside(f"The journal does not fold, at row {at}: {why or type(why).__name__}.", which="journal", again=False,
-                      hint="copy it with its -wal before anything else, see docs/recovery.md") from None
-    return books, wall
 
 
 def _unread(path: Path, why: str) -> Outside:

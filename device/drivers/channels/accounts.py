@@ -81,7 +81,11 @@ class ChannelAccounts:
 
     async def do(self, effect: Any) -> Input:
         """As HttpsChannel.  UNKNOWN, and not a byte leaves, where no key of the account is here."""
-        return told(effect, await self._verdict(effect))
+        return told(effect, await self.ask(effect))
+
+    async def ask(self, effect: Any) -> Verdict:
+        """As `do`, the word as the codec gave it."""
+        return await self._verdict(effect)
 
     async def close(self) -> None:
         self._health.end()
