@@ -21,9 +21,10 @@ from device.txn.approval import badge_hash, pin_hash
 from device.txn.inputs import KEYS
 
 DOTS_MM = 8                       # 203 dpi, what shops' own printers have
-PAGE_MM, CARD_MM = (210, 297), (90, 54)
-ACROSS, DOWN = 2, 5
-QR_MM = 40
+PAGE_MM = (210, 297)
+QRS, BARS = ((90, 54), 2, 5), ((190, 28), 1, 10)       # a card in millimetres, and how many across and down
+QR_MM, BAR_DOTS, BARS_MM = 40, 2, 16
+QUIET_BARS = 10                   # modules wanted on each side of a Code 128
 NAMES = {"ENTER": "确认", "CLEAR": "清除", "QTY": "数量", "VOID": "删行", "PAY": "收款", "CODE": "付款码", "CASH": "现金",
          "CHECK": "查询", "HOLD": "挂单", "PARK": "转挂", "CANCEL": "取消", "REFUND": "退款", "REPRINT": "补打",
          "DRAWER": "钱箱", "X": "X 报表", "Z": "Z 日结", SUPERVISOR: "主管"}
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("keys", nargs="*", metavar="KEYS", help="PAY, 1-PAY, 50 ...; `key` prints a fresh card key; `supervisor "
                         "NAME` reads a PIN on standard input and makes one card; none: a card of each key")
     parser.add_argument("--config", default="/etc/tillbox/box.toml")
+    parser.add_argument("--bars", action="store_true", help="Code 128 in place of QRs, for scanners with a single line")
     parser.add_argument("--out", default="cards", help="sheets are OUT-1.png, OUT-2.png ...")
     asked = parser.parse_args(argv)
     if asked.keys == ["key"]:
@@ -52,8 +54,8 @@ def main(argv: list[str]) -> int:
         return 1
     try:
         if asked.keys[:1] == ["supervisor"]:
-            return _supervisor(config, asked.keys[1:], asked.out)
-        return _written(config, [(keys, *_card(config, keys)) for keys in asked.keys or SHEET], asked.out)
+            return _supervisor(config, asked.keys[1:], asked.out, asked.bars)
+        return _written(config, [(keys, *_card(config, keys)) for keys in asked.keys or SHEET], asked.out, asked.bars)
     except ValueError as why:
         print(f"tillbox cards: {why}", file=sys.stderr)
         return 2
@@ -68,7 +70,7 @@ def _card(config: Config, keys: str) -> tuple[str, str]:
     return text, text.split(".")[3]
 
 
-def _supervisor(config: Config, names: list[str], out: str) -> int:
+def _supervisor(config: Config, names: list[str], out: str, bars: bool) -> int:
     pin = sys.stdin.readline().strip()
     pin_ok = pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 9
     if len(names) != 1 or not names[0].isprintable() or '"' in names[0] or "\\" in names[0] or not pin_ok:
@@ -76,19 +78,21 @@ def _supervisor(config: Config, names: list[str], out: str) -> int:
     text, number = _card(config, SUPERVISOR)
     print(f'[[supervisor]]\nname = "{names[0]}"\nbadge = "{badge_hash(text)}"\npin = "{pin_hash(pin, secrets.token_hex(8))}"')
     print(f'# to take the card away again: [cards] revoked = ["{number}"]')
-    return _written(config, [(SUPERVISOR, text, number)], out, names[0])
+    return _written(config, [(SUPERVISOR, text, number)], out, bars, names[0])
 
 
-def _written(config: Config, made: list[tuple[str, str, str]], out: str, holder: str = "") -> int:
+def _written(config: Config, made: list[tuple[str, str, str]], out: str, bars: bool, holder: str = "") -> int:
     from PIL import Image
 
-    page_of = ACROSS * DOWN
+    (wide, high), across, down = BARS if bars else QRS
+    page_of = across * down
     for page, at in enumerate(range(0, len(made), page_of), 1):
         sheet = Image.new("1", (PAGE_MM[0] * DOTS_MM, PAGE_MM[1] * DOTS_MM), 1)
         for n, (keys, text, number) in enumerate(made[at:at + page_of]):
-            left = (PAGE_MM[0] - ACROSS * CARD_MM[0]) // 2 + n % ACROSS * CARD_MM[0]
-            top = (PAGE_MM[1] - DOWN * CARD_MM[1]) // 2 + n // ACROSS * CARD_MM[1]
-            _draw(sheet, left * DOTS_MM, top * DOTS_MM, config, keys, text, number, holder)
+            left = (PAGE_MM[0] - across * wide) // 2 + n % across * wide
+            top = (PAGE_MM[1] - down * high) // 2 + n // across * high
+            draw = _bars if bars else _qr
+            draw(sheet, left * DOTS_MM, top * DOTS_MM, text, _names(config, keys, number, holder))
         path = Path(f"{out}-{page}.png")
         try:
             sheet.save(path, dpi=(DOTS_MM * 25.4,) * 2)
@@ -100,27 +104,50 @@ def _written(config: Config, made: list[tuple[str, str, str]], out: str, holder:
     return 0
 
 
-def _draw(sheet, left: int, top: int, config: Config, keys: str, text: str, number: str, holder: str) -> None:
+def _names(config: Config, keys: str, number: str, holder: str) -> list[tuple[int, str]]:
+    """What stands beside the symbol: (millimetres of a line, its text)."""
+    typed, _, key = keys.rpartition("-")
+    return [(12, holder or f"{typed} {key}".strip()), (9, f"{typed} {NAMES.get(key, '')}".strip() or "数字"),
+            (4, f"{config.shop_zh[:12]}  {config.cards.store}"), (4, f"No. {number}")]
+
+
+def _qr(sheet, left: int, top: int, text: str, names: list[tuple[int, str]]) -> None:
     from PIL import Image, ImageDraw
 
+    wide, high = QRS[0][0] * DOTS_MM, QRS[0][1] * DOTS_MM
     draw = ImageDraw.Draw(sheet)
     draw.fontmode = "1"
-    wide, high = CARD_MM[0] * DOTS_MM, CARD_MM[1] * DOTS_MM
     draw.rectangle((left, top, left + wide, top + high), outline=0)
     bits = matrix(text)
     size = side(bits)
     dots = QR_MM * DOTS_MM // (size + 2 * QUIET_MODULES)
     symbol = Image.frombytes("L", (size, size), bits).resize((size * dots,) * 2, Image.Resampling.NEAREST)
     sheet.paste(symbol, (left + QUIET_MODULES * dots, top + (high - size * dots) // 2))
-    typed, _, key = keys.rpartition("-")
-    x = left + (QR_MM + 4) * DOTS_MM
-    rows = ((12, holder or (f"{typed} {key}" if typed else key)), (9, f"{typed} {NAMES.get(key, '')}".strip() or "数字"),
-            (4, f"{config.shop_zh[:12]}  {config.cards.store}"), (4, f"No. {number}"))
-    y = top + 7 * DOTS_MM
-    for height_mm, line in rows:
-        font = _font(line, height_mm * DOTS_MM * 3 // 4, left + wide - x - 2 * DOTS_MM)
-        draw.text((x, y), line, font=font, fill=0)
+    x, y = left + (QR_MM + 4) * DOTS_MM, top + 7 * DOTS_MM
+    for height_mm, line in names:
+        draw.text((x, y), line, font=_font(line, height_mm * DOTS_MM * 3 // 4, left + wide - x - 2 * DOTS_MM), fill=0)
         y += (height_mm + 1) * DOTS_MM
+
+
+def _bars(sheet, left: int, top: int, text: str, names: list[tuple[int, str]]) -> None:
+    from barcode.codex import Code128
+    from PIL import ImageDraw
+
+    wide, high = BARS[0][0] * DOTS_MM, BARS[0][1] * DOTS_MM
+    draw = ImageDraw.Draw(sheet)
+    draw.fontmode = "1"
+    draw.rectangle((left, top, left + wide, top + high), outline=0)
+    (modules,) = Code128(text).build()
+    x = left + QUIET_BARS * BAR_DOTS
+    for n, module in enumerate(modules):
+        if module == "1":
+            draw.rectangle((x + n * BAR_DOTS, top + 2 * DOTS_MM, x + (n + 1) * BAR_DOTS - 1, top + (2 + BARS_MM) * DOTS_MM), fill=0)
+    beside = x + (len(modules) + QUIET_BARS) * BAR_DOTS
+    room = left + wide - beside - 2 * DOTS_MM
+    for y_mm, height_mm, line in ((2, 9, names[0][1]), (12, 7, names[1][1])):
+        draw.text((beside, top + y_mm * DOTS_MM), line, font=_font(line, height_mm * DOTS_MM * 3 // 4, room), fill=0)
+    foot = "   ".join(line for _, line in names[2:])
+    draw.text((x, top + (BARS_MM + 4) * DOTS_MM), foot, font=_font(foot, 4 * DOTS_MM, wide // 2), fill=0)
 
 
 def _font(line: str, size: int, wide: int):

@@ -79,7 +79,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             "daemon"),
         Key("encryption_key_file", "file", "encryption.key", "key that secrets in pushed configurations are opened with", "daemon"),
         Key("keyboards", "word", "auto", "those that are no scanner or keypad of this box: refuse takes each and lets it type into "
-            "nothing, leave does not look, auto refuses where a scanner or keypad is an input device", "daemon",
+            "nothing, leave does not look, auto refuses as a service, where a scanner or keypad is an input device", "daemon",
             choices=("auto", "refuse", "leave")),
         Key("console_key_file", "file", "console.pub", "the fleet's console key: codes for the technician's console and bundles "
             "need it; an enrolled box has its own"),

@@ -6,6 +6,7 @@ Nothing here sells: a scan that is tried out is taken away before the till hears
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -49,10 +50,14 @@ class Tap:
 
 
 def refuses(config: Config) -> bool:
-    """Whether strange keyboards are taken on this box."""
+    """Whether strange keyboards are taken on this box.
+
+    By itself only as systemd's service: a till that somebody runs by hand runs on that somebody's desk.
+    """
     if config.keyboards != "auto":
         return config.keyboards == "refuse"
-    return any(port or (path.startswith("/dev/") and kind in ("evdev", "hidraw")) for kind, path, port in _named(config))
+    inputs = [port or (path.startswith("/dev/") and kind in ("evdev", "hidraw")) for kind, path, port in _named(config)]
+    return bool(os.environ.get("NOTIFY_SOCKET")) and any(inputs)
 
 
 def strangers_of(config: Config) -> Strangers | None:

@@ -13,6 +13,7 @@ from device.cards import SHEET, main
 from device.config import parse, show
 from device.drivers.keycard_bytes import HEAD, SUPERVISOR, Card, CardRefused, card_of, card_text
 from device.drivers.scanner_keys import symbol_fault
+from device.push.checks import _SECRET
 from device.txn.approval import WRONG_MAX, badge_hash, pin_hash
 from device.txn.inputs import KEYS, Said, Scanned
 from device.txn.keycards import is_card
@@ -189,19 +190,22 @@ def test_five_wrong_pins_shut_the_badge_over_every_boot_until_another_pin_is_set
 
 def test_the_card_key_is_shown_to_nobody() -> None:
     told = {"box": "b", "box_no": "000001", "tenant": "t", "cards": {"card_key": KEY, "store": STORE}}
+    assert "card_key" in _SECRET                                        # in a pushed configuration: sealed, or refused
     assert KEY not in repr(SHOP) and KEY not in repr(parse(told)) and KEY not in str(show(parse(told)))
 
 
 # The sheet.
 
-def test_a_printed_sheet_holds_a_card_of_each_key_and_every_one_reads_back(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("kind", ["QRCode", "Code128"])
+def test_a_printed_sheet_holds_a_card_of_each_key_and_every_one_reads_back(kind: str, tmp_path, capsys) -> None:
     import zxingcpp
     from PIL import Image
     toml = tmp_path / "box.toml"
     toml.write_text(f'box = "b"\nbox_no = "000001"\ntenant = "t"\n[cards]\ncard_key = "{KEY}"\nstore = "{STORE}"\n')
-    assert main(["--config", str(toml), "--out", str(tmp_path / "cards")]) == 0
+    assert main(["--config", str(toml), "--out", str(tmp_path / "cards"), *["--bars"] * (kind == "Code128")]) == 0
     sheets = capsys.readouterr().out.split()
-    read = [found.text for sheet in sheets for found in zxingcpp.read_barcodes(Image.open(sheet).convert("L"))]
+    formats = getattr(zxingcpp.BarcodeFormat, kind)
+    read = [found.text for sheet in sheets for found in zxingcpp.read_barcodes(Image.open(sheet).convert("L"), formats=formats)]
     told = [card_of(text, key=KEY, store=STORE, revoked=(), known=KEYS) for text in read]
     assert sorted("-".join(filter(None, (one.typed, one.key))) for one in told) == sorted(SHEET)
     assert len({one.number for one in told}) == len(SHEET)

@@ -116,9 +116,12 @@ def test_the_watch_ends_with_every_keyboard_let_go(tmp_path: Path) -> None:
     ({}, True), ({"keyboards": "leave"}, False), ({"scanner": {"kind": "serial"}, "keypad": {"kind": "none"}}, False),
     ({"scanner": {"kind": "none"}, "keypad": {"path": "/tmp/pad"}}, False), ({"scanner": {"path": "x", "port": "1-1"}}, True),
     ({"keyboards": "refuse", "scanner": {"kind": "none"}, "keypad": {"kind": "none"}}, True)])
-def test_keyboards_are_refused_where_a_scanner_or_keypad_is_one(told: dict, wanted: bool) -> None:
+def test_keyboards_are_refused_where_a_scanner_or_keypad_is_one(told: dict, wanted: bool, monkeypatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "@systemd")
     config = parse({"box": "b", "box_no": "000001", "tenant": "t", **told})
     assert refuses(config) is wanted and (strangers_of(config) is not None) is wanted
+    monkeypatch.delenv("NOTIFY_SOCKET")                                    # by hand, on somebody's desk
+    assert refuses(config) is (told.get("keyboards") == "refuse")
 
 
 # Pairing, and trying out.
