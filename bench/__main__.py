@@ -12,7 +12,7 @@ import sys
 # module:function, each gives a list of rows
 BENCHES = ["bench.display:rows", "bench.sale:rows", "bench.append:rows", "bench.paid:rows", "bench.boot:rows",
            "bench.link:rows", "bench.link_bytes:rows", "bench.collect:rows", "bench.signer:rows", "bench.scan:rows",
-           "bench.receipt:rows"]
+           "bench.receipt:rows", "bench.console:rows"]
 
 
 def main(words: list[str]) -> int:

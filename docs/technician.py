@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from device.console.words import COMMANDS, Command
@@ -109,7 +110,8 @@ def page() -> str:
 
 
 def _example(one: Command) -> str:
-    return "".join(f"    box-1> {line}\n" for line in (*one.tried, *([f"{one.name} --dry"] if not one.asks else []))) + "\n"
+    dry = [f"{one.name} --dry"] if re.fullmatch(one.args, "") and f"{one.name} --dry" not in one.tried else []
+    return "".join(f"    box-1> {line}\n" for line in (*one.tried, *dry)) + "\n"
 
 
 def shown(page: str) -> list[str]:

@@ -123,17 +123,36 @@ class Terminal:
         self.raw = b""
         self.process = subprocess.Popen([sys.executable, "-m", "device", "console", "--line", os.ttyname(slave), "--config",
                                          str(room.toml)], stderr=subprocess.PIPE)
+        os.set_blocking(self._master, False)
         self._slave = slave                          # until the console has it open, or a read here would end
 
     def type(self, text: str) -> None:
-        os.write(self._master, text.encode() + b"\r")
+        self.keys(text + "\r")
+
+    def keys(self, keys: str | bytes) -> None:
+        """Keys as they are, without a return."""
+        left = keys.encode() if isinstance(keys, str) else keys
+        while left:                                  # a console that cannot write reads nothing either
+            self.drain()
+            if select.select([self._master], [self._master], [], 1.0)[1]:
+                left = left[os.write(self._master, left[:512]):]
+
+    def drain(self, seconds: float = 0.0) -> None:
+        """Read what is there, for at most so long after the last of it."""
+        while select.select([self._master], [], [], seconds)[0]:
+            self.raw += os.read(self._master, 65_536)
+            self._let_go()
 
     def until(self, word: str, seconds: float = 30.0) -> str:
         """Everything said since the last call, up to `word`."""
+        return self.until_any(word, seconds=seconds)
+
+    def until_any(self, *words: str, seconds: float = 60.0) -> str:
+        """The same, up to the first of several words at its end."""
         end, seen = time.monotonic() + seconds, b""
-        while word.encode() not in seen:
+        while not any(word.encode() in seen for word in words):
             left = end - time.monotonic()
-            assert left > 0, f"no {word!r} in {seen.decode(errors='replace')!r}"
+            assert left > 0, f"none of {words} in {seen.decode(errors='replace')!r}"
             if select.select([self._master], [], [], left)[0]:
                 part = os.read(self._master, 65_536)
                 seen, self.raw = seen + part, self.raw + part
@@ -142,6 +161,10 @@ class Terminal:
 
     def login(self, level: str = "full", who: str = "li") -> None:
         self.until("name:")
+        self.login_now(level, who)
+
+    def login_now(self, level: str = "full", who: str = "li") -> None:
+        """The login, at a prompt for the name."""
         self.type(who)
         self.until("]:")
         self.type(level)

@@ -285,6 +285,24 @@ def test_a_bare_key_and_a_signature_over_something_else_open_nothing(tmp_path: P
     assert "bare key" in said and "not over this challenge" in said
 
 
+def test_a_silent_console_tells_a_daemon_that_lives_again(room: Room) -> None:
+    now, told = [0.0], list[str]()
+
+    def tell(entries: list[dict[str, object]]) -> bool:
+        told.extend(str(one["verb"]) for one in entries if now[0] > 60)
+        return now[0] > 60
+
+    def script(said: Callable[[], str]) -> Script:
+        yield from ("li", "work")
+        yield room.code(said())
+        yield "devices"
+        for _ in range(4):
+            now[0] += 20
+            yield b""
+    room.session(script, mono_s=lambda: now[0], tell=tell)
+    assert told == ["login", "devices"]
+
+
 # Commands and the spool ----------------------------------------------------------------------------------------------
 
 def test_every_command_has_help_a_dry_form_and_a_handler() -> None:

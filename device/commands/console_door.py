@@ -5,6 +5,7 @@ Knows JSON lines of the console's process, which runs as the same user; refuses 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from device.errors import Outside
 from device.txn import visits
 from device.txn.desk import Verdict
 from device.txn.inputs import Asked
+
+log = logging.getLogger("tillbox")
 
 ENTRIES_MAX = 100
 
@@ -49,10 +52,17 @@ class ConsoleDoor:
         return None
 
     async def _records(self, entries: Any) -> dict[str, Any]:
-        """True once every entry is in the journal; those that were there already are, too."""
-        typed = msgspec.convert(entries, list[visits.Typed])[:ENTRIES_MAX]
+        """True once every entry is in the journal; those that were there already are, too.
+
+        One that is none, from a rotten card, is let go of: it would stand before all that come after it.
+        """
         kept = 0
-        for one in typed:
+        for raw in msgspec.convert(entries, list[Any])[:ENTRIES_MAX]:
+            try:
+                one = msgspec.convert(raw, visits.Typed)
+            except msgspec.ValidationError as why:
+                log.warning("an entry of the console's spool cannot be read, and is left out: %s", why)
+                continue
             verdict = await self._ask(visits.asked(msgspec.structs.replace(one, do=False)))
             if verdict.told is not None and verdict.told.name == "full":
                 return {"ok": False, "error": verdict.told.said, "kept": kept}

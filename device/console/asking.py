@@ -35,6 +35,7 @@ def deed(c: Call, verb: str, args: str = "") -> str:
     assert c.visit is not None
     entry = c.entry | {"args": args or c.args, "outcome": "ok"} | c.more
     assert entry["verb"] == verb, verb
+    c.spool.deliver()                                # what came before stands before it in the chain
     try:
         said = ask(c.place.socket, "console do", timeout_s=10.0, entry=entry)
     except DaemonAway:

@@ -41,7 +41,7 @@ def handover(c: Call) -> Iterator[str]:
 def swap(c: Call) -> Iterator[str]:
     state = state_of(c)
     unsent, open_orders, back = state.get("unacked", "?"), state.get("orders", []), state.get("refunds", [])
-    if alive(c.place) and told(c.place, "forward") is not None:
+    if unsent and state.get("health", {}).get("link") == "ok" and told(c.place, "forward") is not None:
         c.say(c.t("正在上传等着的记录 ...", "Sending what waits ..."))
         for _ in range(50):
             said = told(c.place, "state")

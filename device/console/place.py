@@ -18,6 +18,7 @@ import msgspec
 from device import __version__
 from device.config import Config, ConsoleConfig, parse
 from device.console.challenge import key_of
+from device.drivers import private_file
 from device.errors import ConfigError, DriverGone, Outside
 from device.identity import folder as identity
 from device.store_forward.token import unb64
@@ -73,15 +74,14 @@ def at(path: str) -> Place:
 
 
 def boot_of(run_dir: Path) -> str:
-    """A name for this boot: the kernel's, or one kept where a boot empties."""
+    """A name for this boot: the kernel's, or one kept where a boot empties (the unit's closed room does not show the kernel's)."""
     try:
         return BOOT_FILE.read_text().strip()
     except OSError:
         pass
-    kept = run_dir / "console.boot"
+    kept = Path(os.environ.get("RUNTIME_DIRECTORY", run_dir)) / "console.boot"
     try:
-        if not kept.exists():
-            kept.write_text(secrets.token_hex(16))
+        private_file.make(kept, secrets.token_hex(16).encode())          # one that is there stays
         return kept.read_text().strip()
     except OSError:
         return secrets.token_hex(16)

@@ -30,6 +30,7 @@ from device.console.tries import Tries
 from device.errors import Outside
 
 BEAT_S = 1.0
+DELIVER_S = 20.0                         # between two looks whether the daemon takes what waits
 
 
 class Wire(Protocol):
@@ -111,7 +112,7 @@ class Session:
         self._mono_s, self._now_s, self._wall = mono_s, now_s, wall or _wall
         self._editor = Editor(words.completed)
         self._waiting: list[str] = []                # lines of one read that are not looked at yet
-        self._heard_s = mono_s()
+        self._heard_s = self._delivered_s = mono_s()
 
     def run(self) -> None:
         self._banner()
@@ -162,6 +163,9 @@ class Session:
     def _next(self) -> str:
         while not self._waiting:
             self._hear(BEAT_S)
+            if not self._waiting and self._mono_s() - self._delivered_s > DELIVER_S:
+                self._delivered_s = self._mono_s()   # a daemon that was dead may live again, and nobody types
+                self.spool.deliver()
             if not self._waiting and self._mono_s() - self._heard_s > self.place.console.idle_s and self.visit is not None:
                 self.tell("", self.t("太久没有动静。", "Nobody typed for too long."))
                 raise Ended
