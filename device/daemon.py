@@ -107,7 +107,7 @@ class Daemon:
         asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
                           jwk=lambda: self.signer.jwk)
         self.commands = self._commands(asked)
-        self.console = ConsoleDoor(self.runner.ask, asked, lambda: (self.runner.scans, self.runner.spoiled))
+        self.console = ConsoleDoor(self.runner.ask, asked)
         self.uplink.takers["cmd"] = self.commands.came
 
     def look_up(self, symbol: str):

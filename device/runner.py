@@ -34,8 +34,6 @@ from device.txn.inputs import (
     Rang,
     Recalled,
     Said,
-    Scanned,
-    ScanSpoiled,
 )
 from device.txn.screen import Screen
 
@@ -64,7 +62,7 @@ class Runner:
     def __init__(self, box: Box, drivers: Mapping[str, Driver], clock: Clock, *, display: Display | None = None,
                  on_rows: Callable[[], None] = lambda: None) -> None:
         self.box, self.drivers, self.clock, self.display, self.on_rows = box, drivers, clock, display, on_rows
-        self.handled = self.scans = self.spoiled = 0
+        self.handled = 0
         self.whys: dict[str, str] = {}                # what each part last said of its health, in a sentence
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: dict[Effect, asyncio.Task] = {}
@@ -120,8 +118,6 @@ class Runner:
     def _handle(self, event: Input) -> Verdict:
         verdict, start, stop = self.box.handle(event, self.clock.stamp())
         self.handled += 1
-        if isinstance(event, Scanned | ScanSpoiled):
-            self.scans, self.spoiled = self.scans + isinstance(event, Scanned), self.spoiled + isinstance(event, ScanSpoiled)
         for fact in verdict.facts:
             _log(fact)
         for effect in stop:

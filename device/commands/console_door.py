@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from device.commands.inquiries import Inquiry
 from device.errors import Outside
 from device.txn import visits
 from device.txn.desk import Verdict
@@ -22,11 +23,10 @@ ENTRIES_MAX = 100
 
 
 class ConsoleDoor:
-    """`ask` puts an input to the core; `inquiries` by verb; `seen()` how many scans came since the start: (whole, spoiled)."""
+    """`ask` puts an input to the core; `inquiries` by verb."""
 
-    def __init__(self, ask: Callable[[Asked], Awaitable[Verdict]], inquiries: Mapping[str, Callable[[str], Awaitable[Any]]],
-                 seen: Callable[[], tuple[int, int]]) -> None:
-        self._ask, self._inquiries, self._seen = ask, inquiries, seen
+    def __init__(self, ask: Callable[[Asked], Awaitable[Verdict]], inquiries: Mapping[str, Inquiry]) -> None:
+        self._ask, self._inquiries = ask, inquiries
 
     async def answered(self, line: bytes) -> dict[str, Any] | None:
         """The answer to one line, None when its verb is none of the console's."""
@@ -39,9 +39,6 @@ class ConsoleDoor:
                 return await self._done(asked.get("entry", {}))
         except (msgspec.DecodeError, RecursionError) as why:
             return {"ok": False, "error": f"That is no entry of a console: {why}"} if b'"console' in line else None
-        if verb == "console seen":
-            scans, spoiled = self._seen()
-            return {"ok": True, "scans": scans, "spoiled": spoiled}
         if verb == "logs":
             return {"ok": True, **await self._inquiries["logs"](str(int(asked.get("count", 40))))}
         if verb == "journal verify":
