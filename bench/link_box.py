@@ -2,7 +2,8 @@
 
 The real journal, box, forwarder and connection on one loop; every so often a cash sale of two goods, timed from the moment at which
 its key fell due to the moment at which everything it binds is on the card.  Prints one JSON object: when the first batch left and
-the last record was let go of, on the machine's own clock; the sales' times while quiet and while sending; the most memory it took.
+the last record was let go of, on the machine's own clock; the sales' times while quiet and while sending, and how long each waited
+for its turn; the most memory it took.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ batch_s = {batch_s}
 
 
 class Work:
-    """One box; `sold` the milliseconds of each sale, by whether records were being sent."""
+    """One box; `sold` the milliseconds of each sale from when it fell due, `waited` those before it began: by whether records were
+    being sent.
+    """
 
     def __init__(self, folder: Path, port: int, ack: str, *, batch_s: int = 2) -> None:
         self.till = Till(folder, "b2")
@@ -50,6 +53,7 @@ class Work:
         self.uplink = Uplink(config, self.till.journal, self.till.box, clock, "b2")
         self.uplink.begin(lambda _: None)
         self.sold: dict[str, list[float]] = {"quiet": [], "sending": []}
+        self.waited: dict[str, list[float]] = {"quiet": [], "sending": []}
         self.sending = False
 
     async def customers(self, every_ms: float) -> None:
@@ -58,8 +62,10 @@ class Work:
         while True:
             due_s += every_ms / 1000
             await asyncio.sleep(max(0.0, due_s - loop.time()))
+            when = "sending" if self.sending else "quiet"
+            self.waited[when].append((loop.time() - due_s) * 1000)
             self.till.cash_sale()
-            self.sold["sending" if self.sending else "quiet"].append((loop.time() - due_s) * 1000)
+            self.sold[when].append((loop.time() - due_s) * 1000)
             self.uplink.forward()
 
     async def until(self, holds: Callable[[], bool], pause_s: float = 0.002) -> float:
@@ -94,7 +100,7 @@ async def _drained(work: Work, upto: int, every_ms: float, quiet_s: float) -> di
         await asyncio.gather(line, *([sales] if sales else []), return_exceptions=True)
         work.till.close()
     return {"began_s": began_s, "ended_s": ended_s, "records": upto, "enc": wire.ENCODINGS[-1], "sold": work.sold,
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            "waited": work.waited, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 if __name__ == "__main__":

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from device.mqtt import topics, wire
 from device.mqtt.wire import Batch
 from device.store_forward.token import digest, seal, signing_input
+from fleet.records import checking
 from fleet.records.checking import Checker, again, check_all, examined, settle, waiting
 from fleet.records.collector import Clerk
 from fleet.records.door import mirrored
@@ -84,15 +91,53 @@ def test_of_two_checkers_at_one_piece_one_settles(place: Place) -> None:
     assert sums(other) == {"sales_fen": 3000, "refunds_fen": 0, "count": 30}
 
 
-def test_a_checker_gives_way_while_the_door_is_busy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fleet.records.checking.BUSY_WAIT_S", 0)
+def test_a_checker_behind_the_door_examines_at_low_priority_and_settles_at_the_doors(place: Place,
+                                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     desk, chain = Desk(place()), Chain(KEY).grow(60)
     desk.up(chain.batch(1, 50))
     desk.up(chain.batch(51, 60))
-    looks = []
-    checker = Checker(desk.store, lambda: AT, lambda: looks.append(1) or True)
-    assert checker.some() == 50 and len(looks) > 10, "a small piece, after it looked for a quiet moment"
-    assert Checker(desk.store, lambda: AT).some() == 10
+    nice: list[tuple[str, int]] = []
+
+    def noted(name: str) -> None:
+        was = getattr(checking, name)
+
+        def asked(*given: Any) -> Any:
+            nice.append((name, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+            return was(*given)
+        monkeypatch.setattr(checking, name, asked)
+    for name in ("examined", "_unproven", "settle"):
+        noted(name)
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert Checker(desk.store, lambda: AT, behind=True).some() == 60 and sums(desk.store)["count"] == 60
+    low = max(mine, checking.BEHIND_NICE)
+    assert {("examined", low), ("_unproven", low), ("settle", mine)} == set(nice)
+
+
+def test_the_background_lives_no_longer_than_its_collector(place: Place, tmp_path: Path) -> None:
+    where = place()
+    desk, chain = Desk(where), Chain(KEY).grow(60)
+    desk.up(chain.batch(1, 50))
+    script = tmp_path / "collector.py"
+    script.write_text(f"""if 1:
+        import time
+        from fleet.records.background import Background
+        background = Background({str(where)!r}, [{KEY.jwk!r}], lambda: {AT!r})
+        background.go()
+        print(background._pid, flush=True)
+        time.sleep(60)
+        """)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as collector:
+        assert collector.stdout is not None
+        pid = int(collector.stdout.readline())
+        until_s = time.monotonic() + 20
+        while sums(desk.store)["count"] < 50 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert sums(desk.store)["count"] == 50
+        collector.kill()
+        collector.wait()
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_signature_turned_round_on_the_way_is_no_fork(place: Place) -> None:

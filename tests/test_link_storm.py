@@ -17,6 +17,7 @@ import pytest
 from device.mqtt import topics, wire
 from device.store_forward.es256 import public_verifier
 from fleet.keys import SigningKey
+from fleet.records.checking import Checker
 from fleet.records.collector import Collector
 from fleet.records.proof import defects
 from fleet.records.store import Store, records, sums
@@ -94,10 +95,13 @@ def test_while_postgresql_is_away_the_collector_says_down_confirms_nothing_and_c
     chain = Chain(key).grow(9)
     with Broker(tmp_path / "broker") as broker:
         stores = [Store(where, [key.jwk]) for _ in range(2)]
-        collector = Collector(stores[0], "127.0.0.1", broker.port, "shop", ack_key, checker=stores[1])
+        collector = Collector(stores[0], "127.0.0.1", broker.port, "shop", ack_key)
+        checker = Checker(stores[1], lambda: "2026-09-01T08:00:00+08:00")
+        background = threading.Thread(target=checker.run_on)
         watcher = Watcher(broker.port, ack_key)
         try:
             collector.start()
+            background.start()
             watcher.until(lambda: watcher.states[-1:] == ["up"])
             watcher.send(wire.batch_encoded(chain.batch(1, 3)))
             watcher.until(lambda: watcher.acks[-1:] != [] and watcher.acks[-1].upto == 3)
@@ -120,5 +124,7 @@ def test_while_postgresql_is_away_the_collector_says_down_confirms_nothing_and_c
         finally:
             watcher.close()
             collector.stop()
+            checker.ended.set()
+            background.join()
             for store in stores:
                 store.close()

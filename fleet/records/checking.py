@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -30,8 +31,7 @@ log = logging.getLogger("tillfleet.check")
 
 AWAY_PAUSE_S = 2.0
 PIECE = 1_000                            # records checked between two looks around: about 100 ms
-PIECE_BUSY = 50                          # the same while the door has no quiet moment
-BUSY_WAITS, BUSY_WAIT_S = 20, 0.05       # looks for a quiet moment, and the time between them
+BEHIND_NICE = 15                         # of a checker that leaves the processor to the door
 JOURNALS = 64                            # journals fetched at a time
 
 COUNTED = frozenset({"sale", "refund"})
@@ -152,7 +152,7 @@ def _first_unproven(held: list[Held]) -> int | None:
         return _unproven(held)
     step = -(-len(held) // THREADS)
     starts = range(0, len(held), step)
-    for at, found in zip(starts, _pool().map(_unproven, [held[at:at + step] for at in starts]), strict=True):
+    for at, found in zip(starts, _pool(_nice()).map(_unproven, [held[at:at + step] for at in starts]), strict=True):
         if found is not None:
             return at + found
     return None
@@ -166,7 +166,9 @@ def _unproven(held: list[Held]) -> int | None:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(nice: int) -> ThreadPoolExecutor:
+    """Threads of the priority of whoever asks: they inherit it."""
+    assert nice == _nice()
     return ThreadPoolExecutor(THREADS, thread_name_prefix="signatures")
 
 
@@ -237,7 +239,7 @@ def check_all(store: Store, at: str) -> int:
         if not journals:
             return checked
         for box, jid in journals:
-            checked += _one(store, box, jid, at)
+            checked += _settled(store, examined(store, box, jid), at)
 
 
 def again(store: Store, box: str = "") -> int:
@@ -248,15 +250,17 @@ def again(store: Store, box: str = "") -> int:
 
 
 class Checker:
-    """A thread's work: `run` checks until `ended` is set.  `busy()` is true while the door needs the processor more.
+    """A thread's work: `run` checks until `ended` is set.  Several of them, in one process or many, share the journals by chance.
 
-    Several of them, in one process or many, share the journals by chance.
+    `behind`: a piece is read and checked in threads of low priority, and only settled in this one: whoever holds a lock that the
+    door waits for has the door's priority.
     """
 
-    def __init__(self, store: Store, wall: Callable[[], str], busy: Callable[[], bool] = bool) -> None:
+    def __init__(self, store: Store, wall: Callable[[], str], *, behind: bool = False) -> None:
         self.ended = threading.Event()
         self.checked = 0
-        self._store, self._wall, self._busy = store, wall, busy
+        self._store, self._wall = store, wall
+        self._behind = ThreadPoolExecutor(1, "behind", _put_behind) if behind else None
 
     def some(self) -> int:
         """One round over journals that are due; how many records were checked.  Raises DatabaseFailed."""
@@ -266,12 +270,14 @@ class Checker:
         for box, jid in journals:
             if self.ended.is_set():
                 break
-            waits = 0
-            while self._busy() and waits < BUSY_WAITS and not self.ended.wait(BUSY_WAIT_S):
-                waits += 1
-            done += _one(self._store, box, jid, self._wall(), PIECE_BUSY if waits == BUSY_WAITS else PIECE)
+            done += _settled(self._store, self._examined(box, jid), self._wall())
         self.checked += done
         return done
+
+    def _examined(self, box: str, jid: str) -> Piece | None:
+        if self._behind is None:
+            return examined(self._store, box, jid)
+        return self._behind.submit(examined, self._store, box, jid).result()
 
     def _recovered(self) -> None:
         try:
@@ -298,8 +304,15 @@ class Checker:
                 self.ended.wait(pause_s)
 
 
-def _one(store: Store, box: str, jid: str, at: str, limit: int = PIECE) -> int:
-    piece = examined(store, box, jid, limit)
+def _nice() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def _put_behind() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(_nice(), BEHIND_NICE))
+
+
+def _settled(store: Store, piece: Piece | None, at: str) -> int:
     if piece is None:
         return 0
     with store.transaction():

@@ -13,13 +13,16 @@ from typing import Any
 
 import msgspec
 
-from fleet import files, groups, line
+from fleet import clock, files, groups, line
 from fleet.commands import kept as commands
 from fleet.identity import enrol
 from fleet.keys import SigningKey, public_keys
 from fleet.push import config
 
-SWITCH_S = 0.0005                        # the door must not wait long for the background's thread
+log = logging.getLogger("tillfleet.collect")
+
+SWITCH_S = 0.0005                        # the thread that commits must not wait long for the one that opens what came
+LOOK_S = 30.0                            # between two looks after the background
 
 
 def add(commands: Any) -> None:
@@ -79,6 +82,7 @@ def _brought(args: argparse.Namespace) -> int:
 
 def _served(args: argparse.Namespace) -> int:
     from fleet.database import is_file
+    from fleet.records.background import Background
     from fleet.records.collector import Collector
     from fleet.records.store import Store
 
@@ -94,9 +98,9 @@ def _served(args: argparse.Namespace) -> int:
     key = SigningKey(path)
     files.written(path.with_suffix(".jwks"), key.jwks())
     keys = public_keys(args.keys) if args.keys else []
+    background = None if args.no_check else Background(args.store, keys, clock.wall)
     store = Store(args.store, keys)
-    background = None if args.no_check else Store(args.store, keys)
-    collector = Collector(store, host, port, args.tenant, key, id=args.id, checker=background, dress=line.dressed(args.tls),
+    collector = Collector(store, host, port, args.tenant, key, id=args.id, dress=line.dressed(args.tls),
                           share=line.share_of(args.tls))
     groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA, enrol.SCHEMA)
     if args.ca is not None:
@@ -110,9 +114,14 @@ def _served(args: argparse.Namespace) -> int:
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: collector.ended.set())
     collector.start()
+    if background is not None:
+        background.go()
     print(json.dumps({"event": "started", "ack_kid": key.kid}) if args.json else "collecting", flush=True)
-    collector.ended.wait()
+    while not collector.ended.wait(LOOK_S):
+        if background is not None and background.ended:
+            log.critical("nothing is checked any more, the background has ended: start the collector anew")
     collector.stop()
-    for one in filter(None, (store, background)):
-        one.close()
+    if background is not None:
+        background.stop()
+    store.close()
     return 1 if collector.failure else 0

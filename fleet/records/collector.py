@@ -235,14 +235,14 @@ class Collector:
     """A clerk on the line.  `id` names its retained state; boxes send while some collector's state is `up`.
 
     Whoever else answers boxes registers with `clerk` before `start()`, which returns at once, broker there or not; `ended` is
-    set when it gave up, and then `failure` says why.  `checker`, a store of its own on the same database, is where every single
-    signature is checked in the background.  While PostgreSQL is away the collector says `down`, takes nothing more, keeps what it
-    was handed, confirms none of it, and comes back by itself.  A failing SQLite file ends it: nobody knows what the kernel kept.
+    set when it gave up, and then `failure` says why.  While PostgreSQL is away the collector says `down`, takes nothing more,
+    keeps what it was handed, confirms none of it, and comes back by itself.  A failing SQLite file ends it: nobody knows what the
+    kernel kept.
     """
 
     def __init__(self, store: Store, host: str, port: int, tenant: str, key: SigningKey, *, id: str = "c1",
-                 wall: Callable[[], str] | None = None, retry_max_s: int = 30, checker: Store | None = None,
-                 dress: Dress = plain, share: str = topics.SHARE) -> None:
+                 wall: Callable[[], str] | None = None, retry_max_s: int = 30, dress: Dress = plain,
+                 share: str = topics.SHARE) -> None:
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self._wall = wall or clock.wall
@@ -257,8 +257,6 @@ class Collector:
         self._stopping = threading.Event()
         self._away = False                                   # the database is; nothing is subscribed to meanwhile
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
-        self._checker = checking.Checker(checker, self._wall, lambda: not self._came.empty()) if checker else None
-        self._check_thread = threading.Thread(target=self._check, name="checker", daemon=True)
 
     def start(self) -> None:
         from paho.mqtt.packettypes import PacketTypes
@@ -273,16 +271,12 @@ class Collector:
         except DatabaseFailed as why:
             log.warning("the database is not ready yet: %s", why)
         self._worker.start()
-        if self._checker is not None:
-            self._check_thread.start()
         self._client.connect_async(self._host, self._port, keepalive=30, clean_start=True, properties=properties)
         self._client.loop_start()
 
     def stop(self) -> None:
-        """Say goodbye, finish what was taken, end both threads.  Harmless when it already ended."""
+        """Say goodbye, finish what was taken, end the thread.  Harmless when it already ended."""
         self._stopping.set()
-        if self._checker is not None:
-            self._checker.ended.set()
         if self._client.is_connected():
             told = self._client.publish(self._topic, self._state("down"), qos=1, retain=True)
             try:
@@ -294,8 +288,6 @@ class Collector:
         self._came.put(None)
         if self._worker.ident is not None:
             self._worker.join()
-        if self._check_thread.ident is not None:
-            self._check_thread.join()
         self.ended.set()
 
     @property
@@ -426,14 +418,6 @@ class Collector:
 
         self._client.subscribe([(topics.shared(self._tenant, name, self._share), SubscribeOptions(qos=1))
                                 for name in self.clerk.names])
-
-    def _check(self) -> None:
-        """The background's own thread and database connection."""
-        assert self._checker is not None
-        try:
-            self._checker.run_on()
-        except DatabaseFailed as why:
-            log.critical("nothing is checked any more: %s", why)
 
 
 def _at_once(_c: Any, _u: Any, sock: Any) -> None:
