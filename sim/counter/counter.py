@@ -49,6 +49,7 @@ from sim.postgres import Postgres
 from sim.recorder import Recorder
 
 READY_S_MAX = 20.0
+AWAY = ("gone", "error")        # words of a part that hears nothing; one that misreads does
 SETTLE_S_MAX = 1.0             # a daemon that does not take a key within a second is busy or gone; the call returns
 SLOW_WALLET_S = 8.0
 POWER_CUT_S = 3.0
@@ -198,6 +199,7 @@ class Counter:
         """The scanner reads `code`; returns when the daemon took it."""
         if self.scanner.plugged:
             self._need_reader(self.scanner, "scanner")
+        before = self._scans()
         try:
             self.scanner.scan(code)
         except ValueError as cannot:
@@ -205,6 +207,9 @@ class Counter:
         except RuntimeError as gone:
             raise Refusal(f"Nothing was scanned: {gone}.", 409) from None
         self._settle(self.scanner)
+        until_s = time.monotonic() + SETTLE_S_MAX
+        while before is not None and self._scans() == before and time.monotonic() < until_s:
+            time.sleep(0.002)                        # a thread of the daemon's takes the keys; they are a scan a moment later
 
     def key(self, key: str) -> None:
         """One key; returns when the daemon took it."""
@@ -215,6 +220,12 @@ class Counter:
             raise Refusal(f"The key reached nobody: {gone}.", 409) from None
         self._settle(self.keypad)
 
+    def _scans(self) -> dict[str, int] | None:
+        """What the daemon counted of its scanner; None while it is away."""
+        with contextlib.suppress(DaemonAway):
+            return self._ask("state")["state"]["scanners"].get("scanner")
+        return None
+
     def _need_reader(self, device: ScannerModel | KeypadModel, part: str) -> None:
         """Nothing is typed into a box that is off.  One that is just starting, or has not found a device that was put back, is
         waited for: what it had not opened yet it would throw away, as a kernel does."""
@@ -224,7 +235,7 @@ class Counter:
                 raise POWER_GONE
             pid = self.daemon.pid
             with contextlib.suppress(DaemonAway):
-                if pid is not None and device.read_by(pid) and self._ask("state")["state"]["health"][part] == "ok":
+                if pid is not None and device.read_by(pid) and self._ask("state")["state"]["health"][part] not in AWAY:
                     return
             if time.monotonic() > until_s:
                 raise Refusal(f"The box does not listen to its {part}: see its log.", 409)
