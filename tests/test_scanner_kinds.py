@@ -193,6 +193,7 @@ def test_what_a_person_types_is_no_scan_and_what_a_slow_scanner_types_is_one() -
             assert mean == 220 or any(read.why == TYPED for read in reads)
     for pace in (1, 2, 8, 16, 30, 45):
         assert reads_of(events_of(TEA + "\r", every_ms=pace)) == [Read(TEA)]
+    assert reads_of(events_of(TEA + "\r", every_ms=16), KeyEvents(gap_ms=20)) == [Read(TEA)]
     for pace in (60, 120):                                                # a scanner that was slowed down on purpose
         assert reads_of(events_of(TEA + "\r", every_ms=pace), KeyEvents(gap_ms=200)) == [Read(TEA)]
     slow_alt = [e._replace(at_ms=4 * e.at_ms) for e in [*alt("029", 0), *alt("029", 15)]]

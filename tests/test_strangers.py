@@ -91,6 +91,26 @@ def test_a_node_that_comes_back_under_its_name_is_another_device(tmp_path: Path)
     strangers.let_go()
 
 
+def test_one_that_cannot_be_taken_yet_is_named_once_and_tried_again(tmp_path: Path, monkeypatch, caplog) -> None:
+    from device.drivers import scanner_strangers
+    from device.errors import DriverBusy, DriverGone
+    sys = FakeSys(tmp_path)
+    node = sys.keyboard(3, "1-1.2")
+    strangers, real = watch(sys), scanner_strangers.open_events
+    for fault, state in ((DriverGone("no", which="keyboard"), "cannot be taken"),
+                         (DriverBusy("no", which="keyboard"), "held by another program")):
+        def closed(path: str, which: str, fault: Exception = fault):
+            raise fault
+        monkeypatch.setattr(scanner_strangers, "open_events", closed)
+        told = words(strangers) + words(strangers)
+        assert told == (["strange"] if state == "cannot be taken" else []) and strangers.shown()[0]["state"] == state
+    assert len(caplog.records) == 1 and "1-1.2" in caplog.text
+    monkeypatch.setattr(scanner_strangers, "open_events", real)
+    assert words(strangers) == [] and strangers.shown()[0]["state"] == "refused" and strangers.seen == 1
+    assert node.exists() and strangers.look() == []
+    strangers.let_go()
+
+
 def test_the_watch_ends_with_every_keyboard_let_go(tmp_path: Path) -> None:
     sys = FakeSys(tmp_path)
     sys.keyboard(3, "1-1.2")

@@ -30,7 +30,8 @@ from device.drivers.layout_keys import (
 
 SYMBOL_LEN_MAX = 200      # GS1-128 carries 48 characters, a digital link or a DataMatrix of the pharmacy some more
 KEY_GAP_MS_MAX = 80       # scanners type every 7 to 16 ms, people above 80
-HAND_PART = 5 / 8         # of the longest gap: keys that come slower than this on the whole, 50 ms as built, were typed by a person
+HAND_MS = 50              # keys that come slower than this on the whole were typed by a person
+HAND_PART = 5 / 8         # of a gap longer than the usual one: the same bound for a scanner that was slowed down
 HAND_LEN_MAX = 2          # without a suffix so few keys prove no pace, and no symbol is so short
 QUIET_MS = 150            # ends a symbol of a scanner that sends no suffix
 STALE_MS = 1000           # no scanner pauses so long inside a symbol: what comes next is another one
@@ -155,7 +156,7 @@ class KeyDecoder:
         self._odd = odd
         self._suffix, self._gs, self._paced, self._code_page = suffix, gs, paced, code_page
         self._gap_ms = gap_ms or (KEY_GAP_MS_MAX if suffix else QUIET_MS)
-        self._hand_ms = HAND_PART * (gap_ms or KEY_GAP_MS_MAX)
+        self._hand_ms = max(HAND_PART * gap_ms, min(gap_ms or HAND_MS, HAND_MS))
         self._keys, self._last_ms, self._why = "", 0, ""
         self._gaps, self._slow, self._took_ms = 0, 0, 0
 

@@ -29,6 +29,7 @@ log = logging.getLogger("tillbox")
 LOOK_MS = 1_000               # between two looks: half of the two seconds in which a new one must be seen
 KEPT_MAX = 16                 # strangers held at once; a hub full of them is an attack, and named as many
 PART = "keyboards"
+REFUSED, BUSY, CLOSED = "refused", "held by another program", "cannot be taken"
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -39,10 +40,10 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Stranger:
-    """One keyboard that nobody claims; `line` None while another program holds it."""
+    """One keyboard that nobody claims; `line` None while it is not held, and `state` says what became of it."""
 
-    def __init__(self, node: Node, line: InputLine | None) -> None:
-        self.node, self.line = node, line
+    def __init__(self, node: Node, line: InputLine | None, state: str = REFUSED) -> None:
+        self.node, self.line, self.state = node, line, state
 
     def let_go(self) -> None:
         if self.line is not None:
@@ -91,7 +92,7 @@ class Strangers:
     def shown(self) -> list[dict[str, str]]:
         """Who is there, for people."""
         return [{"name": s.node.name, "usb": s.node.usb, "port": s.node.port, "path": s.node.path,
-                 "state": "refused" if s.line is not None else "held by another program"} for s in self._held.values()]
+                 "state": s.state} for s in self._held.values()]
 
     def lines(self) -> list[tuple[Node, InputLine]]:
         """The keyboards that are held, for whoever listens to them."""
@@ -109,22 +110,27 @@ class Strangers:
         for key in [key for key, stranger in self._held.items() if key not in nodes or stranger.node.path in ours]:
             self._held.pop(key).let_go()
         for key, node in nodes.items():
-            if node.path not in ours and key not in self._held and len(self._held) < KEPT_MAX:
+            if node.path not in ours and (key in self._held or len(self._held) < KEPT_MAX):
                 self._take(key, node)
+        if any(stranger.line is None for stranger in self._held.values()):
+            self._looked = None                                 # udev may still be at it, or another program: tried again
         return self._news()
 
     def _take(self, key: str, node: Node) -> None:
+        before = self._held.get(key)
+        if before is not None and before.line is not None:
+            return
         try:
             line = open_events(node.path, which="keyboard")
             assert isinstance(line, InputLine)
             self._held[key] = Stranger(node, line)
         except DriverBusy:
-            self._held[key] = Stranger(node, None)
-        except Outside as why:                                  # it went, or is not ours to open: looked at again
-            log.warning("%s: %s", node, why)
-            self._looked = None
-            return
-        self.seen += 1
+            self._held[key] = Stranger(node, None, BUSY)
+        except Outside as why:
+            if before is None:
+                log.warning("%s cannot be kept from typing: %s", node, why)
+            self._held[key] = Stranger(node, None, CLOSED)
+        self.seen += before is None
 
     def _news(self) -> list[Input]:
         names = frozenset(self._held)
