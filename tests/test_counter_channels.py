@@ -246,3 +246,20 @@ def test_a_box_of_the_gateway_alone_holds_no_merchants_key(tmp_path: Path):
     assert [c.name for c in boxes["all"].channels] == ["wechat", "alipay", "unionpay", "gateway", "card"]
     assert [c.name for c in boxes["gateway"].channels] == ["gateway", "card"]
     assert {file.name for file in (folders["gateway"] / "keys").iterdir()} == {"ca.pem", "card.json", "gateway.key"}
+
+
+@needs_broker
+def test_a_technician_logs_in_at_the_counter_and_prints(counter: Counter) -> None:
+    """The real console on a pty, head office by `tillfleet console-code`; the daemon goes on selling all the while."""
+    for line in ("", "lang en", "li", "work"):
+        counter.console_type(line)
+    counter.console_code()
+    counter.console_type("status")
+    counter.console_type("print test")
+    seen(lambda: "y/n:" in counter.console()[-1])
+    counter.console_type("y")
+    seen(lambda: counter.console()[-1] == "box-1>")
+    assert counter.console()[-2] == "ok" and "The daemon runs." in counter.console()
+    seen(lambda: any("打印测试" in paper.text for paper in counter.printer.receipts()))
+    counter.console_type("exit")
+    seen(lambda: counter.console()[-1] == "name:" or "姓名:" in counter.console()[-1])

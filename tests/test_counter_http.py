@@ -62,6 +62,16 @@ class CounterThatRemembers:
         self.calls.append(("fault", kind, on, channel, seconds))
         return {}
 
+    def console_type(self, line: str) -> dict[str, Any]:
+        self.calls.append(("console", line))
+        return {}
+
+    def console_code(self) -> dict[str, Any]:
+        return {"code": "7K3Q 0ZF2"}
+
+    def console(self) -> list[str]:
+        return ["box-1> "]
+
     def state(self) -> dict[str, Any]:
         return {"phase": "IDLE"}
 
@@ -130,6 +140,15 @@ def test_a_card_is_tapped_at_the_terminal(served):
     asked(url, "/card/tap", {"outcome": "insufficient"})
     assert asked(url, "/card/tap", {"outcome": "steal"})[0] == 400
     assert counter.calls == [("tap", "pay"), ("tap", "insufficient")]
+
+
+def test_a_technician_types_at_the_console(served):
+    counter, url = served
+    assert asked(url, "/console", {"line": "print test"}) == (200, {"ok": True})
+    assert asked(url, "/console/code", {}) == (200, {"ok": True, "code": "7K3Q 0ZF2"})
+    assert asked(url, "/console") == (200, {"lines": ["box-1> "]})
+    assert asked(url, "/console", {"line": "\x1b[2J"})[0] == 400 and asked(url, "/console", {"line": "x" * 401})[0] == 400
+    assert counter.calls == [("console", "print test")]
 
 
 def test_what_is_read_has_its_own_type(served):

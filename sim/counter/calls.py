@@ -32,6 +32,7 @@ CHANNELS = ("wechat", "alipay", "unionpay", "gateway", "card")
 BODY_BYTES_MAX = 65_536
 CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should
 FAULT_S_MAX = 86_400
+CONSOLE_LINE_MAX = 400
 JUMP_S_MAX = 20 * 366 * 86_400
 
 PAGE_DIR = Path(__file__).parent
@@ -66,6 +67,9 @@ class Counter(Protocol):
     def change_box(self) -> dict[str, Any]: ...
     def push(self, keys: dict[str, Any], payee_change: bool) -> dict[str, Any]: ...
     def command(self, verb: str, args: str) -> dict[str, Any]: ...
+    def console_type(self, line: str) -> dict[str, Any]: ...
+    def console_code(self) -> dict[str, Any]: ...
+    def console(self) -> list[str]: ...
     def fleet(self) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def cloud_records(self) -> dict[str, Any]: ...
@@ -128,6 +132,10 @@ class BoxBody(msgspec.Struct, forbid_unknown_fields=True):
 class PushBody(msgspec.Struct, forbid_unknown_fields=True):
     set: dict[str, Any]            # sections and keys as in box.toml
     payee_change: bool = False     # money may go elsewhere than before
+
+
+class ConsoleBody(msgspec.Struct, forbid_unknown_fields=True):
+    line: str
 
 
 class CmdBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -275,14 +283,22 @@ def _cmd(counter: Counter, raw: bytes) -> dict[str, Any]:
     return counter.command(body.verb, body.args)
 
 
+def _console(counter: Counter, raw: bytes) -> dict[str, Any]:
+    line = _body(raw, ConsoleBody).line
+    if len(line) > CONSOLE_LINE_MAX or not line.isprintable():
+        raise Refusal(f"line is at most {CONSOLE_LINE_MAX} printable characters.")
+    return counter.console_type(line)
+
+
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
     "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/card/tap": _card_tap,
-    "/fault": _fault, "/time": _time, "/box": _box, "/push": _push, "/cmd": _cmd}
+    "/fault": _fault, "/time": _time, "/box": _box, "/push": _push, "/cmd": _cmd,
+    "/console": _console, "/console/code": lambda counter, raw: counter.console_code()}
 GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
     "/cloud/records": lambda c: c.cloud_records(), "/fleet": lambda c: c.fleet(), "/channel/orders": lambda c: c.channel_orders(),
     "/products.json": lambda c: products(), "/overview.json": lambda c: c.overview(),
-    "/display.png": lambda c: None, "/sound.wav": lambda c: None}
+    "/console": lambda c: {"lines": c.console()}, "/display.png": lambda c: None, "/sound.wav": lambda c: None}
 
 
 def _body(raw: bytes, shape: type[T]) -> T:

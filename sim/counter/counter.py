@@ -39,6 +39,7 @@ from sim.counter.fleet_desk import FleetDesk, courier_argv
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import first_day, is_copy, order_no_of, summary, undecided
+from sim.counter.technician import Technician
 from sim.devices.clock import ClockModel
 from sim.devices.display import frame_no, frame_png
 from sim.devices.keypad import KeypadModel
@@ -128,6 +129,8 @@ class Counter:
         self.collector.start()
         self._ends.append(self.collector.close)
         self.desk = FleetDesk(self.folder, self.store_at)
+        self.technician = Technician(self.folder, self.store_at)
+        self._ends.append(self.technician.close)
         self.courier = Kept(courier_argv(self.folder, self.folder / "cloud.clock", self.broker.port, self.store_at, wiring.TENANT),
                             self.folder / "courier.log")
         self.courier.start()
@@ -292,6 +295,7 @@ class Counter:
             raise Refusal("The old box has payments, papers or records on their way.", 409)
         sums = self._asked("sums")["sums"]
         self.daemon.stop()
+        self.technician.close()
         self.certificates.authority.revoke(self.certificates.full(self.boxes.name))
         self.broker.refresh()
         self.boxes.change(sums)
@@ -308,6 +312,18 @@ class Counter:
     def command(self, verb: str, args: str) -> dict[str, Any]:
         """A command from the cloud, and its answer."""
         return self.desk.command(self.boxes.name, verb, args)
+
+    def console_type(self, line: str) -> dict[str, Any]:
+        """The technician types a line at the box's console."""
+        return self.technician.type(line)
+
+    def console_code(self) -> dict[str, Any]:
+        """The technician reads the challenge to head office, and types what it answers."""
+        return self.technician.head_office(self.boxes.name)
+
+    def console(self) -> list[str]:
+        """What stands on the technician's terminal."""
+        return self.technician.screen()
 
     # Ears
 
@@ -390,7 +406,8 @@ class Counter:
             self._state, self._screen, up = self._ask("state")["state"], self._ask("screen")["screen"], True
         return {"state": self._state, "display": self._screen, "frame": self._frame_name(), "receipts": self.receipts(),
                 "orders": self.channel_orders(), "cloud": self.cloud.told(), "faults": self.faults.shown(),
-                "sound": self._sound_name(), "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
+                "sound": self._sound_name(), "console": self.technician.screen(),
+                "daemon": {"up": up, "pid": self.daemon.pid, "starts": self.daemon.starts}}
 
     def _frame_name(self) -> str:
         try:

@@ -35,7 +35,8 @@ def enrolled(folder: Path, certificates: Certificates, broker: Broker, store_at:
     if known and not certificates.authority.due(certificates.full(box.name)):
         return
     proof, tenant = certificates.give(DESK), certificates.authority.tenant
-    keys = enrol_wire.Keys(*((SigningKey(folder / f"{use}.pem").jwk,) for use in ("ack", "config", "command", "console")))
+    keys = enrol_wire.Keys(*((SigningKey(folder / file).jwk,)
+                               for file in ("ack.pem", "config.pem", "command.pem", "ca/console.pem")))
     store = Store(store_at)
     try:
         groups.made(store.database, enrol.SCHEMA)

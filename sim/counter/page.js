@@ -248,4 +248,8 @@ function showConsole(o, s) {
     ...(s.parked || []).map((x) => `parked    ${x.order_no}  slip ${x.slip}  ${x.policy}`), ...(s.held || []).map((x) => `held      ${x.slot}  ${yuan(x.total_fen)}`), ...(s.notice ? ["notice    " + s.notice] : [])];
   const text = rows.join("\n");
   if ($("console").textContent !== text) $("console").textContent = text;
+  const lines = (o.console || []).join("\n"), serial = $("serial");
+  if (serial.textContent !== lines) { serial.textContent = lines; serial.scrollTop = serial.scrollHeight; }
 }
+$("serial-form").onsubmit = async (e) => { e.preventDefault(); const line = $("serial-line"), typed = line.value; line.value = ""; await post("/console", { line: typed }); };
+$("serial-code").onclick = () => post("/console/code", {});
