@@ -88,6 +88,33 @@ def test_a_printer_that_babbles_is_gone_and_its_sentence_says_why():
     assert isinstance(said, DriverGone) and "without end" in said.what and word == "gone"
 
 
+def test_a_printer_that_begins_to_babble_when_asked_is_not_listened_to_for_ever():
+    class Babble(BrokenLine):
+        asked = False
+
+        async def write(self, data: bytes) -> None:
+            self.asked = True
+            await super().write(data)
+
+        async def read(self, wait_s: float) -> bytes:
+            if not self.asked:
+                return b""
+            self.asked = wait_s > 0                    # until the next question, so that what was said before it can be read away
+            return b"\xff" * 1000
+
+    class Endless(Babble):
+        async def read(self, wait_s: float) -> bytes:
+            await asyncio.sleep(0)                     # so that a driver that listens for ever is found out by the clock
+            return b"\xff" * 1000 if self.asked else b""
+
+    async def story(line):
+        printer = Printer(line, limits=NEVER_SLOW)
+        async with asyncio.timeout(5):
+            return await told(printer, paper(1))
+    assert asyncio.run(story(Babble(PrinterModel(draws=False)))) == Printed(1, 0)     # not an answer among it: sent, and no more
+    assert isinstance(asyncio.run(story(Endless(PrinterModel(draws=False)))), DriverGone | Printed)
+
+
 class LateLine(BrokenLine):
     """Answers to queued questions stay in the printer until `late` is let go of; real-time ones come at once, as they do."""
 

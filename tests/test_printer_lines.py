@@ -167,6 +167,23 @@ def test_a_usb_printer_that_comes_back_under_another_number_is_found(tmp_path):
     assert (len(first.receipts()), len(second.receipts())) == (1, 1)
 
 
+def test_a_printer_that_is_plugged_in_is_seen_within_two_seconds(tmp_path):
+    """By the pace that a box has: nothing is hurried here but the plugging."""
+    async def story():
+        printer = Printer(UsbLine(str(tmp_path / "lp*")))
+        says = printer.inputs()
+        assert (await anext(says)).word == "gone"
+        port = PtyPort(PrinterModel(), tmp_path / "lp0")
+        began = asyncio.get_running_loop().time()
+        assert (await anext(says)).word == "ok"
+        took_s = asyncio.get_running_loop().time() - began
+        await printer.close()
+        await says.aclose()
+        port.close()
+        return took_s
+    assert asyncio.run(story()) < 2.0
+
+
 def test_a_plain_file_is_no_usb_printer(tmp_path):
     (tmp_path / "lp0").write_bytes(b"")
     (gone,), _ = told(UsbLine(str(tmp_path / "lp0")), Print(1, PAPER))

@@ -44,6 +44,7 @@ class SerialLine:
         self._dsr = (dsr or _dsr) if flow == "dtr" else None
         self._stall_s = stall_s
         self._port: Any = None
+        self._holder = ""                              # looked for once: it means reading through /proc
 
     @property
     def is_open(self) -> bool:
@@ -56,10 +57,11 @@ class SerialLine:
             self._port = await asyncio.to_thread(self._opened)
         except (OSError, ValueError) as error:                 # serial.SerialException is an OSError
             if getattr(error, "errno", None) in (errno.EBUSY, errno.EWOULDBLOCK) or "exclusively lock" in str(error):
-                who = await asyncio.to_thread(holder_of, self.name)
-                raise PortHeld(f"{who or 'Another program'} holds {self.name}", which="printer", hint="stop it: the till must be "
+                self._holder = self._holder or await asyncio.to_thread(holder_of, self.name) or "Another program"
+                raise PortHeld(f"{self._holder} holds {self.name}", which="printer", hint="stop it: the till must be "
                                "its only owner") from error
             raise self._gone(f"cannot open {self.name}", error) from error
+        self._holder = ""
 
     def _opened(self) -> Any:
         import serial

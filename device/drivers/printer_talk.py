@@ -48,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True):
     slow_s: float = 2.0
     proof_s: float = 8.0
     line_s: float = 0.07
-    poll_s: float = 3.0
+    poll_s: float = 1.5          # what is plugged in is seen within two seconds
     drawer_s: float = 60.0
     kick_s: float = 0.3
 
@@ -126,9 +126,12 @@ class Talk:
         return escpos.id_digits(self._asked)
 
     async def _last_queued(self) -> bool:
-        """Ask GS r 1, and let older answers to it pass as well: they look the same.  False when none came."""
+        """Ask GS r 1, and let older answers to it pass as well: they look the same.  False when none came.
+
+        Behind the name of the model no older one can come.
+        """
         found = await self.ask(escpos.QUEUED_PAPER, "queued", self.limits.slow_s + self.line.byte_s * len(escpos.RESYNC))
-        for _ in range(STALE_MAX if found else 0):
+        for _ in range(STALE_MAX if found and not self._names else 0):
             if not await self.hear("queued", self.limits.slow_s / 4 + self.line.byte_s * len(escpos.RESYNC), None):
                 break
         return found is not None

@@ -35,6 +35,7 @@ class UsbLine:
     def __init__(self, path: str, *, stall_s: float = STALL_S) -> None:
         self.name, self.reads = path, True
         self._pattern, self._stall_s, self._fd = path, stall_s, -1
+        self._holder = ""                              # looked for once: it means reading through /proc
 
     @property
     def is_open(self) -> bool:
@@ -55,10 +56,11 @@ class UsbLine:
             self._fd, self.reads = await asyncio.to_thread(self._opened)
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EWOULDBLOCK):
-                who = await asyncio.to_thread(holder_of, self.name)
-                raise PortHeld(f"{who or 'Another program'} holds {self.name}", which="printer", hint="stop it: the till must be "
+                self._holder = self._holder or await asyncio.to_thread(holder_of, self.name) or "Another program"
+                raise PortHeld(f"{self._holder} holds {self.name}", which="printer", hint="stop it: the till must be "
                                "its only owner") from error
             raise self._gone(f"cannot open {self.name}", error) from error
+        self._holder = ""
 
     def _opened(self) -> tuple[int, bool]:
         if not stat.S_ISCHR(os.stat(self.name).st_mode):
