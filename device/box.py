@@ -7,6 +7,7 @@ import msgspec
 from device.store_forward.journal import Journal, Row
 from device.store_forward.second_copy import Stand
 from device.txn import facts as wire
+from device.txn import papers
 from device.txn.books import DUE_MAX, Books
 from device.txn.desk import Desk, Told, Verdict, observe
 from device.txn.effects import Alarm, ChargeCard, ChargeCode, Effect, FetchBill, KickDrawer, Print, Reboot
@@ -137,7 +138,7 @@ class Box:
         grounds: tuple[tuple[Key, object], ...] = (
             (("printer",), desk.health), (("recall",), desk.looking),
             (("record",), (books.chain.seq, len(books.due), books.broken, books.key_wished, books.key_old)),
-            (("shown",), (books.shown, books.boot)), (("bill",), desk.billed),
+            (("shown",), (books.shown, books.boot, papers.to_sign(books, desk))), (("bill",), desk.billed),
             (("cloud",), (desk.asking, tuple(books.leases))),
             (("journal",), desk.renew[0] and (desk.renew, not books.due, nobody_here(books, desk))),
             (("reboot",), books.reboot and (books.reboot, books.reboot_started, nobody_here(books, desk))),

@@ -51,7 +51,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("cashier", "word", "01", "who sells, as it stands in records", pattern=r"[0-9A-Za-z-]{1,16}"),
         Key("lang", "word", "zh", "language of screen and paper", choices=("zh", "en")),
         Key("training", "flag", False, "true: nothing is sold, paper and screen say so"),
-        Key("receipt_url", "text", "", "receipt's address, a QR on screen when no paper can be had; {no} and {fen} filled in"),
+        Key("receipt_url", "text", "", "address of a receipt, a QR on screen when no paper can be had: docs/printers.md"),
         Key("cutoff_hour", "int", 4, "hour at which the business day ends", unit="h", high=23),
         Key("cash_round_fen", "int", 1, "cash totals are rounded down to a multiple of this", unit="fen", low=1, high=100),
         Key("rules_file", "file", "", "signed rule table of the channels; empty: the one that ships", "daemon"),

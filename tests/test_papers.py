@@ -285,3 +285,44 @@ def test_a_drawer_may_want_a_supervisor():
     counter.tell(Scanned("BADGE-1"))
     counter.press("1111 ENTER")
     assert len(kicks()) == 1
+
+
+def test_a_shown_receipt_may_be_signed_and_say_all_of_itself(tmp_path):
+    import asyncio
+    import json
+    from base64 import urlsafe_b64decode
+
+    from msgspec.structs import replace
+
+    from device.drivers.signer_file import FileSigner
+    from device.store_forward.es256 import public_verifier
+    from device.store_forward.token import TokenError, parse
+    from device.txn.effects import SignReceipt
+    from tests.counter import TERMS
+    signer = FileSigner(tmp_path / "record.key", make=True)
+    counter = Counter(replace(TERMS, receipt_url="https://r.example/#{jws}"))
+    counter.tell(DeviceSaid("printer", "paper_out"))
+    counter.scan(TEA)
+    counter.press("CASH")
+    no = list(counter.box.books.sales)[-1]
+    (effect,) = [e for e in counter.running if isinstance(e, SignReceipt)]
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == ""          # not before it is signed
+    counter.tell(asyncio.run(signer.do(replace(effect, kid=""))))
+    assert not [e for e in counter.running if isinstance(e, SignReceipt)]
+    shown = show.render(counter.box.books, counter.box.desk).receipt_qr
+    token = shown.removeprefix("https://r.example/#")
+    assert len(shown) < 512                            # what a QR on a till's screen may hold
+    body = token.split(".")[1]
+    assert json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4))) == {
+        "box": "box-1", "receipt": no, "amount_fen": 500, "at": counter.wall}
+    to_sign, _, signature = token.rpartition(".")
+    assert public_verifier(signer.jwk)(to_sign.encode(), urlsafe_b64decode(signature + "=="))
+    with_record = None
+    try:
+        with_record = parse(token)
+    except TokenError:
+        pass
+    assert with_record is None                         # nobody can pass it off as a record
+    counter.scan(TEA)                                  # the next customer's receipt is not this one's
+    counter.press("CASH")
+    assert show.render(counter.box.books, counter.box.desk).receipt_qr == ""

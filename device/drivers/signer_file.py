@@ -15,8 +15,8 @@ from pathlib import Path
 from device.drivers import private_file
 from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import b64, seal, signing_input, thumbprint
-from device.txn.effects import DropKey, Effect, MakeKey, SignRecord, TrySigner
-from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, Signed
+from device.txn.effects import DropKey, Effect, MakeKey, SignReceipt, SignRecord, TrySigner
+from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, ReceiptSigned, Signed
 
 log = logging.getLogger("tillbox")
 
@@ -33,7 +33,7 @@ class FileSigner:
     deterministic (RFC 6979), so a repeated request gives the same token, and take about 50 us: they run in the loop.
     """
 
-    does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner, MakeKey, DropKey})
+    does: frozenset[type[Effect]] = frozenset({SignRecord, SignReceipt, TrySigner, MakeKey, DropKey})
     at_once = 1
 
     def __init__(self, path: str | Path, kid: str = "", *, make: bool = True) -> None:
@@ -91,6 +91,10 @@ class FileSigner:
                 if effect.kid and effect.kid != self.kid:
                     self._turn(effect.kid)
                 return Signed(effect.seq, self.sign(effect.payload))
+            case SignReceipt():
+                if effect.kid and effect.kid != self.kid:
+                    self._turn(effect.kid)
+                return ReceiptSigned(effect.order_no, self.sign(effect.payload))
             case TrySigner():
                 self.signature(TRIAL)
                 return DeviceSaid("signer", "ok")

@@ -23,8 +23,8 @@ from device.drivers import private_file
 from device.drivers.signer_file import TRIAL, missing
 from device.errors import DriverGone, KeyMissing
 from device.store_forward.token import SIGNATURE_BYTES, b64, seal, signing_input, thumbprint
-from device.txn.effects import DropKey, Effect, MakeKey, SignRecord, TrySigner
-from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, Signed
+from device.txn.effects import DropKey, Effect, MakeKey, SignReceipt, SignRecord, TrySigner
+from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, ReceiptSigned, Signed
 
 log = logging.getLogger("tillbox")
 
@@ -51,7 +51,7 @@ class Pkcs11Signer:
     new: a missing key is made, where `make` says so, and a token that cannot be used is a DriverGone.
     """
 
-    does: frozenset[type[Effect]] = frozenset({SignRecord, TrySigner, MakeKey, DropKey})
+    does: frozenset[type[Effect]] = frozenset({SignRecord, SignReceipt, TrySigner, MakeKey, DropKey})
     at_once = 1
 
     def __init__(self, module: str, token: str, label: str, pin_file: str, kid: str = "", *, make: bool = True,
@@ -98,6 +98,10 @@ class Pkcs11Signer:
                 self._kid = effect.kid or self._kid
                 to_sign = signing_input(self._kid, effect.payload)
                 return Signed(effect.seq, seal(to_sign, await self._soon(lambda: self._signature(to_sign))))
+            case SignReceipt():
+                self._kid = effect.kid or self._kid
+                to_sign = signing_input(self._kid, effect.payload)
+                return ReceiptSigned(effect.order_no, seal(to_sign, await self._soon(lambda: self._signature(to_sign))))
             case TrySigner():
                 await self._soon(lambda: self._signature(TRIAL))
                 return DeviceSaid("signer", "ok")

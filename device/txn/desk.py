@@ -64,6 +64,7 @@ class Desk(msgspec.Struct, frozen=True):
     config: str = ""                           # digest of a configuration that waits until no customer stands there
     taking: bool = False                       # and that is being taken now
     renew: tuple[str, str, str] = ("", "", "")   # the cloud's verdict, a new journal's name, and why: between two customers
+    receipt: tuple[str, str] = ("", "")        # a sale's number, and the token of its receipt, while that is shown and not printed
     up: bool = False
     collector: bool = False
 

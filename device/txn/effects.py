@@ -169,6 +169,15 @@ class SignRecord(Effect, frozen=True):
     kid: str = ""                        # "": the key that the signer was made with
 
 
+class SignReceipt(Effect, frozen=True):
+    """Sign a receipt that is shown instead of printed, as a token of its own that is no record.  Answers ReceiptSigned."""
+
+    part: ClassVar[str] = "signer"
+    order_no: str
+    payload: bytes
+    kid: str = ""
+
+
 class MakeKey(Effect, frozen=True):
     """Make the key that follows `kid`, or find the one that was made for it before.  Answers KeyReady."""
 

@@ -171,6 +171,13 @@ class Signed(Input, frozen=True):
     token: str
 
 
+class ReceiptSigned(Input, frozen=True):
+    """The signer's token over the shown receipt of `order_no`."""
+
+    order_no: str
+    token: str
+
+
 class KeyReady(Input, frozen=True):
     """A fresh record key lies ready: its thumbprint, and its public half as a JWK (JSON text); or `why` there is none yet."""
 

@@ -76,6 +76,7 @@ from device.txn.inputs import (
     QrReady,
     Rang,
     Recalled,
+    ReceiptSigned,
     RefundSaid,
     RefundWord,
     Said,
@@ -519,6 +520,10 @@ def on_print_refused(b: Books, d: Desk, e: PrintRefused, at: Stamp) -> Verdict:
     return Verdict(facts, desk=d.of_part("printer", e.word))
 
 
+def on_receipt_signed(b: Books, d: Desk, e: ReceiptSigned, at: Stamp) -> Verdict:
+    return Verdict(desk={"receipt": (e.order_no, e.token)})
+
+
 def on_drawer_kicked(b: Books, d: Desk, e: DrawerKicked, at: Stamp) -> Verdict:
     return Verdict([DrawerDone(e.kick)] if e.kick in b.kicks else [])
 
@@ -627,7 +632,8 @@ def _pressed(b: Books, d: Desk, e: Pressed, at: Stamp) -> Verdict:
 DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     Started: on_started, Configured: on_configured, Scanned: on_scanned, ScanSpoiled: on_scan_spoiled, Pressed: _pressed,
     QrReady: on_qr_ready, ChannelSaid: on_channel_said, RefundSaid: on_refund_said, Printed: on_printed,
-    PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked, Signed: signing.on_signed,
+    PrintUnsure: on_print_unsure, PrintRefused: on_print_refused, DrawerKicked: on_drawer_kicked,
+    ReceiptSigned: on_receipt_signed, Signed: signing.on_signed,
     DeviceSaid: on_device_said, ConfigSaid: on_config_said, CloudStood: renewing.on_cloud_stood,
     ClockSaid: on_clock_said,
     KeyReady: signing.on_key_ready, KeyGone: signing.on_key_gone,

@@ -6,8 +6,11 @@ was switched on in the morning does not print last night.
 
 from __future__ import annotations
 
-from device.txn.books import Books, Paper
-from device.txn.desk import Verdict
+import msgspec
+
+from device.txn.books import Books, Paper, Shown
+from device.txn.desk import Desk, Verdict
+from device.txn.effects import SignReceipt
 from device.txn.facts import Fact, PaperAsked, PapersLate, PapersShelved
 from device.txn.folding import boot_age_ms
 from device.txn.words import say
@@ -40,6 +43,33 @@ def printer_back(b: Books, now_ms: int) -> Verdict:
     if jobs:
         return Verdict(facts, say("papers_late", n=late), "wait")
     return Verdict(facts, say("paper_unsure"), "wait") if unsure else Verdict(facts)
+
+
+def paperless(b: Books, d: Desk) -> Shown | None:
+    """The sale on the screen whose receipt waits for a printer that cannot print; None while there is an address for no receipt."""
+    if not d.terms.receipt_url or b.shown is None or b.shown.what != "paid" or d.well("printer"):
+        return None
+    no = b.shown.order_no
+    return b.shown if any(p.ref == no and p.kind == "sale" and p.state in ("due", "unsure") for p in b.papers.values()) else None
+
+
+def address(b: Books, d: Desk) -> str:
+    """What the QR of such a receipt says; "" while there is none, or while it is not signed yet."""
+    shown, url = paperless(b, d), d.terms.receipt_url
+    if shown is None or ("{jws}" in url and d.receipt[0] != shown.order_no):
+        return ""
+    return url.replace("{no}", shown.order_no).replace("{fen}", str(shown.amount_fen)).replace("{jws}", d.receipt[1])
+
+
+def to_sign(b: Books, d: Desk) -> SignReceipt | None:
+    """The receipt that has to be signed before it can be shown.  Its token is no record: it has no number."""
+    shown = paperless(b, d) if "{jws}" in d.terms.receipt_url else None
+    if shown is None or d.receipt[0] == shown.order_no:
+        return None
+    sale = b.sale_of(shown.order_no)
+    told = {"box": d.terms.box, "receipt": shown.order_no, "amount_fen": shown.amount_fen,
+            "at": sale.at if sale is not None else ""}
+    return SignReceipt(shown.order_no, msgspec.json.encode(told), b.chain.kid)
 
 
 def as_itself(paper: Paper) -> Verdict | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device.txn import papers
 from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
 from device.txn.paying import wallet_meant
@@ -71,7 +72,7 @@ def render(books: Books, desk: Desk) -> Screen:
             screen |= {"title": words[shown.what][lang].strip(), "big": yuan(shown.amount_fen),
                        "tone": "wait" if shown.what == "refunding" else "good", "order_no": shown.order_no,
                        "total_fen": shown.amount_fen}
-            screen["receipt_qr"] = receipt_qr(books, desk) if shown.what == "paid" else ""
+            screen["receipt_qr"] = papers.address(books, desk)
             if shown.change_fen and not notice:
                 screen["notice"] = say("change", change=yuan(shown.change_fen))[lang]
     else:
@@ -82,15 +83,6 @@ def render(books: Books, desk: Desk) -> Screen:
     if screen["notice"] == screen["title"]:
         screen["notice"] = ""                          # said once, large
     return Screen(**screen)
-
-
-def receipt_qr(books: Books, desk: Desk) -> str:
-    """The address of the shown sale's receipt while its paper waits for a printer that cannot print; else ""."""
-    shown, url = books.shown, desk.terms.receipt_url
-    if shown is None or not url or desk.well("printer"):
-        return ""
-    waits = any(p.ref == shown.order_no and p.kind == "sale" and p.state in ("due", "unsure") for p in books.papers.values())
-    return url.replace("{no}", shown.order_no).replace("{fen}", str(shown.amount_fen)) if waits else ""
 
 
 def typed(desk: Desk) -> str:

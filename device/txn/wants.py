@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from device.txn import record
+from device.txn import papers, record
 from device.txn.billing import decidable
 from device.txn.books import Books, Order, Phase
 from device.txn.desk import Desk
@@ -74,7 +74,10 @@ def wants_of(key: Key, books: Books, desk: Desk) -> set[Effect]:
                 return set()
             return {TakeConfig(desk.config) if desk.taking else Alarm(("config",), books.boot, 0)}
         case ("shown",):
-            return {Alarm(("shown",), books.boot, books.shown.until_ms)} if books.shown is not None else set()
+            if books.shown is None:
+                return set()
+            receipt = papers.to_sign(books, desk)
+            return {Alarm(("shown",), books.boot, books.shown.until_ms)} | ({receipt} if receipt is not None else set())
         case ("journal",):
             now = desk.renew[0] and not books.due and nobody_here(books, desk)
             return {Alarm(("journal", desk.renew[1]), books.boot, 0)} if now else set()
