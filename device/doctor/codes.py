@@ -110,7 +110,7 @@ CHANNELS = (
     Code("channel_signature", "channel: our signature", "The channel does not take our signature.",
          "import this account's key anew: tillbox keys import; compare its serial number with the channel's page"),
     Code("channel_unproven", "channel: its signature", "The channel's answer does not prove itself.",
-         "look at platform_key_id and platform_key_file: the channel may have a new key"),
+         "look at platform_key_id and platform_key_file: the channel may have a new key; or a hotel's page answers"),
     Code("channel_answer", "channel: its answer", "The channel answers, and not as it should.",
          "wait and try again; if it stays, ask the channel's people"),
     Code("channel_silent", "channel: no answer", "The channel takes the question and does not answer.",

@@ -186,7 +186,7 @@ async def _asked(c: PrinterConfig) -> list[Finding]:
         if first is None:
             mute = found("printer_silent", "printer", f"{_printer_name(c)} takes the connection and does not answer.")
             return [mute] if c.kind == "tcp" else []     # many a USB cable and old serial printer never answers
-        for n in (2, 4, 1):
+        for n in (3, 2, 4, 1):                           # what broke says more than that it is off-line
             reply = first if n == 1 else await _reply(line, escpos.status_query(n), "eot")
             if reply is not None and (complaint := escpos.ill(n, reply.byte)) is not None:
                 return [found(WORDS.get(("printer", complaint[0]), "printer_error"), "printer", complaint[1])]

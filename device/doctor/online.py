@@ -44,7 +44,7 @@ ABOUT = (
                                      r"does not accept .*(signature|key|certificate)", re.IGNORECASE)),
     ("channel_unproven", re.compile(r"signature|prove|certificate|key we|no key", re.IGNORECASE)),
     ("channel_account", re.compile(r"account|merchant|mch|appid|app_id|application|terminal|shop|permission|privilege|not allowed|"
-                                   r"token|partner", re.IGNORECASE)),
+                                   r"token|partner|did not say what became of it \(31\)", re.IGNORECASE)),
 )
 
 
@@ -96,7 +96,7 @@ def _broker(look: Look, lost: dict[str, tuple[str, str]]) -> Iterator[Finding]:
         yield found("broker_tls", "link", f"The certificates for {c.host} cannot be used ({unfit}).",
                     "look at mqtt.ca_file, cert_file and key_file")
         return
-    fault = _greeted(c.host, c.port, context)
+    fault = _greeted(c.host, c.port, context, ALERT_S)
     if fault is not None:
         yield from _of_fault("broker", "link", f"{c.host}:{c.port}", fault)
         return
@@ -122,8 +122,8 @@ def _of_fault(head: str, part: str, where: str, fault: _Fault) -> Iterator[Findi
         yield found(f"{head}_{fault.kind}", part, said)
 
 
-def _greeted(host: str, port: int, context: ssl.SSLContext | None) -> _Fault | None:
-    """Connect, shake hands, leave.  What did not work."""
+def _greeted(host: str, port: int, context: ssl.SSLContext | None, alert_s: float = 0.0) -> _Fault | None:
+    """Connect, shake hands, hear for `alert_s` whether our certificate is refused, leave.  What did not work."""
     try:
         line = socket.create_connection((host, port), LINE_S_MAX)
     except OSError as why:
@@ -133,8 +133,8 @@ def _greeted(host: str, port: int, context: ssl.SSLContext | None) -> _Fault | N
             return None
         try:
             with context.wrap_socket(line, server_hostname=host) as tls:
-                tls.settimeout(ALERT_S)
-                with contextlib.suppress(TimeoutError):
+                tls.settimeout(alert_s)
+                with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
                     tls.recv(1)
                 return None
         except ssl.SSLCertVerificationError as why:
