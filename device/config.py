@@ -17,6 +17,7 @@ from device.config_keys import (
     CARD_KEYS,
     CHANNELS,
     DIALECTS,
+    DISPLAYS_MAX,
     MASK,
     MERCHANT_CHANNELS,
     RULE_FIELDS,
@@ -69,6 +70,9 @@ class DisplayConfig(msgspec.Struct, frozen=True):
     width: int
     height: int
     rotation: int
+    dialect: str
+    baud: int
+    charset: str
 
 
 class PrinterConfig(msgspec.Struct, frozen=True):
@@ -228,6 +232,7 @@ class Config(msgspec.Struct, frozen=True):
     supervisors: tuple[Supervisor, ...]
     templates: tuple[Template, ...]
     scanners: tuple[ScannerConfig, ...]      # all of them; `scanner` is the first
+    displays: tuple[DisplayConfig, ...]      # likewise
 
 
 def parse_toml(text: str, *, which: str = "config") -> Config:
@@ -246,11 +251,13 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
     tables = tuple(name for name in SECTIONS if name.isalpha())
     top = read_section("", data, "", faults, also=(*tables, "channel", "template", "supervisor"))
     scanners = _scanners(data, faults)
-    parts = {name: read_section(name, read_table(data, name, faults), f"{name}.", faults) for name in tables if name != "scanner"}
+    displays = _displays(data, faults)
+    parts = {name: read_section(name, read_table(data, name, faults), f"{name}.", faults) for name in tables
+             if name not in ("scanner", "display")}
     channels = _channels(read_table(data, "channel", faults), faults)
     templates = _templates(data.get("template", []), faults)
     supervisors = _supervisors(data.get("supervisor", []), faults)
-    _across(top, parts, scanners, channels, faults)
+    _across(top, parts, scanners, displays, channels, faults)
     if faults:
         raise ConfigError(faults, which=which)
     at = top["state_dir"]
@@ -265,7 +272,8 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         scanner=ScannerConfig(**scanners[0]),
         scanners=tuple(ScannerConfig(**one) for one in scanners),
         keypad=KeypadConfig(**parts["keypad"]),
-        display=DisplayConfig(**parts["display"]),
+        display=DisplayConfig(**displays[0]),
+        displays=tuple(DisplayConfig(**one) for one in displays),
         printer=PrinterConfig(**parts["printer"]),
         sound=SoundConfig(**parts["sound"]),
         cards=CardsConfig(**parts["cards"]),
@@ -377,6 +385,20 @@ def _scanners(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
     return scanners
 
 
+def _displays(data: dict[str, Any], faults: list[str]) -> list[dict[str, Any]]:
+    """One section, or a list of them, the customer's first; a display too many or a device named twice is a fault."""
+    told = data.get("display", {})
+    if not isinstance(told, list):
+        return [read_section("display", read_table(data, "display", faults), "display.", faults)]
+    if not 1 <= len(told) <= DISPLAYS_MAX or not all(isinstance(table, dict) for table in told):
+        faults.append(f"display is written [display], or [[display]] once for each of at most {DISPLAYS_MAX}")
+        return [read_section("display", {}, "display.", faults)]
+    displays = [read_section("display", table, f"display {n}: ", faults) for n, table in enumerate(told, 1)]
+    paths = [posixpath.normpath(one["path"]) for one in displays if one["kind"] != "none"]
+    faults += [f"two displays are {path}: a device has one owner" for path in sorted(set(paths)) if paths.count(path) > 1]
+    return displays
+
+
 def _templates(data: Any, faults: list[str]) -> list[Template]:
     if not isinstance(data, list) or not all(isinstance(table, dict) for table in data):
         faults.append("template is written [[template]], once for each kind of label")
@@ -414,8 +436,8 @@ def _overlap(one: Template, other: Template) -> bool:
     return alike and (not one.prefixes or (bool(other.prefixes) and set(other.prefixes) <= set(one.prefixes)))
 
 
-def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: list[dict[str, Any]], channels: list[dict[str, Any]],
-            faults: list[str]) -> None:
+def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: list[dict[str, Any]], displays: list[dict[str, Any]],
+            channels: list[dict[str, Any]], faults: list[str]) -> None:
     names = [channel["name"] for channel in channels]
     faults += [f"route names {name}, but there is no [channel.{name}]" for name in top["route"] if name not in names]
     direct = [c["name"] for c in channels if c["name"] in MERCHANT_CHANNELS]
@@ -429,7 +451,8 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
         faults += [f"signer.{need} is missing: a token is found by it" for need in ("module", "token") if not parts["signer"][need]]
     if parts["printer"]["kind"] == "tcp" and not parts["printer"]["host"]:
         faults.append("printer.host is missing: a tcp printer needs one")
-    devices = [*(("scanner", one) for one in scanners), *((name, parts[name]) for name in ("keypad", "display", "printer"))]
+    devices = [*(("scanner", one) for one in scanners), *(("display", one) for one in displays),
+               *((name, parts[name]) for name in ("keypad", "printer"))]
     for name, said in devices:
         if said["kind"] not in ("none", "tcp") and not said["path"] and not said.get("port"):
             faults.append(f"{name}.path is empty: name the device, or say {name}.kind = \"none\"")
@@ -495,9 +518,10 @@ def _rules(channel: ChannelConfig) -> Rules:
 def _walk(config: Config) -> list[tuple[str, Key, Any]]:
     rows: list[tuple[str, Key, Any]] = []
     for name, keys in SECTIONS.items():
-        if name == "scanner":
-            parts: list[tuple[str, Any]] = [("scanner.", config.scanner)] if len(config.scanners) == 1 else [
-                (f"scanner.{n}.", scanner) for n, scanner in enumerate(config.scanners, 1)]
+        if name in ("scanner", "display"):
+            several = config.scanners if name == "scanner" else config.displays
+            parts: list[tuple[str, Any]] = [(f"{name}.", several[0])] if len(several) == 1 else [
+                (f"{name}.{n}.", one) for n, one in enumerate(several, 1)]
         elif name == "channel.*":
             parts = [(f"channel.{channel.name}.", channel) for channel in config.channels]
         elif name == "supervisor[]":

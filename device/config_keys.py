@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from device.drivers.display_pole_bytes import CHARSETS as POLE_CHARSETS
+from device.drivers.display_pole_bytes import DIALECTS as POLES
 from device.drivers.layout_keys import CAPS, LAYOUTS
 from device.goods import TEMPLATE_KINDS
 
 MASK = "********"
-SCANNERS_MAX = 4
+SCANNERS_MAX = DISPLAYS_MAX = 4
 CARD = "card"                             # the one channel that is a device on the counter
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway", CARD)
 WALLETS = ("wechat", "alipay", "unionpay", "ecny")
@@ -118,12 +120,16 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("layout", "table", {}, "evdev key name to key of the till, laid over the default", "keypad"),
     ),
     "display": (
-        Key("kind", "word", "fb", "framebuffer, a plain file of the same bytes, or none", "display",
-            choices=("fb", "file", "none")),
-        Key("path", "text", "/dev/fb0", "framebuffer or file", "display"),
-        Key("width", "int", 800, "of a file; a framebuffer says it itself", "display", "px", low=160, high=4096),
-        Key("height", "int", 480, "likewise", "display", "px", low=120, high=4096),
+        Key("kind", "word", "fb", "framebuffer, a plain file of the same bytes, a pole on a serial port, or none",
+            "display", choices=("fb", "file", "pole", "none")),
+        Key("path", "text", "/dev/fb0", "framebuffer, file or serial port", "display"),
+        Key("width", "int", 800, "of a file; a framebuffer says it itself", "display", "px", low=64, high=4096),
+        Key("height", "int", 480, "likewise", "display", "px", low=32, high=4096),
         Key("rotation", "int", 0, "clockwise", "display", "degrees", high=270, choices=("0", "90", "180", "270")),
+        Key("dialect", "word", "cd5220", "command set of a pole", "display", choices=tuple(POLES)),
+        Key("baud", "int", 0, "speed of a pole; 0: what such poles leave the factory with", "display", "baud", high=115_200,
+            choices=("0", "300", "600", "1200", "2400", "4800", "9600", "19200", "38400", "57600", "115200")),
+        Key("charset", "word", "ascii", "letters that a pole has: gbk for one with Chinese", "display", choices=POLE_CHARSETS),
     ),
     "printer": (
         Key("kind", "word", "usb", "how it is attached", "printer", choices=("file", "tcp", "serial", "usb", "none")),

@@ -16,7 +16,8 @@ def docs_page() -> str:
     for name, keys in SECTIONS.items():
         title = {"": "Top of the file", "channel.*": f"[channel.NAME], NAME one of {', '.join(CHANNELS)}",
                  "template[]": "[[template]], one for each kind of in-store label",
-                 "scanner": "[scanner], or [[scanner]] for each of several"}.get(name, f"[{name}]")
+                 "scanner": "[scanner], or [[scanner]] for each of several",
+                 "display": "[display], or [[display]] for each of several, the customer's first"}.get(name, f"[{name}]")
         lines += [f"## {title}", "", "| key | type | unit | bounds | default | a change restarts | what |",
                   "|---|---|---|---|---|---|---|"]
         for key in keys:

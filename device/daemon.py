@@ -24,7 +24,7 @@ from device.commands.inquiries import Inquiry, inquiries
 from device.commands.log_ring import LogRing
 from device.commands.restart import Restart
 from device.config import Config, show, to_terms, written_rules
-from device.drivers.registry import display_of, drivers_of, signer_of
+from device.drivers.registry import displays_of, drivers_of, signer_of
 from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
 from device.goods import PriceList
@@ -79,6 +79,9 @@ class Daemon:
                              quota_bytes=config.journal.quota_mb << 20,
                              identity={"box": config.box, "mode": "training" if config.training else "real"})
         self.journal, self.box = self.opened.journal, self.opened.box
+        displays = displays_of(config)
+        for display in displays.values():              # not before the journal is ours: they may be another daemon's
+            display.wipe()
         self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
         try:
             self.signer = signer_of(config, self.box.books.chain.kid)
@@ -102,7 +105,7 @@ class Daemon:
         self.pusher = Pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
         if self.pusher is not None:
             drivers["config"] = self.pusher
-        self.runner = Runner(self.box, drivers, self.clock, display=display_of(config), on_rows=self.uplink.forward)
+        self.runner = Runner(self.box, drivers, self.clock, displays=displays, on_rows=self.uplink.forward)
         self.clock.on_anchor = self.runner.post
         asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
                           jwk=lambda: self.signer.jwk)
@@ -166,6 +169,7 @@ class Daemon:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            await self.runner.farewell()
             log.removeHandler(self.ring)
             self.journal.close()
 
@@ -472,9 +476,8 @@ def _last_words(config: Config, sentence: str) -> None:
     zh = config.lang == "zh"
     screen = Screen("IDLE", "暂停收银，请叫技术人员" if zh else "Out of order: call the technician", notice=sentence, tone="bad",
                     lang=config.lang)
-    try:
-        display = display_of(config)
-        if display is not None:
+    for display in displays_of(config).values():
+        try:
             asyncio.run(display.show(screen, 0))
-    except Outside as why:
-        print(f"tillbox cannot say so on the display either: {why}", file=sys.stderr, flush=True)
+        except Outside as why:
+            print(f"tillbox cannot say so on the display either: {why}", file=sys.stderr, flush=True)

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from device.box import Box
 from device.clock import Clock
-from device.drivers.contract import Driver
+from device.drivers.contract import Display, Driver
 from device.errors import DriverBusy, DriverGone
 from device.pace import wait_ms
 from device.txn import show
@@ -45,23 +45,20 @@ NUDGE_MS = 1_000              # between two questions that somebody asked for ou
 REOPEN_MS = 1_000             # between two looks for an unplugged device
 NUMBERED_S_MAX = 60.0         # a job that says nothing for so long is unsure
 PASSING_S_MAX = 20.0          # longer than any sound with its amount
-
-
-class Display(Protocol):
-    """Draws the newest screen; skips frames nobody saw."""
-
-    async def show(self, screen: Screen, now_ms: int) -> None: ...
+SHOW_S_MAX = 5.0              # a frame that no glass took by then is another's
+FAREWELL_S_MAX = 1.0          # a stop does not wait longer for a display
 
 
 class Runner:
-    """`drivers` by part: `printer`, `signer`, `channel:wechat`, and any number that only speak (`scanner`, `keypad`).
+    """`drivers` by part: `printer`, `signer`, `channel:wechat`, and any number that only speak (`scanner`, `keypad`); `displays`
+    likewise: each is shown the newest screen by itself, so that one that hangs holds up no other.
 
     `on_rows` is called after rows reached the card, for the forwarder.
     """
 
-    def __init__(self, box: Box, drivers: Mapping[str, Driver], clock: Clock, *, display: Display | None = None,
-                 on_rows: Callable[[], None] = lambda: None) -> None:
-        self.box, self.drivers, self.clock, self.display, self.on_rows = box, drivers, clock, display, on_rows
+    def __init__(self, box: Box, drivers: Mapping[str, Driver], clock: Clock, *,
+                 displays: Mapping[str, Display] | None = None, on_rows: Callable[[], None] = lambda: None) -> None:
+        self.box, self.drivers, self.clock, self.displays, self.on_rows = box, drivers, clock, displays or {}, on_rows
         self.handled = 0
         self.whys: dict[str, str] = {}                # what each part last said of its health, in a sentence
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
@@ -69,7 +66,7 @@ class Runner:
         self._nudges: dict[Effect, asyncio.Event] = {}
         self._standing: set[asyncio.Task] = set()
         self._screen: Screen | None = None
-        self._redraw = asyncio.Event()
+        self._redraw = {part: asyncio.Event() for part in self.displays}
         self._flush: asyncio.TimerHandle | None = None
         self._asked: dict[Asked, asyncio.Future[Verdict]] = {}
 
@@ -93,8 +90,8 @@ class Runner:
         self._handle(first)
         for part, driver in self.drivers.items():
             self._stand(self._listen(part, driver), f"listen {part}")
-        if self.display is not None:
-            self._stand(self._draw(), "draw")
+        for part, display in self.displays.items():
+            self._stand(self._draw(part, display), f"draw {part}")
         try:
             while True:
                 event = await self._inbox.get()
@@ -141,7 +138,8 @@ class Runner:
         screen = self.now_screen()
         if screen != self._screen:
             self._screen = screen
-            self._redraw.set()
+            for redraw in self._redraw.values():
+                redraw.set()
 
     def _flush_soon(self) -> None:
         if self._flush is None:
@@ -257,27 +255,42 @@ class Runner:
                 await self._inbox.put(event)
             await asyncio.sleep(REOPEN_MS / 1000)
 
-    async def _draw(self) -> None:
-        """The newest screen, and once a second while a countdown runs."""
-        well = True
+    async def _draw(self, part: str, display: Display) -> None:
+        """The newest screen, once a second while a countdown runs, and as often as the display itself asks."""
+        well, redraw = True, self._redraw[part]
         while True:
-            screen = self._screen
-            self._redraw.clear()
+            screen, again_s = self._screen, None
+            redraw.clear()
             if screen is not None:
                 try:
-                    await self.display.show(screen, self.clock.now_ms())
+                    async with asyncio.timeout(SHOW_S_MAX):
+                        await display.show(screen, self.clock.now_ms())
+                    again_s = display.again_s(screen)
                     if not well:
                         well = True
-                        await self._inbox.put(DeviceSaid("display", "ok"))
-                except DriverGone as why:
+                        await self._inbox.put(DeviceSaid(part, "ok"))
+                except (DriverGone, TimeoutError) as why:
                     if well:
                         well = False
-                        self.whys["display"] = why.what
-                        await self._inbox.put(DeviceSaid("display", "gone", why.what))
-            pause = 1.0 if not well or (screen is not None and screen.deadline is not None) else None
+                        self.whys[part] = why.what if isinstance(why, DriverGone) else "it takes no frame"
+                        await self._inbox.put(DeviceSaid(part, "gone", self.whys[part]))
+            if not well or (screen is not None and screen.deadline is not None):
+                again_s = min(1.0, again_s or 1.0)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._redraw.wait()
+                async with asyncio.timeout(again_s):
+                    await redraw.wait()
+
+    async def farewell(self) -> None:
+        """At the end of a life: no QR stays behind on any glass, and the customer is told to wait a moment."""
+        last = show.farewell(self.box.desk.terms)
+
+        async def leave(display: Display) -> None:
+            with contextlib.suppress(DriverGone, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S_MAX):
+                    await display.show(last, self.clock.now_ms())
+            await display.close()
+
+        await asyncio.gather(*map(leave, self.displays.values()))
 
 
 def _part(effect: Any) -> str:

@@ -220,7 +220,7 @@ def test_structs_and_table_name_the_same_keys() -> None:
         assert [field for field in struct.__struct_fields__ if field in keys] == keys
         extra = set(struct.__struct_fields__) - set(keys)
         assert extra <= {"name", "written", "signer", "scanner", "keypad", "display", "printer", "sound", "cards", "console",
-                         "mqtt", "journal", "channels", "templates", "supervisors", "scanners"}
+                         "mqtt", "journal", "channels", "templates", "supervisors", "scanners", "displays"}
 
 
 def test_every_default_is_a_value_its_own_key_takes() -> None:
@@ -241,3 +241,22 @@ def test_the_example_in_docs_is_a_configuration() -> None:
 def test_the_page_in_docs_is_current() -> None:
     page = Path(__file__).parent.parent / "docs" / "config.md"
     assert page.read_text("utf-8") == docs_page(), "run: python -m device.config > docs/config.md"
+
+
+def test_several_displays_are_a_list_and_one_is_still_a_section() -> None:
+    one = parse(BOX | {"display": {"kind": "fb", "rotation": 90}})
+    assert one.displays == (one.display,)
+    two = parse(BOX | {"display": [{"kind": "fb", "rotation": 90}, {"kind": "pole", "path": "/dev/ttyS1", "dialect": "led8"}]})
+    assert two.display == one.display and [(x.kind, x.dialect) for x in two.displays] == [("fb", "cd5220"), ("pole", "led8")]
+    assert dict(show(two))["display.2.path"] == "/dev/ttyS1" and "display.path" in dict(show(one))
+    assert restarts(one, two) == {"display"}
+
+
+@pytest.mark.parametrize(("given", "why"), [
+    ([], "at most 4"), ([1], "at most 4"), ([{}] * 5, "at most 4"), ([{}, {"kind": "pole", "path": ""}], "display.path is empty"),
+    ([{"path": "/dev/fb0"}, {"kind": "pole", "path": "/dev//fb0"}], "one owner"),
+    ([{}, {"path": "/dev/x", "dialcet": "led8"}], "display 2: dialcet is no key"),
+    ([{}, {"path": "/dev/x", "rotation": 45}], "display 2: rotation"),
+])
+def test_a_list_of_displays_with_a_fault_is_refused_whole(given: list[Any], why: str) -> None:
+    assert why in reason(display=given)

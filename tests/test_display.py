@@ -344,7 +344,7 @@ def test_a_frame_buffer_with_padded_rows_holds_the_frame(tmp_path, form, rotatio
 
 
 def var_bytes(wide=800, high=480, bits=32, channels=((16, 8), (8, 8), (0, 8)), x=0, y=0) -> bytes:
-    head = struct.pack("=8I", wide, high, wide, high, x, y, bits, 0)
+    head = struct.pack("=8I", wide, high, wide + x, high + y, x, y, bits, 0)
     return (head + b"".join(struct.pack("=3I", *c, 0) for c in (*channels, (24, 8)))).ljust(160, b"\0")
 
 
@@ -358,13 +358,20 @@ def test_the_kernels_structures_are_read(long_bytes):
     read_32 = geometry_of(var_bytes(y=480), fix_bytes(3264, long_bytes), long_bytes=long_bytes)
     assert read_32 == Geometry(800, 480, "XRGB8888", 3264, 480 * 3264)
     rgb565 = var_bytes(bits=16, channels=((11, 5), (5, 6), (0, 5)), x=3)
-    assert geometry_of(rgb565, fix_bytes(1600, long_bytes), long_bytes=long_bytes) == Geometry(800, 480, "RGB565", 1600, 6)
+    assert geometry_of(rgb565, fix_bytes(1664, long_bytes), long_bytes=long_bytes) == Geometry(800, 480, "RGB565", 1664, 6)
 
 
 def test_a_format_nobody_draws_is_named():
     with pytest.raises(DriverGone, match="24 bits a pixel") as fault:
         geometry_of(var_bytes(bits=24), fix_bytes(2400, 8), long_bytes=8)
     assert not fault.value.again
+
+
+@pytest.mark.parametrize(("var", "line_length", "why"), [
+    (dict(y=480), 1600, "no frame"), (dict(wide=8, high=8), 3200, "8 x 8 pixels"), (dict(wide=9000), 36_000, "9000 x 480 pixels")])
+def test_sizes_that_contradict_each_other_are_named_before_a_byte_is_written(var, line_length, why):
+    with pytest.raises(DriverGone, match=why):
+        geometry_of(var_bytes(**var), fix_bytes(line_length, 8), long_bytes=8)
 
 
 # Drivers

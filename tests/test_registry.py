@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.config import parse_toml
-from device.drivers.registry import display_of, drivers_of
+from device.drivers.registry import displays_of, drivers_of
 from device.errors import DriverGone
 from device.txn.inputs import DeviceSaid
 
@@ -110,10 +110,14 @@ def test_a_card_terminal_is_made_and_one_that_is_not_there_says_so(card, kind, w
 def test_a_display_is_made_for_each_kind(tmp_path):
     import msgspec
     whole = config(tmp_path)
-    for kind, name in (("file", "FileDisplay"), ("fb", "FbDisplay")):
-        made = display_of(msgspec.structs.replace(whole, display=msgspec.structs.replace(whole.display, kind=kind)))
-        assert type(made).__name__ == name
-    assert display_of(msgspec.structs.replace(whole, display=msgspec.structs.replace(whole.display, kind="none"))) is None
+    def made(*kinds):
+        return displays_of(msgspec.structs.replace(whole, displays=tuple(
+            msgspec.structs.replace(whole.display, kind=kind, path="/dev/null") for kind in kinds)))
+    for kind, name in (("file", "FileDisplay"), ("fb", "FbDisplay"), ("pole", "PoleDisplay")):
+        assert {part: type(one).__name__ for part, one in made(kind).items()} == {"display": name}
+    assert made("none") == {}
+    assert [(part, one.part) for part, one in made("fb", "none", "pole").items()] == [
+        ("display", "display"), ("display:3", "display:3")]
 
 
 @pytest.mark.parametrize("mode", ["a public key", "certificates", "a certificate without its root"])

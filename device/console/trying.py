@@ -98,20 +98,19 @@ def put_on_paper(c: Call, paper: Any) -> Iterator[str]:
 
 def display(c: Call) -> Iterator[str]:
     config = _config(c)
-    if config.display.kind == "none":
+    if all(one.kind == "none" for one in config.displays):
         raise Failed("NONE", c.t("配置里没有顾客屏", "no display is configured"))
     number = f"{secrets.randbelow(9000) + 1000}"
     if alive(c.place):
         deed(c, "display test", number)
     else:
-        from device.drivers.registry import display_of
+        from device.drivers.registry import displays_of
         from device.txn.screen import Screen
-        shown = display_of(config)
-        assert shown is not None
-        try:
-            asyncio.run(shown.show(Screen("IDLE", "屏幕测试 / Display test", big=number, lang=config.lang), 0))
-        except Outside as why:
-            raise Failed("DISPLAY", str(why)) from None
+        for shown in displays_of(config).values():
+            try:
+                asyncio.run(shown.show(Screen("IDLE", "屏幕测试 / Display test", big=number, lang=config.lang), 0))
+            except Outside as why:
+                raise Failed("DISPLAY", str(why)) from None
     read = c.ask(c.t("屏上是哪四位数？", "Which four digits does the display show?"))
     if read != number:
         raise Failed("DISPLAY", c.t(f"屏上应是 {number}", f"it should show {number}"))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from device.txn.effects import Effect
 from device.txn.inputs import Input
+from device.txn.screen import Screen
 
 
 class Driver(Protocol):
@@ -29,6 +30,29 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of files and sockets."""
+        ...
+
+
+class Display(Protocol):
+    """Shows the newest screen to the customer; skips frames that nobody saw.
+
+    A QR that was shown goes with the attempt it belongs to: what `show` returns from stands on the glass, or the glass is gone.
+    """
+
+    async def show(self, screen: Screen, now_ms: int) -> None:
+        """Show `screen` as of monotonic `now_ms`.  Raises DriverGone; the next call looks for the device again."""
+        ...
+
+    def again_s(self, screen: Screen) -> float | None:
+        """Seconds until `show` wants to be called again though nothing changed; None: not before the screen is another."""
+        ...
+
+    def wipe(self) -> None:
+        """Take off the glass whatever another life of the daemon left there; quick, silent, and never an error."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the device; a later `show` does nothing."""
         ...
 
 

@@ -6,6 +6,7 @@ number.  Knows files and pixels; what stands on them is `display_draw`'s busines
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import msgspec
@@ -20,8 +21,8 @@ FORMAT = "XRGB8888"
 class FileDisplay(Show):
     """Frames of `width` x `height` in `path`.  Use a folder in memory: an SD card is not meant for this."""
 
-    def __init__(self, path: str, width: int = 800, height: int = 480) -> None:
-        super().__init__()
+    def __init__(self, path: str, width: int = 800, height: int = 480, *, part: str = "display") -> None:
+        super().__init__(part)
         self._path, self._width, self._height = path, width, height
         self._bytes = bytearray(width * height * 4)
         self.frame_no = 0
@@ -43,7 +44,13 @@ class FileDisplay(Show):
             _replace(self._path, self._bytes)
             _replace(self._path + ".json", msgspec.json.encode(side))
         except OSError as error:
-            raise gone(error, self._path, "the folder must be there and writable") from error
+            raise gone(error, self._path, "the folder must be there and writable", self.part) from error
+
+    def wipe(self) -> None:
+        """Away with a frame of another life."""
+        for path in (self._path + ".json", self._path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def shut(self) -> None:
         """Nothing is held; the last frame stays for who looks."""

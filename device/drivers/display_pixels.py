@@ -43,6 +43,17 @@ def turned_box(box: Box, width: int, height: int, rotation: int) -> Box:
             270: (top, width - right, bottom, width - left)}[rotation]
 
 
+def bands(boxes: list[Box], height: int) -> list[tuple[int, int]]:
+    """The rows of `boxes` as (top, bottom) pairs that neither touch nor hold less than two rows, upper ones first."""
+    rows: list[tuple[int, int]] = []
+    for top, bottom in sorted((min(top, max(0, height - 2)), max(bottom, min(top + 2, height))) for _, top, _, bottom in boxes):
+        if rows and top <= rows[-1][1]:
+            rows[-1] = (rows[-1][0], max(bottom, rows[-1][1]))
+        else:
+            rows.append((top, bottom))
+    return rows
+
+
 def spans(data: bytes, box: Box, form: str, line_length: int) -> list[tuple[int, memoryview]]:
     """Where the rows of a packed `box` go in a frame with `line_length` bytes a row: (offset, bytes) pairs.
 

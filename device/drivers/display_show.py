@@ -34,7 +34,8 @@ class Show:
     does: frozenset[type[Effect]] = frozenset()
     at_once = 1
 
-    def __init__(self) -> None:
+    def __init__(self, part: str = "display") -> None:
+        self.part = part
         self.frames = self.skipped = 0
         self._canvas: Canvas | None = None
         self._next: tuple[Screen, int] | None = None
@@ -45,6 +46,9 @@ class Show:
         """A canvas of the panel's upright size, everything to be painted.  DriverGone when the panel is not there."""
         raise NotImplementedError
 
+    def look(self) -> None:
+        """DriverGone when the panel went away, or is another one now; called when there is nothing to write."""
+
     def write(self, canvas: Canvas, boxes: list[Box]) -> None:
         """Bring the pixels of `boxes` to the panel.  DriverGone when it went away."""
         raise NotImplementedError
@@ -52,6 +56,14 @@ class Show:
     def shut(self) -> None:
         """Let go of the panel; nothing when nothing is held."""
         raise NotImplementedError
+
+    def wipe(self) -> None:
+        """Take off the panel what another life left there; nothing when it cannot be done."""
+        raise NotImplementedError
+
+    def again_s(self, screen: Screen) -> float | None:
+        """Not before the screen is another, where a panel cannot go away unheard."""
+        return None
 
     async def show(self, screen: Screen, now_ms: int) -> None:
         """Show `screen` as of monotonic `now_ms`; call it once a second while it has a deadline.
@@ -116,6 +128,7 @@ class Show:
             self._canvas = self.open()
         boxes = self._canvas.draw(screen, now_ms)
         if not boxes:
+            self.look()
             self.skipped += 1
             return
         self.write(self._canvas, boxes)
@@ -138,13 +151,13 @@ class Show:
     def _say(self, word: str, why: str = "") -> None:
         if self._said.full():
             self._said.get_nowait()
-        self._said.put_nowait(DeviceSaid("display", word, why))
+        self._said.put_nowait(DeviceSaid(self.part, word, why))
 
 
-def gone(error: OSError, what: str, hint: str) -> DriverGone:
+def gone(error: OSError, what: str, hint: str, part: str = "display") -> DriverGone:
     """DriverGone that names the errno of `error`."""
     number = error.errno or errno.EIO
-    return DriverGone(f"{what}: {errno.errorcode.get(number, number)}, {os.strerror(number)}", which="display", hint=hint)
+    return DriverGone(f"{what}: {errno.errorcode.get(number, number)}, {os.strerror(number)}", which=part, hint=hint)
 
 
 def _without_qr(screen: Screen) -> Screen:

@@ -30,6 +30,14 @@ class DisplaySim:
             raise DriverGone("the display is unplugged", which="display")
         self.screen, self.now_ms, self.shown = screen, now_ms, self.shown + 1
 
+    def again_s(self, screen: Screen) -> float | None:
+        """Never: it keeps what it is shown."""
+        return None
+
+    def wipe(self) -> None:
+        """Forget the last screen."""
+        self.screen = None
+
     async def inputs(self) -> AsyncIterator[Input]:
         """`ok`, then nothing until it is closed."""
         yield DeviceSaid("display", "ok")

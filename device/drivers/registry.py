@@ -16,10 +16,19 @@ from urllib.parse import quote
 import msgspec
 
 from device.clock import WallClock
-from device.config import CARD, ChannelConfig, Config, PrinterConfig, ScannerConfig, SoundConfig, account_of
+from device.config import (
+    CARD,
+    ChannelConfig,
+    Config,
+    DisplayConfig,
+    PrinterConfig,
+    ScannerConfig,
+    SoundConfig,
+    account_of,
+)
 from device.drivers import private_file
 from device.drivers.channels.terminal_bytes import Held, held_of, terminal_ok
-from device.drivers.contract import Driver, Signer
+from device.drivers.contract import Display, Driver, Signer
 from device.errors import DriverGone, Outside
 from device.keys.sealed import whose
 from device.txn.effects import Effect
@@ -125,9 +134,10 @@ class Absent:
         self._closed.set()
 
 
-def display_of(config: Config):
-    """The display, or None for a box without one."""
-    return DISPLAYS[config.display.kind](config) if config.display.kind != "none" else None
+def displays_of(config: Config) -> dict[str, Display]:
+    """Every display by its part, `display`, `display:2` and so on; {} for a box without one.  None of them is open yet."""
+    parts = (("display" if n == 1 else f"display:{n}", c) for n, c in enumerate(config.displays, 1))
+    return {part: DISPLAYS[c.kind](c, part) for part, c in parts if c.kind != "none"}
 
 
 def _signer_file(config: Config, kid: str, make: bool) -> Signer:
@@ -240,15 +250,19 @@ def _sink_board(c: SoundConfig, printer: Driver | None):
     return BoardBuzzer(c.path)
 
 
-def _display_fb(config: Config):
+def _display_fb(c: DisplayConfig, part: str) -> Display:
     from device.drivers.display_fb import FbDisplay
-    return FbDisplay(config.display.path, rotation=config.display.rotation)
+    return FbDisplay(c.path, rotation=c.rotation, part=part)
 
 
-def _display_file(config: Config):
+def _display_file(c: DisplayConfig, part: str) -> Display:
     from device.drivers.display_file import FileDisplay
-    c = config.display
-    return FileDisplay(c.path, width=c.width, height=c.height)
+    return FileDisplay(c.path, width=c.width, height=c.height, part=part)
+
+
+def _display_pole(c: DisplayConfig, part: str) -> Display:
+    from device.drivers.display_pole import PoleDisplay
+    return PoleDisplay(c.path, dialect=c.dialect, baud=c.baud, charset=c.charset, part=part)
 
 
 # Channels that speak with an account's keys: sealed, or in the files that box.toml names.
@@ -406,5 +420,5 @@ SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial, "hidraw": _scann
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_usb}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file, "printer": _sink_printer, "wire": _sink_wire, "board": _sink_board}
-DISPLAYS = {"fb": _display_fb, "file": _display_file}
+DISPLAYS = {"fb": _display_fb, "file": _display_file, "pole": _display_pole}
 CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway}

@@ -81,7 +81,7 @@ def _forbidden(told: dict[str, Any]) -> list[str]:
     for name, value in told.items():
         if name not in TOP and any(key.name == name for key in SECTIONS[""]) or name in SECTIONS and name not in SET:
             reasons.append(f"{name} is not the cloud's to say{INSTEAD.get(name, '')}")
-        elif isinstance(value, dict) or name == "scanner":
+        elif isinstance(value, dict) or name in ("scanner", "display"):
             for at, keys, table in _tables(name, value):
                 reasons += [fault for key in keys if key.name in table and (fault := _odd(at, key, table[key.name]))]
     return reasons

@@ -20,7 +20,9 @@ class Screen(msgspec.Struct, frozen=True):
     amount paid, change); `qr` the text of a live payment QR or empty: it is never set for an attempt that is not live.
     `receipt_qr` is the receipt of the sale just shown, as a QR beside `big`, while no paper can be had; never with `qr`.
     `order_no` is the attempt that `qr` belongs to.  `deadline` is (boot, monotonic ms) and the display counts down to
-    it.  `tone` is `plain good bad wait`.  `footer` says what is not well (printer, channel, link), in words.
+    it.  `tone` is `plain good bad wait`.  `footer` says what is not well (printer, channel, link), in words.  `words`, Chinese
+    and English, stand beside the QR and on the cashier's side: a QR without them is not ours.  `cash_only`: no wallet is taken
+    now.
     """
 
     phase: str
@@ -40,3 +42,6 @@ class Screen(msgspec.Struct, frozen=True):
     lang: str = "zh"
     training: bool = False
     receipt_qr: str = ""
+    words: tuple[str, ...] = ()
+    change_fen: int = 0
+    cash_only: bool = False

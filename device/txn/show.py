@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from device.txn import papers
 from device.txn.books import Books, Order, Phase
+from device.txn.check_words import check_words
 from device.txn.desk import Desk
 from device.txn.paying import wallet_meant
 from device.txn.receipt import quantity
 from device.txn.screen import Line, Screen
 from device.txn.words import HEALTH, PROOFS, WALLETS, disputed_words, say, yuan
+from device.types import Terms
 
 LINES_SHOWN = 8
+ALL_WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 REFUND_MODES = ("refund", "pick", "badge", "pin")
 PHASES = {Phase.PLACING: "PLACING", Phase.AWAITING: "AWAITING", Phase.CANCELLING: "CANCELLING", Phase.ASKING: "CANCELLING",
           Phase.UNDECIDED: "CANCELLING"}
@@ -43,7 +46,7 @@ def render(books: Books, desk: Desk) -> Screen:
     total = basket.total_fen
     screen = {"phase": now, "lines_total": len(basket.lines), "total_fen": total, "footer": footer(books, desk),
               "typed": typed(desk), "lang": terms.lang, "training": terms.training,
-              "notice": notice, "tone": tone,
+              "notice": notice, "tone": tone, "cash_only": cash_only(books, desk),
               "lines": tuple(Line(x.name_en if lang and x.name_en else x.name_zh, quantity(x.qty_milli, x.unit), x.amount_fen)
                              for x in basket.lines[-LINES_SHOWN:])}
     shop = (terms.shop_zh, terms.shop_en)[lang]
@@ -53,7 +56,8 @@ def render(books: Books, desk: Desk) -> Screen:
         live = order.phase is Phase.AWAITING and not order.disputed_fen and not order.held_fen
         title = _paying(order, wallet[lang])[lang]
         screen |= {"title": title, "big": yuan(order.intent.amount_fen), "order_no": order.intent.order_no,
-                   "qr": order.qr if live else "", "wallets": (wallet[0], wallet[1]) if live else (),
+                   "qr": order.qr if live else "", "wallets": _wallets(name, terms, lang) if live else (),
+                   "words": check_words(order.intent.order_no, order.qr) if live and order.qr else (),
                    "deadline": (books.boot, order.due_ms) if live or order.phase is Phase.ASKING else None}
         if order.disputed_fen and order.phase is not Phase.ASKING:
             screen |= {"title": disputed_words(order.intent.amount_fen, order.disputed_fen)[lang], "tone": "bad"}
@@ -71,18 +75,38 @@ def render(books: Books, desk: Desk) -> Screen:
             words = {"paid": say("paid"), "refunding": say("refunding", amount=""), "refunded": say("refunded", amount="")}
             screen |= {"title": words[shown.what][lang].strip(), "big": yuan(shown.amount_fen),
                        "tone": "wait" if shown.what == "refunding" else "good", "order_no": shown.order_no,
-                       "total_fen": shown.amount_fen}
+                       "total_fen": shown.amount_fen, "change_fen": shown.change_fen}
             screen["receipt_qr"] = papers.address(books, desk)
             if shown.change_fen and not notice:
                 screen["notice"] = say("change", change=yuan(shown.change_fen))[lang]
     else:
         screen["title"] = shop
         if not notice:
-            screen["notice"] = say("welcome")[lang]
+            screen["notice"] = say("cash_now" if screen["cash_only"] else "welcome")[lang]
             screen["tone"] = "plain"
     if screen["notice"] == screen["title"]:
         screen["notice"] = ""                          # said once, large
     return Screen(**screen)
+
+
+def farewell(terms: Terms) -> Screen:
+    """What stays on the glass while no daemon lives."""
+    lang = 0 if terms.lang == "zh" else 1
+    return Screen("IDLE", (terms.shop_zh, terms.shop_en)[lang], notice=say("starting")[lang], lang=terms.lang,
+                  training=terms.training)
+
+
+def cash_only(books: Books, desk: Desk) -> bool:
+    """True while no wallet is taken: the journal waits for the cloud, or not one of the shop's channels answers."""
+    route = desk.terms.route
+    return bool(books.wallets_stopped) or (bool(route) and not any(desk.well(f"channel:{name}") for name in route))
+
+
+def _wallets(name: str, terms: Terms, lang: int) -> tuple[str, ...]:
+    """Whose apps read the QR: one wallet in both languages, or those that the gateway takes."""
+    if name == "gateway":
+        return tuple(WALLETS[wallet][lang] for wallet in terms.gateway_wallets or ALL_WALLETS)
+    return WALLETS.get(name, (name,) * 2)
 
 
 def typed(desk: Desk) -> str:
@@ -186,7 +210,8 @@ def _order(order: Order, now_ms: int) -> dict:
     """`age_s` since its intent; `shelf_s` until nobody can pay it any more: then the channel's bill may decide, too."""
     return {"order_no": order.intent.order_no, "channel": order.intent.channel, "way": order.intent.way,
             "amount_fen": order.intent.amount_fen,
-            "phase": str(order.phase), "qr": order.qr, "disputed_fen": order.disputed_fen,
+            "phase": str(order.phase), "qr": order.qr, "words": check_words(order.intent.order_no, order.qr) if order.qr else (),
+            "disputed_fen": order.disputed_fen,
             "held_fen": order.held_fen,
             "age_s": max(0, now_ms - order.since_ms) // 1000,
             "shelf_s": max(0, order.since_ms + order.dead_after_ms - now_ms) // 1000}

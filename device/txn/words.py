@@ -146,6 +146,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "signer_full": ("签名器故障，待签记录已满，暂不能开新单：请通知技术员",
                     "The signer is broken and too many records wait for it, nothing new can begin: call a technician"),
     "cash_only": ("仅收现金", "Cash only for now"),
+    "starting": ("请稍候，收银机正在启动", "One moment, the till is starting"),
+    "cash_now": ("暂时只收现金", "Cash only for now, sorry"),
 }
 
 HEALTH: dict[tuple[str, str], tuple[str, str]] = {
@@ -170,6 +172,10 @@ HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("scanner", "layout"): ("扫描器键盘布局不对：请通知技术员", "The scanner types for another country: call a technician"),
     ("keyboards", "strange"): ("有未登记的键盘：已停用", "An unknown keyboard is plugged in: it types into nothing"),
     ("keypad", "gone"): ("键盘未连接", "Keypad not connected"),
+    ("display", "gone"): ("顾客屏未连接", "Customer's display not connected"),
+    ("display:2", "gone"): ("第二块顾客屏未连接", "Second display not connected"),
+    ("display:3", "gone"): ("第三块顾客屏未连接", "Third display not connected"),
+    ("display:4", "gone"): ("第四块顾客屏未连接", "Fourth display not connected"),
     ("record_key", "stuck"): ("签名密钥未能更换：请通知技术员", "The record key cannot be changed: see the log"),
     ("journal", "cash_only"): ("只收现金：账本待云端确认", "Cash only: the journal waits for the cloud"),
     ("signer", "broken"): ("签名器故障：照常收款，请通知技术员", "The signer is broken: go on selling, call a technician"),
