@@ -48,7 +48,8 @@ def devices(c: Call) -> Iterator[str]:
         raise Failed("CONFIG", c.t("box.toml 不能用，doctor 说明原因", "box.toml is refused; doctor says why"))
     said = told(c.place, "state")
     health = said["state"]["health"] if said is not None else {}
-    parts: list[tuple[str, Any]] = [("scanner", config.scanner), ("keypad", config.keypad), ("display", config.display),
+    parts: list[tuple[str, Any]] = [("scanner", config.scanner), ("keypad", config.keypad),
+                                    *(("display" if n == 1 else f"display:{n}", one) for n, one in enumerate(config.displays, 1)),
                                     ("printer", config.printer), ("sound", config.sound)]
     parts += [("channel:card", one) for one in config.channels if one.name == "card"]
     rows = []

@@ -73,11 +73,12 @@ def looked(look: Look) -> Iterator[Finding]:
         part = f"scanner:{scanner.lane}" if scanner.lane else "scanner"
         if scanner.kind != "none":
             yield from _input(look, part, "scanner", scanner.kind, scanner.path, scanner.port)
-    keypad, display, printer = look.config.keypad, look.config.display, look.config.printer
+    keypad, printer = look.config.keypad, look.config.printer
     if keypad.kind != "none":
         yield from _input(look, "keypad", "keypad", keypad.kind, keypad.path, getattr(keypad, "port", ""))
-    if display.kind not in ("none", "file"):
-        yield from _node(look, "display", "display", display.path, os.W_OK)
+    for n, display in enumerate(look.config.displays, 1):
+        if display.kind not in ("none", "file"):
+            yield from _node(look, "display" if n == 1 else f"display:{n}", "display", display.path, os.W_OK)
     if printer.kind != "none":
         yield from _printer(look, printer)
     for channel in look.config.channels:
