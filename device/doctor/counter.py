@@ -6,6 +6,7 @@ Asks a printer real-time questions, which print nothing, and its name; opens no 
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,13 +166,14 @@ def _printer(look: Look, c: PrinterConfig) -> Iterator[Finding]:
             yield found("printer_gone", "printer", f"{folder} cannot be written.",
                         "make the folder, or name another path in box.toml")
         return
-    if c.kind != "tcp" and not os.path.exists(c.path):
+    path = _printer_path(c)
+    if c.kind != "tcp" and not os.path.exists(path):
         yield found("printer_gone", "printer", f"There is no {c.path}.",
                     "look at its cable and its power, or name the right path in box.toml")
     elif holder := _printer_holder(look):
         yield _held("printer_held", "printer", _printer_name(c), holder)
-    elif c.kind != "tcp" and not os.access(c.path, os.W_OK):
-        yield found("printer_closed", "printer", f"{c.path} may not be used by this user.")
+    elif c.kind != "tcp" and not os.access(path, os.W_OK):
+        yield found("printer_closed", "printer", f"{path} may not be used by this user.")
     else:
         yield from asyncio.run(_asked(c))
 
@@ -190,6 +192,9 @@ async def _asked(c: PrinterConfig) -> list[Finding]:
         for n in (3, 2, 4, 1):                           # what broke says more than that it is off-line
             reply = first if n == 1 else await _reply(line, escpos.status_query(n), "eot")
             if reply is not None and (complaint := escpos.ill(n, reply.byte)) is not None:
+                if complaint[0] == "error" and n == 2:   # of the cutter, of the head?
+                    cause = await _reply(line, escpos.status_query(3), "eot")
+                    complaint = (escpos.ill(3, cause.byte) if cause is not None else None) or complaint
                 return [found(WORDS.get(("printer", complaint[0]), "printer_error"), "printer", complaint[1])]
             if n == 4 and reply is not None and escpos.paper_low(reply.byte):
                 return [found("printer_paper_low", "printer"), *_drawer(c, first.byte)]
@@ -240,8 +245,13 @@ async def _reply(line: Any, question: bytes, kind: str) -> escpos.Reply | None:
 def _printer_holder(look: Look) -> Holder | None:
     c = look.config.printer
     mine = look.daemon_pid
-    held = holders_of_line(look.root, c.host, c.port) if c.kind == "tcp" else holders_of_file(look.root, c.path)
+    held = holders_of_line(look.root, c.host, c.port) if c.kind == "tcp" else holders_of_file(look.root, _printer_path(c))
     return next((one for one in held if one.pid != mine), None)
+
+
+def _printer_path(c: PrinterConfig) -> str:
+    """The node: of USB printers a pattern may be given, and the driver takes the first that is there."""
+    return next(iter(sorted(glob.glob(c.path))), c.path) if c.kind == "usb" else c.path
 
 
 def _printer_name(c: PrinterConfig) -> str:
