@@ -114,7 +114,7 @@ class Daemon:
         self.uplink.takers["cmd"] = self.commands.came
 
     def look_up(self, symbol: str):
-        return self.prices.look_up(symbol, self.config.templates)
+        return self.prices.found(symbol, self.config.templates)
 
     def _commands(self, asked: dict[str, Inquiry]) -> Commands:
         return Commands(self.config.box, self.uplink.command_keys, session=lambda: self.uplink.session, ask=self.runner.ask,

@@ -172,6 +172,18 @@ def _part(symbol: str, pattern: str, letter: str) -> str:
     return symbol[at : at + pattern.count(letter)] if at >= 0 else ""
 
 
+class Unknown(msgspec.Struct, frozen=True):
+    """Why a symbol is no goods: one of CAUSES for the cashier, and a sentence."""
+
+    cause: str
+    why: str
+
+
+CAUSES = ("", "check", "weigh", "piece", "nothing", "label")
+UNLISTED = Unknown("", "no price list knows this code")
+NOTHING = Unknown("nothing", "the label carries no weight or amount: weigh it again")
+
+
 class PriceList:
     """Goods by symbol.  `items` carry unique keys, as `price_file` has checked; GTINs are filed in one form.
 
@@ -190,15 +202,20 @@ class PriceList:
 
         The first template that fits `symbol` reads it; only what no template fits is looked up as it stands.
         """
-        found = self._judge(symbol, templates)
-        return msgspec.structs.replace(found, list_version=self.version) if isinstance(found, Found) else None
+        found = self.found(symbol, templates)
+        return found if isinstance(found, Found) else None
 
     def why_unknown(self, symbol: str, templates: tuple[Template, ...] = ()) -> str:
         """One sentence saying why `look_up` gives None for `symbol`; "" when it does not."""
         found = self._judge(symbol, templates)
-        return found if isinstance(found, str) else ""
+        return found.why if isinstance(found, Unknown) else ""
 
-    def _judge(self, symbol: str, templates: tuple[Template, ...]) -> Found | str:
+    def found(self, symbol: str, templates: tuple[Template, ...] = ()) -> Found | str:
+        """As `look_up`, and of what is not found one of CAUSES."""
+        found = self._judge(symbol, templates)
+        return msgspec.structs.replace(found, list_version=self.version) if isinstance(found, Found) else found.cause
+
+    def _judge(self, symbol: str, templates: tuple[Template, ...]) -> Found | Unknown:
         for template in templates:
             if label_fits(symbol, template):
                 label = label_of(symbol, template)
@@ -206,61 +223,69 @@ class PriceList:
         if len(symbol) > GTIN_LENS[-1] or "\x1d" in symbol:      # every GS1 label that names goods is longer than a GTIN
             said = _gs1(symbol)
             if said is not None:
-                return said if isinstance(said, str) else self._labelled(said)
+                return said if isinstance(said, Unknown) else self._labelled(said)
         if len(symbol) in GTIN_LENS and symbol.isascii() and symbol.isdigit():
             key = gtin_key(symbol)
             if key is None:
                 return _wrong_check(symbol)
             item = self._items.get(key)
             if item is not None and item.unit == "kg":
-                return f"{item.name_en} is sold by weight: weigh it and scan the scale's label"
-            return Found(item) if item else "no price list knows this code"
+                return _by_weight(item)
+            return Found(item) if item else UNLISTED
         item = self._items.get(symbol)
-        return Found(item) if item else "no price list knows this code"
+        return Found(item) if item else UNLISTED
 
-    def _labelled(self, said: Gs1) -> Found | str:
+    def _labelled(self, said: Gs1) -> Found | Unknown:
         """The line that a GS1 label makes: its GTIN's goods, with the weight, amount or count that it says."""
         item = self._items.get(gtin_key(said.gtin) or "")
         if item is None and said.gtin.startswith("9"):   # of variable measure: filed under the number of its base unit
             stem = said.gtin[1:13]
             item = self._items.get(f"{stem}{check_digit(stem)}")
         if item is None:
-            return "no price list knows this code" if said.gtin else "the label names no goods"
+            return UNLISTED if said.gtin else Unknown("label", "the label names no goods")
         if 0 in (said.weight_g, said.amount_fen, said.count):
-            return "the label carries no weight or amount: weigh it again"
+            return NOTHING
         if said.weight_g is not None and item.unit != "kg":
-            return f"{item.name_en} is sold by the piece and cannot carry a weight label"
+            return _by_piece(item)
         if said.weight_g is None and said.amount_fen is None and item.unit == "kg":
-            return f"{item.name_en} is sold by weight: weigh it and scan the scale's label"
+            return _by_weight(item)
         if said.weight_g is None and said.amount_fen is not None:
             return Found(item, qty_milli=_implied_milli(item, said.amount_fen), amount_fen=said.amount_fen)
         if (said.count or 1) > COUNT_MAX:
-            return f"the label counts more than {COUNT_MAX} pieces"
+            return Unknown("label", f"the label counts more than {COUNT_MAX} pieces")
         return Found(item, qty_milli=said.weight_g if said.weight_g is not None else 1000 * (said.count or 1),
                      amount_fen=said.amount_fen)
 
-    def _weighed(self, label: Label) -> Found | str:
+    def _weighed(self, label: Label) -> Found | Unknown:
         item = self._items.get(label.key)
         if item is None:
-            return f"no price list knows the in-store item {label.key}"
+            return Unknown("", f"no price list knows the in-store item {label.key}")
         if label.weight_g == 0 or label.amount_fen == 0:
-            return "the label carries no weight or amount: weigh it again"
+            return NOTHING
         if label.amount_fen is None:
             if item.unit != "kg":
-                return f"{item.name_en} is sold by the piece and cannot carry a weight label"
+                return _by_piece(item)
             return Found(item, qty_milli=label.weight_g or 0)
         if label.weight_g is not None:
             return Found(item, qty_milli=label.weight_g, amount_fen=label.amount_fen)
         return Found(item, qty_milli=_implied_milli(item, label.amount_fen), amount_fen=label.amount_fen)
 
 
-def _gs1(symbol: str) -> Gs1 | str | None:
+def _gs1(symbol: str) -> Gs1 | Unknown | None:
     """What a GS1 label says, None when `symbol` is none, or what is wrong with it."""
     from device.drivers.gs1_bytes import NotGs1, gs1_of  # by the first label: a start has no time for its table
     try:
         return gs1_of(symbol)
     except NotGs1 as why:
-        return str(why)
+        return Unknown("label", str(why))
+
+
+def _by_weight(item: Item) -> Unknown:
+    return Unknown("weigh", f"{item.name_en} is sold by weight: weigh it and scan the scale's label")
+
+
+def _by_piece(item: Item) -> Unknown:
+    return Unknown("piece", f"{item.name_en} is sold by the piece and cannot carry a weight label")
 
 
 def _implied_milli(item: Item, amount_fen: int) -> int:
@@ -270,5 +295,5 @@ def _implied_milli(item: Item, amount_fen: int) -> int:
     return max(1, (amount_fen * 2000 + item.price_fen) // (2 * item.price_fen))
 
 
-def _wrong_check(symbol: str) -> str:
-    return f"the check digit is wrong (it should be {check_digit(symbol[:-1])}): scan again"
+def _wrong_check(symbol: str) -> Unknown:
+    return Unknown("check", f"the check digit is wrong (it should be {check_digit(symbol[:-1])}): scan again")

@@ -7,6 +7,7 @@ import pytest
 
 from device.config import parse
 from device.daemon import to_driven
+from device.goods import CAUSES
 from device.txn import facts as wire
 from device.txn.folding import evolve
 from device.txn.inputs import (
@@ -17,6 +18,7 @@ from device.txn.inputs import (
 )
 from device.txn.show import render
 from device.txn.wants import wants
+from device.txn.words import say
 from tests.counter import APPLES, COLA, TEA, TERMS, Counter, counter_paying, records
 
 
@@ -38,6 +40,13 @@ def test_quantity_key_counts_for_one_scan_only():
     counter.scan(COLA)
     counter.scan(TEA)
     assert [x.qty_milli for x in counter.box.books.basket.lines] == [12000, 1000]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_why_a_code_is_no_goods_is_told_in_words(cause):
+    counter = Counter()
+    verdict = counter.tell(Scanned("6901234567890", None, "", cause))
+    assert verdict.refused and not verdict.facts and verdict.words == say(f"unknown_{cause or 'code'}", code="6901234567890")
 
 
 def test_unknown_code_is_shown_and_changes_nothing():

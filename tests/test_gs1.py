@@ -121,6 +121,8 @@ def test_a_label_becomes_the_line_of_its_goods() -> None:
     assert look(f"{GS}01{APPLES}3922001280") == Found(apples, 1000, 1280)
     assert look("0196901234567895" + "3103000500") == Found(apples, 500)             # indicator 9: of variable measure
     assert look(f"01{GTIN}3012") == Found(Item(TEA, "茶", "Tea", 700), 12_000)
+    assert PRICES.found(f"{GS}01{APPLES}17261231") == "weigh" and PRICES.found(f"{GS}01{GTIN}3103001234") == "piece"
+    assert PRICES.found(f"{GS}01{GTIN[:-1]}0") == "label" and PRICES.found(TEA[:-1] + "0") == "check" and PRICES.found("x") == ""
     assert "by weight" in str(look(f"{GS}01{APPLES}17261231"))
     assert "by the piece" in str(look(f"{GS}01{GTIN}3103001234"))
     assert "no weight" in str(look(f"{GS}01{APPLES}3103000000"))

@@ -55,6 +55,15 @@ def test_events_become_scans_with_what_the_price_list_knows() -> None:
     assert isinstance(said[-1], DeviceSaid) and said[-1].word == "gone"
 
 
+def test_why_a_symbol_is_no_goods_goes_along_with_it() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(f"{TEA}\r{COLA}\r".encode())
+    theirs.close()
+    scanner = SerialScanner(ours.detach(), lambda symbol: FOUND if symbol == TEA else "weigh")
+    said = asyncio.run(asyncio.wait_for(all_of(scanner.inputs()), 10))
+    assert said[1:-1] == [Scanned(TEA, FOUND), Scanned(COLA, None, "", "weigh")]
+
+
 def test_unplugged_in_the_middle_of_a_code_tells_so_and_sells_no_half() -> None:
     said = said_for(key_bytes(TEA[:7]))
     assert [type(s) for s in said] == [DeviceSaid, ScanSpoiled, DeviceSaid]

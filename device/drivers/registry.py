@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tillbox")
 
 LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])(:|/|$)")
-LookUp = Callable[[str], Found | None]
+LookUp = Callable[[str], Found | str | None]
 
 
 class Keys(Protocol):

@@ -14,7 +14,7 @@ from device.types import Found
 
 log = logging.getLogger("tillbox")
 
-LookUp = Callable[[str], Found | None]
+LookUp = Callable[[str], Found | str | None]      # the goods, or why there are none, as `goods.CAUSES` has it
 LATEST = 20               # reads that a scanner's health is judged by
 BAD_MIN = 3               # bad ones among them that are no accident any more
 HALF = " in the middle of a scan: half a code was dropped"
@@ -75,9 +75,10 @@ class Reads:
             return []
         self.counts["scans"] += 1
         found = self._look_up(sought(read))
-        wrong = found is None and misread(read)
+        goods, cause = (found, "") if isinstance(found, Found) else (None, found or "")
+        wrong = goods is None and misread(read)
         self.counts["misread"] += wrong
-        return [Scanned(read.symbol, found, self._lane), *self._judged(wrong)]
+        return [Scanned(read.symbol, goods, self._lane, cause), *self._judged(wrong)]
 
     def _judged(self, bad: bool, word: str = "") -> list[Input]:
         """A word on its health when that changed: one bad read is an accident, three of twenty are a scanner."""

@@ -60,11 +60,15 @@ class Configured(Input, frozen=True):
 
 
 class Scanned(Input, frozen=True):
-    """The scanner read `symbol`; `found` is what the price list knows of it, None when nothing.  `lane` names the scanner."""
+    """The scanner read `symbol`; `found` is what the price list knows of it, None when nothing.  `lane` names the scanner.
+
+    `cause` says why nothing, one of `goods.CAUSES`: "" is that no list knows it.
+    """
 
     symbol: str
     found: Found | None = None
     lane: str = ""
+    cause: str = ""
 
     def __repr__(self) -> str:           # what is no goods may be a payer's code
         return f"Scanned({self.symbol if self.found else f'{len(self.symbol)} characters'!r})"

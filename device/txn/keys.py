@@ -83,7 +83,8 @@ def on_scanned(b: Books, d: Desk, e: Scanned, at: Stamp) -> Verdict:
             return refuse("payment_code_idle")        # a bearer token: not repeated, not kept
         if supervisor_of(d.terms, e.symbol) is not None:
             return refuse("badge_idle")               # whoever reads a badge's code can print it
-        return refuse("unknown_code", code=e.symbol[:32].replace("\x1d", " "))    # GS parts fields, and is no letter
+        # GS parts fields, and is no letter.
+        return refuse(f"unknown_{e.cause or 'code'}", code=e.symbol[:32].replace("\x1d", " "))
     return _add(b, d, e.found)
 
 
