@@ -21,6 +21,7 @@ from device.ask import ask, runs
 from device.store_forward.tools import main as journal_tool
 from device.types import Account, Terms
 from docs.technician import PAGE, page, shown
+from tests.console_noise import burst, rss_kb
 from tests.console_room import Room, Terminal
 
 CODES = set(re.findall(r"`([A-Z]+)`", page().partition("## Codes of failure")[2]))
@@ -238,16 +239,11 @@ def test_noise_on_the_real_line_neither_kills_it_nor_fills_memory(room: Room, at
         t.type(line)
     t.until("not the code")
     dice = random.Random(9)
-
-    def burst(lines: int) -> None:
-        for _ in range(lines // 100):
-            noise = b"".join(dice.randbytes(dice.randrange(12)) + b"\r" for _ in range(100))
-            t.keys(noise.replace(b"\x04", b""))          # which ends a session that is not begun, and rightly so
-    burst(1_000)
-    before = _rss_kb(t.process.pid)
-    burst(10_000)
+    burst(t, 1_000, dice)
+    before = rss_kb(t.process.pid)
+    burst(t, 10_000, dice)
     assert t.process.poll() is None
-    assert _rss_kb(t.process.pid) < before + 2_000
+    assert rss_kb(t.process.pid) < before + 2_000
     t.drain(0.3)
     t.keys(b"\x18\x03\r")
     t.until("name:")
@@ -256,5 +252,12 @@ def test_noise_on_the_real_line_neither_kills_it_nor_fills_memory(room: Room, at
     assert "printer" in t.command("devices")
 
 
-def _rss_kb(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+def test_a_port_has_one_console(room: Room, at: list[Terminal]) -> None:
+    t = terminal(room, at)
+    t.until("name:")
+    port = Path(f"/proc/{t.process.pid}/fd").iterdir()
+    name = next(os.readlink(one) for one in port if os.readlink(one).startswith("/dev/pts/"))
+    second = subprocess.run([sys.executable, "-m", "device", "console", "--line", name, "--config", str(room.toml)],
+                            capture_output=True, text=True, timeout=20)
+    assert second.returncode == 1 and second.stderr.startswith("tillbox console: ") and "Traceback" not in second.stderr
+    t.login_now()

@@ -14,6 +14,7 @@ from device.console.place import Place
 from device.console.session import Call, Failed
 
 JOURNAL_COPY_BYTES_MAX = 512 << 20
+COPIES_MAX = 5
 
 
 def alive(place: Place) -> bool:
@@ -66,9 +67,14 @@ def readable(place: Place, folder: Path) -> Path:
     journal, wal = place.journal, place.journal.with_name(place.journal.name + "-wal")
     if not alive(place) and not (wal.exists() and wal.stat().st_size):
         return journal
-    for path in (journal, wal):
-        if path.exists():
-            if path.stat().st_size > JOURNAL_COPY_BYTES_MAX:
-                raise OSError(errno.EFBIG, "too large to copy", str(path))
-            shutil.copy(path, folder)
+    for _ in range(COPIES_MAX):
+        before = journal.stat()
+        if before.st_size > JOURNAL_COPY_BYTES_MAX:
+            raise OSError(errno.EFBIG, "too large to copy", str(journal))
+        for path in (journal, wal):
+            if path.exists():
+                shutil.copy(path, folder)
+        after = journal.stat()
+        if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):       # else rows moved in between
+            break
     return folder / journal.name

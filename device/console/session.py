@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
-from device.console import challenge as challenges
 from device.console import words
-from device.console.challenge import LEVELS, LIFE_S, WHO, Challenge
+from device.console.challenge import Challenge
 from device.console.editor import END, STOP, Editor
 from device.console.line import LineGone
-from device.console.place import Place, login_key
+from device.console.login import Login
+from device.console.place import Place
 from device.console.printing import table, wrapped
 from device.console.spool import Spool
-from device.console.sshsig import BEGIN as SIGNATURE_BEGIN
-from device.console.sshsig import END as SIGNATURE_END
-from device.console.sshsig import LINES_MAX as SIGNATURE_LINES_MAX
 from device.console.tries import Tries
 from device.errors import Outside
 
 BEAT_S = 1.0
+WAITING_MAX = 4096                       # lines of one read, or typed ahead while a command runs: no read has more
 DELIVER_S = 20.0                         # between two looks whether the daemon takes what waits
 
 
@@ -140,7 +137,7 @@ class Session:
         self._editor.prompt, self._editor.secret = wrapped(question + " ")[-1], secret
         try:
             self._line.write(self._editor.shown())
-            line = self._next()
+            line = self.next_line()
         finally:
             self._editor.secret = False
         if line == STOP:
@@ -160,7 +157,7 @@ class Session:
 
     # Lines -------------------------------------------------------------------------------------------------------------
 
-    def _next(self) -> str:
+    def next_line(self) -> str:
         while not self._waiting:
             self._hear(BEAT_S)
             if not self._waiting and self._mono_s() - self._delivered_s > DELIVER_S:
@@ -177,117 +174,19 @@ class Session:
             return
         self._heard_s = self._mono_s()
         out, events = self._editor.feed(data)
-        self._waiting += events
+        self._waiting = (self._waiting + events)[-WAITING_MAX:]
         if echo and out:
             self._line.write(out)
 
-    # Login -------------------------------------------------------------------------------------------------------------
+    # Who is here -------------------------------------------------------------------------------------------------------
 
     def _banner(self) -> None:
         self.tell("", f"Tillbox {self.place.software}  {self.t('技术员控制台', 'technician console')}  {self.place.box}",
                   self.t("help、lang zh|en、exit 不需登录。", "help, lang zh|en and exit need no login."))
 
     def _login(self) -> None:
-        """Until somebody proved who is there: `visit` stands when this returns."""
-        asked: Challenge | None = None
-        born_s, failed = 0.0, 0
-        who = level = ""
-        while self.visit is None:
-            if not who:
-                who = self._first("姓名:", "name:")
-                if not WHO.fullmatch(who):
-                    if who:
-                        self.tell(self.t("姓名只用字母、数字和 . _ @ -", "a name is letters, digits and . _ @ -"))
-                    who = ""
-                continue
-            if not level:
-                level = self._first("级别 look/work/full [work]:", "level look/work/full [work]:") or "work"
-                if level not in LEVELS:
-                    self.tell(self.t("级别是 look、work 或 full。", "a level is look, work or full."))
-                    level = ""
-                continue
-            if asked is None or self._mono_s() - born_s > LIFE_S or failed >= 5:
-                asked = challenges.fresh(self.place.box, who, level, self._boot, secrets.randbits(50))
-                born_s, failed = self._mono_s(), 0
-                self._show(asked)
-            line = self._first("代码:", "code:")
-            if not line:
-                self._show(asked)
-            elif line.startswith(SIGNATURE_BEGIN):
-                if self._signed(asked, line):
-                    self._open(asked, "ssh")
-                else:
-                    asked = None
-            elif not challenges.looks_like_code(line):
-                self.tell(self.t("代码是八个字母或数字；空行再看一次挑战。",
-                                 "a code is eight letters and digits; an empty line shows the challenge again."))
-            elif self._mono_s() - born_s > LIFE_S:
-                self.tell(self.t("挑战已过 30 分钟，换一个新的。", "the challenge is older than 30 minutes: here is another."))
-            elif self._right(asked, line):
-                self._open(asked, "code")
-            else:
-                failed += 1
-
-    def _first(self, zh: str, en: str) -> str:
-        """One line before the login; the few words that need none are answered here."""
-        while True:
-            line = self.asked(self.t(zh, en))
-            try:
-                said = words.parsed(line)
-            except words.Wrong:
-                return line
-            if said.command.level:
-                return line
-            self._own(said)
-
-    def _show(self, asked: Challenge) -> None:
-        self.tell(self.t("请向总部读出：", "Read this to head office:"),
-                  self.t(f"  收银机 {asked.box}   姓名 {asked.who}   级别 {asked.level}",
-                         f"  box {asked.box}   name {asked.who}   level {asked.level}"),
-                  self.t(f"  挑战 {asked.spoken()}   （30 分钟内有效）", f"  challenge {asked.spoken()}   (good for 30 minutes)"))
-
-    def _right(self, asked: Challenge, line: str) -> bool:
-        if not self._counted():
-            return False
-        try:
-            key = login_key(self.place)
-        except Outside as why:
-            self.tell(str(why))
-            return False
-        if challenges.answers(asked, key, line):
-            return True
-        self.tell(self.t("代码不对。", "That is not the code."))
-        return False
-
-    def _signed(self, asked: Challenge, first: str) -> bool:
-        """Whether the pasted signature answers; its lines are read on to the last."""
-        lines = [first]
-        self._editor.prompt = ""
-        while lines[-1] != SIGNATURE_END and len(lines) < SIGNATURE_LINES_MAX:
-            line = self._next()
-            if line in (STOP, END):
-                raise Stopped
-            lines.append(line.strip())
-        if not self.place.console.ssh_ca:
-            self.tell(self.t("这台收银机没有 console.ssh_ca。", "this box names no console.ssh_ca."))
-            return False
-        if not self._counted():
-            return False
-        from device.console.sshsig import accepted
-        try:
-            accepted("\n".join(lines), asked, self.place.console.ssh_ca, self._now_s())
-        except ValueError as why:
-            self.tell(self.t(f"签名不被接受：{why}", f"The signature is not taken: {why}"))
-            return False
-        return True
-
-    def _counted(self) -> bool:
-        """Take a try, on the card before anything is compared."""
-        if self._tries.count():
-            return True
-        left = self._tries.wait_s()
-        self.tell(self.t(f"试错太多：还要等 {left} 秒。", f"Too many wrong tries: wait {left} s more."))
-        return False
+        asked, how = Login(self, self.place, self._tries, boot=self._boot, mono_s=self._mono_s, now_s=self._now_s).done()
+        self._open(asked, how)
 
     def _open(self, asked: Challenge, how: str) -> None:
         self._tries.clear()
@@ -325,7 +224,7 @@ class Session:
             self.tell(self.t(*command.dry))
             return "ok"
         if command.does == "session":
-            self._own(said)
+            self.own(said)
             return "ok"
         try:
             if command.dangerous:
@@ -377,7 +276,7 @@ class Session:
             self.spool.begun(entry)
             self.spool.ended(entry, outcome)
 
-    def _own(self, said: words.Said) -> None:
+    def own(self, said: words.Said) -> None:
         """The words that the session itself answers, before a login, too."""
         if said.command.name == "lang":
             self.lang = said.args
