@@ -345,6 +345,7 @@ FAULTS = {
     "scanner unplugged": (lambda room: room.scanner.unplug(), "scanner_gone", "scanner"),
     "scanner gone, says the daemon": (says(scanner="gone"), "scanner_gone", "scanner"),
     "twin scanners": (scanner_port("1-1.2", "1-1.3"), "scanner_twins", "scanner"),
+    "a strange keyboard": (says(keyboards="strange"), "keyboard_strange", "keyboards"),
     "scanner's layout": (says(scanner="layout"), "scanner_layout", "scanner"),
     "nothing in the scanner's port": (put("scanner", port="1-1.4"), "scanner_gone", "scanner"),
     "keypad unplugged": (lambda room: room.keypad.unplug(), "keypad_gone", "keypad"),

@@ -147,6 +147,8 @@ COUNTER = (
     Code("scanner_closed", "scanner: node closed to this user", "The scanner may not be read by this user.",
          "run this as the service's user; if it is, see that 60-tillbox.rules is installed"),
     Code("scanner_held", "scanner: node held", "Another program holds the scanner.", "end that program"),
+    Code("keyboard_strange", "keyboard: unknown", "A keyboard that nobody set up is plugged in; it types into nothing.",
+         "pull it out; if it is a new scanner: tillbox scan pair"),
     Code("keypad_gone", "keypad: gone", "The keypad is not there.", "plug it in"),
     Code("keypad_closed", "keypad: node closed to this user", "The keypad may not be read by this user.",
          "run this as the service's user; if it is, see that 60-tillbox.rules is installed"),

@@ -33,7 +33,7 @@ WORDS: dict[tuple[str, str], str] = {
     ("printer", "cover_open"): "printer_cover_open", ("printer", "cutter"): "printer_cutter", ("printer", "hot"): "printer_hot",
     ("printer", "error"): "printer_error", ("printer", "wrong_model"): "printer_model", ("printer", "slow"): "printer_slow",
     ("scanner", "gone"): "scanner_gone", ("scanner", "layout"): "scanner_layout", ("scanner", "misreads"): "scanner_misreads",
-    ("scanner", "error"): "scanner_held", ("keypad", "gone"): "keypad_gone",
+    ("scanner", "error"): "scanner_held", ("keypad", "gone"): "keypad_gone", ("keyboards", "strange"): "keyboard_strange",
     ("display", "gone"): "display_gone", ("display", "error"): "display_geometry",
     ("drawer", "open"): "drawer_open", ("drawer", "stuck"): "drawer_stuck", ("sound", "gone"): "sound_gone",
     ("signer", "broken"): "signer_broken", ("record_key", "stuck"): "record_key_unfit", ("second_copy", "gone"): "copy_gone",

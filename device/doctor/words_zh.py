@@ -64,6 +64,7 @@ ZH: dict[str, tuple[str, str]] = {
     "scanner_layout": ("扫描器键盘布局不对，字符会打错。", "扫设置码改为美式键盘，或设置 scanner.layout"),
     "scanner_misreads": ("扫描器常读错。", "清洁扫描窗口"),
     "scanner_closed": ("没有权限读扫描器。", "安装 60-tillbox.rules，用服务用户运行"),
+    "keyboard_strange": ("有未登记的键盘，已停用。", "拔掉它；若是新扫描器：tillbox scan pair"),
     "scanner_held": ("扫描器被别的程序占用。", "结束占用它的程序"),
     "keypad_gone": ("键盘未连接。", "插好键盘"),
     "keypad_closed": ("没有权限读键盘。", "安装 60-tillbox.rules，用服务用户运行"),
