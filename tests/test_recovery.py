@@ -481,3 +481,38 @@ def test_the_tenth_damaged_journal_stops_the_box(tmp_path: Path) -> None:
     with pytest.raises(JournalUnreadable, match="9 damaged journals"):
         opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY)
     assert (tmp_path / "journal.db").exists()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_copy_that_lacks_much_is_brought_up_a_few_rows_at_a_time(cut: bool, left: Left, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(left.stopped, tmp_path, dirs_exist_ok=True)
+    older_copy(tmp_path, left)
+    monkeypatch.setattr("device.recovery.recovering.GROUP_ROWS", 7)
+    kept, keep = [], SecondCopy.keep
+
+    def watched(copy: SecondCopy, rows: list, *more: object) -> None:
+        kept.append(len(rows))
+        if cut and len(kept) == 3:
+            raise KeyboardInterrupt
+        keep(copy, rows, *more)
+    monkeypatch.setattr(SecondCopy, "keep", watched)
+    if cut:
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY)
+        shutil.copytree(tmp_path, tmp_path / "after")              # the files as a power cut leaves them: no lock is held on these
+        tmp_path /= "after"
+    journal = opened(tmp_path / "journal.db", tmp_path / "second", identity=IDENTITY).journal
+    assert max(kept) <= 7 and len(kept) > 3
+    rows, index = dict(journal.rows()), {}
+    for ref, n in journal._db.execute("SELECT ref, n FROM refs"):
+        index.setdefault(n, set()).add(ref)
+    last = journal.last
+    journal.close()
+    copy = SecondCopy(tmp_path / "second", "real box-1")
+    held = copy.read()
+    copy.close()
+    found = [*held.older, *held.rows]
+    assert [r.n for r in found] == list(range(found[0].n, last + 1)) and found[0].n < last - 14
+    assert all(r.facts == rows[r.n] and set(r.refs) == index.get(r.n, set()) for r in found)
+    assert held.acked == ("", 0, "") and not held.broken

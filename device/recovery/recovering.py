@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from device.box import Box
 from device.errors import CopyFailed, JournalUnreadable
 from device.recovery.table import Act, Store, act
 from device.store_forward.journal import Journal, put_rows
-from device.store_forward.second_copy import Copied, Held, SecondCopy, Stand, generation
-from device.txn.facts import tokens_of
+from device.store_forward.second_copy import GROUP_ROWS, Copied, Held, SecondCopy, Stand, generation
+from device.txn.facts import refs_of_row, tokens_of
 
 log = logging.getLogger("tillbox")
 
@@ -195,8 +196,8 @@ class _Recovery:
             self.error, self.box = why, None
             return Store.ROTTEN
         jid, upto, _ = self.journal.acked()
-        chain = self.box.books.chain
-        return Store.SHORTER if held.top > self._last or (jid == chain.jid and upto > chain.seq) else Store.WHOLE
+        its = self.box.books.chain
+        return Store.SHORTER if held.top > self._last or (jid == its.jid and upto > its.seq) else Store.WHOLE
 
     def _copy_state(self, journal: Store, held: Held) -> Store:
         if not held.there:
@@ -216,12 +217,12 @@ class _Recovery:
 
     def _gap(self, held: Held) -> bool:
         """True when the copy does not reach back to the first record that the cloud has not: a journal made of it lacks some."""
-        rows = (*held.older, *held.rows)
-        if rows[0].n == 1:
+        first = next(iter(held.older), held.rows[0])
+        if first.n == 1:
             return False
-        chain, (jid, upto, _) = Box.folded(_Rows(held.rows, self.error)).chain, held.acked     # type: ignore[arg-type]
-        base = chain.base if jid in ("", chain.jid) else next((old.base for old in chain.older if old.jid == jid), chain.base)
-        return base + upto < rows[0].mark - len(tokens_of(rows[0].facts))
+        its, (jid, upto, _) = Box.folded(_Rows(held.rows, self.error)).chain, held.acked     # type: ignore[arg-type]
+        base = its.base if jid in ("", its.jid) else next((old.base for old in its.older if old.jid == jid), its.base)
+        return base + upto < first.mark - len(tokens_of(first.facts))
 
     def _readable_last(self) -> int:
         """The last row that a damaged journal still names, 0 where it names none."""
@@ -250,18 +251,17 @@ class _Recovery:
 
     def _rebuild(self, held: Held, repair: Repair) -> None:
         """A journal made of the copy's rows; what stood in its place is moved aside first."""
-        rows = [*held.older, *held.rows]
         self._folds(held)
         if self.journal is not None or self.error is not None:
             self._note(repair)
             self._move_aside()
 
         def fill(db: Any) -> None:
-            put_rows(db, rows)
+            put_rows(db, chain(held.older, held.rows))
             db.execute("INSERT INTO meta VALUES ('repair', ?)", (msgspec.json.encode(repair).decode(),))
-            if held.acked[0] and rows:
+            if held.acked[0] and held.rows:
                 db.execute("UPDATE cursor SET jid = ?, upto = ?, head = ?", held.acked)
-            if held.lineage and rows:
+            if held.lineage and held.rows:
                 db.execute("INSERT INTO meta VALUES ('copy', ?)", (held.lineage,))
 
         self.journal = self.made(self.path, identity=self.identity, fill=fill, **self.more)
@@ -318,11 +318,12 @@ class _Recovery:
                 self.copy.go_on(held)
                 if journal.lineage != held.lineage:
                     journal.name_copy(held.lineage)
-                if journal.last > held.last:
-                    missing = [row._replace(stand=stand) for row in journal.copied(held.last + 1)]
-                    self.copy.keep(missing, journal.acked() if journal.acked()[0] else None)
+                missing = journal.copied(held.last + 1, refs_of_row)     # of a stale copy all that wait: never held together
+                while page := [row._replace(stand=stand) for row in islice(missing, GROUP_ROWS)]:
+                    last = page[-1].n == journal.last
+                    self.copy.keep(page, journal.acked() if last and journal.acked()[0] else None)
             else:
-                rows = [row._replace(stand=stand) for row in journal.copied(journal.fold_from)]
+                rows = (row._replace(stand=stand) for row in journal.copied(journal.fold_from, refs_of_row))
                 journal.name_copy(self.copy.begin(rows, journal.acked(), journal.lineage))
                 self.copy.forget()
         except CopyFailed as why:

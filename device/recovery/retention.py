@@ -50,7 +50,7 @@ class Retention:
             return 0
         if self._journal.room_bytes() >= self._near_bytes:
             spare = self._old(self._journal.first, spare)
-        return self._journal.trim(spare, _refs_of)
+        return self._journal.trim(spare, facts.refs_of_row)
 
     def _old(self, low: int, high: int) -> int:
         """The first row below `high` that is younger than the limit; dates rise with the rows, but for what a clock did."""
@@ -72,10 +72,3 @@ class Retention:
         except msgspec.DecodeError as why:
             raise self._journal.unreadable(f"row {n} cannot be read ({why})") from None
         return datetime.datetime.fromisoformat(wall).timestamp() if wall else 0.0
-
-
-def _refs_of(row: bytes) -> tuple[str, ...]:
-    try:
-        return facts.refs_of(list(facts.decode(row).facts))
-    except msgspec.DecodeError:
-        return ()                    # the index keeps a name that leads nowhere: it is joined with the rows

@@ -334,13 +334,13 @@ class Journal:
     def name_copy(self, lineage: str) -> None:
         self._db.execute("INSERT INTO meta VALUES ('copy', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (lineage,))
 
-    def copied(self, first: int) -> Iterator[Copied]:
-        """The durable rows from `first` on, as a copy takes them; their stand is not known here."""
-        refs: dict[int, list[str]] = {}
-        for ref, n in self._asked("its index cannot be read", "SELECT ref, n FROM refs WHERE n >= ?", first):
-            refs.setdefault(n, []).append(ref)
+    def copied(self, first: int, refs_of: Callable[[bytes], tuple[str, ...]]) -> Iterator[Copied]:
+        """The durable rows from `first` on, as a copy takes them; their stand is not known here.
+
+        `refs_of` gives the names that a row stands under: the index is in their order and not in the rows'.
+        """
         for n, mark, facts in self._walk(first):
-            yield Copied(n, mark, tuple(refs.get(n, ())), facts, n == self._fold_from and n > 1)
+            yield Copied(n, mark, refs_of(facts), facts, n == self._fold_from and n > 1)
 
     def adopt(self, rows: Iterable[Copied], repair: str) -> None:
         """Put rows of the second copy behind the last one, and a note of it, in one transaction."""

@@ -17,7 +17,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ FRESH, RESTATES = 1, 2                   # flags: a deflate stream begins here; 
 _HEAD = struct.Struct(">4s8sQBIQQQQI44s")  # magic, lineage, serial, flags, length, first n, last n, mark, orders, boots, head
 _TAIL = struct.Struct(">I16s")           # CRC-32 of head and payload; link
 FRAME_BYTES = _HEAD.size + _TAIL.size
+WHOLE_MAX = 2                            # segments whose rows stay in memory while all are looked through
 GROUP_ROWS = 400                         # rows of one frame, when a copy is laid anew
 
 
@@ -68,7 +69,7 @@ _decoder = msgspec.msgpack.Decoder(_Group)
 
 class Held(NamedTuple):
     """What a copy holds.  `rows` follow one another without a gap, the first one restating; `older` go before them, as far back
-    as the segments reach, and are empty when the two do not meet.
+    as the segments reach, and are empty when the two do not meet; they may be many, and are read anew each time.
 
     `broken`: something in the middle cannot be read, or the beginning.  `ragged`: the last frame is there in part.  `top`, `stand`:
     the highest row number and counters that any readable frame names.
@@ -76,7 +77,7 @@ class Held(NamedTuple):
 
     lineage: str = ""
     rows: tuple[Copied, ...] = ()
-    older: tuple[Copied, ...] = ()
+    older: Iterable[Copied] = ()
     acked: tuple[str, int, str] = ("", 0, "")
     broken: bool = False
     ragged: bool = False
@@ -106,11 +107,24 @@ class _Segment(NamedTuple):
     ragged: bool
     top: int
     stand: Stand
+    path: Path
+    parted: bool = False                 # of the rows only the first and the last are here
+
+
+class _Older:
+    """The rows of whole segments, read one segment at a time."""
+
+    def __init__(self, segments: Sequence[_Segment]) -> None:
+        self._segments = segments
+
+    def __iter__(self) -> Iterator[Copied]:
+        for segment in self._segments:
+            yield from _whole(segment).rows
 
 
 def looked_at(folder: Path, owner: str) -> Held:
     """What `folder` holds of `owner`, for whoever only looks: no lock, no file.  OSError when it cannot be read."""
-    found = [_scanned(path, int(path.stem[5:])) for path in sorted(folder.glob("copy-*.seg")) if path.stem[5:].isdigit()]
+    found = _all_scanned([(int(path.stem[5:]), path) for path in sorted(folder.glob("copy-*.seg")) if path.stem[5:].isdigit()])
     mine = [s for s in found if s.rows or s.broken or s.ragged]
     number = zlib.crc32(owner.encode()) & 0xFFFF
     return _held([s for s in mine if not s.lineage or int.from_bytes(s.lineage[2:4], "big") == number])
@@ -155,7 +169,7 @@ class SecondCopy:
     def read(self) -> Held:
         """What the folder holds of its owner's newest lineage; looked at frame by frame, nothing is changed."""
         try:
-            segments = [_scanned(path, serial) for serial, path in self._files()]
+            segments = _all_scanned(self._files())
         except OSError as why:
             raise self.failed(why) from None
         mine = [s for s in segments if s.rows or s.broken or s.ragged]
@@ -416,7 +430,31 @@ def _scanned(path: Path, serial: int) -> _Segment:
             if frame.last:
                 stand, top = _higher(stand, frame.stand), max(top, frame.last)
         at = data.find(MAGIC, at + 1)
-    return _Segment(serial, lineage, tuple(rows), acked, end, link, broken, ragged and not broken, top, stand)
+    return _Segment(serial, lineage, tuple(rows), acked, end, link, broken, ragged and not broken, top, stand, path)
+
+
+def _all_scanned(files: Iterable[tuple[int, Path]]) -> list[_Segment]:
+    """Every segment; whole are the last ones alone, and none from before the last that begins a generation."""
+    found: list[_Segment] = []
+    whole = 0                                            # from here on they are
+    for serial, path in files:
+        segment = _scanned(path, serial)
+        due = len(found) if segment.rows and segment.rows[0].restates else max(whole, len(found) - WHOLE_MAX + 1)
+        for at in range(whole, due):
+            rows = found[at].rows
+            ends = rows if len(rows) < 2 else (rows[0], rows[-1])
+            found[at] = found[at]._replace(rows=tuple(map(_bare, ends)), parted=True)
+        whole = due
+        found.append(segment)
+    return found
+
+
+def _bare(row: Copied) -> Copied:
+    return row._replace(refs=(), facts=b"")
+
+
+def _whole(segment: _Segment) -> _Segment:
+    return _scanned(segment.path, segment.serial) if segment.parted else segment
 
 
 def _frame_at(data: bytes, at: int, serial: int) -> _Frame | None:
@@ -467,14 +505,14 @@ def _held(segments: list[_Segment]) -> Held:
         if not whole:
             broken = True
             break
-        rows += segment.rows
+        rows += _whole(segment).rows
         if segment.broken or (segment.ragged and at < len(mine) - first - 1):
             broken = True
             break
-    older: list[Copied] = []
+    older: list[_Segment] = []
     for segment in reversed(mine[:max(0, first)]):
-        due = (older[0].n if older else rows[0].n) - 1
+        due = (older[0].rows[0].n if older else rows[0].n) - 1
         if segment.broken or segment.ragged or not segment.rows or segment.rows[-1].n != due:
             break
-        older[:0] = segment.rows
-    return Held(lineage.hex(), tuple(rows), tuple(older), acked, broken, mine[-1].ragged, top, stand)
+        older.insert(0, segment)
+    return Held(lineage.hex(), tuple(rows), _Older(older), acked, broken, mine[-1].ragged, top, stand)

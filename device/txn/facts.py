@@ -524,3 +524,11 @@ def tokens_of(row: bytes) -> list[tuple[int, str]]:
 def refs_of(facts: list[Fact]) -> tuple[str, ...]:
     """Numbers of orders and reports under which the journal's index should find this row; a COPY stands under its original's."""
     return tuple(dict.fromkeys(ref for fact in facts if type(fact) in REFS for ref in REFS[type(fact)](fact) if ref))
+
+
+def refs_of_row(row: bytes) -> tuple[str, ...]:
+    """The same, of an encoded row; none for one that cannot be read."""
+    try:
+        return refs_of(list(decode(row).facts))
+    except msgspec.DecodeError:
+        return ()
