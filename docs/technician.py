@@ -46,7 +46,9 @@ the CA:
     echo "tillbox console box-1 li work 7K3Q-0ZF2-9A4M-11QX" > told
     ssh-keygen -Y sign -n tillbox-console -f id_ed25519-cert.pub told   (then paste told.sig)
 
-A box that was enrolled before consoles had keys has none to check a code with: enrol it anew, or use a certificate.
+A box that was never enrolled and never sold is nobody's yet, and has nothing to check a code with: there `enrol HOST:PORT` needs no
+login, for its one-use code is head office's own word. A box that was enrolled before consoles had keys has none either: log in by a
+certificate, or enrol it anew from a shell.
 
 While the daemon is dead, a device that was plugged in after the console started is seen after `exit` and another login.
 

@@ -235,6 +235,26 @@ def test_silence_ends_a_session(room: Room) -> None:
     assert "Nobody typed for too long." in said and "printer" not in said
 
 
+def test_a_box_that_is_nobodys_is_enrolled_by_its_code_alone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def enrolled(argv: list[str]) -> int:
+        asked.append(argv)
+        print("enrolled as", argv[0])
+        return 0
+    monkeypatch.setattr("device.identity.enrol.main", enrolled)
+
+    def script(said: Callable[[], str]) -> Script:
+        yield from ("reboot", "li", "work", "enrol desk.example:8884", "box-2", "enrol desk.example:8884", "box-1", "box-1:CODE-1")
+    said = room.session(script)
+    assert asked == [["box-1:CODE-1", "--broker", "desk.example:8884", "--config", str(room.toml)]]
+    assert said.count("failed: NAME") == 1 and said.endswith("enrolled as ***\nok\nThe session is over.\n") and "CODE-1" not in said
+    (room.folder / "identity").mkdir()
+    (room.folder / "identity" / "cloud.json").write_text("{}")
+    room.session(script)
+    assert len(asked) == 1
+
+
 # An SSH certificate --------------------------------------------------------------------------------------------------
 
 def keygen(*words: str, folder: Path) -> None:

@@ -261,5 +261,8 @@ def test_a_technician_logs_in_at_the_counter_and_prints(counter: Counter) -> Non
     seen(lambda: counter.console()[-1] == "box-1>")
     assert counter.console()[-2] == "ok" and "The daemon runs." in counter.console()
     seen(lambda: any("打印测试" in paper.text for paper in counter.printer.receipts()))
+    counter.console_type("handover all done")
+    seen(lambda: [one for one in map(payload_of, counter.cloud_records()["tokens"])
+                  if one["kind"] == "visit" and one["body"]["words"] == "all done" and one["body"]["passed"] == ["print test"]])
     counter.console_type("exit")
     seen(lambda: counter.console()[-1] == "name:" or "姓名:" in counter.console()[-1])

@@ -29,6 +29,7 @@ class Talk(Protocol):
     def tell(self, *lines: str) -> None: ...
     def asked(self, question: str, *, secret: bool = False) -> str: ...
     def own(self, said: words.Said) -> None: ...
+    def claimed(self, said: words.Said) -> None: ...
 
 
 class Login:
@@ -87,9 +88,12 @@ class Login:
                 said = words.parsed(line)
             except words.Wrong:
                 return line
-            if said.command.level:
-                return line
-            self._s.own(said)
+            if said.command.name == "enrol" and self._place.unclaimed:
+                self._s.claimed(said)                # its one-use code is head office's word, and there is no other yet
+            elif said.command.level:
+                self._s.tell(self._s.t("先登录。", "That needs a login first."))
+            else:
+                self._s.own(said)
 
     def _show(self, asked: Challenge) -> None:
         t, spoken = self._s.t, asked.spoken()

@@ -50,6 +50,11 @@ class Place(msgspec.Struct):
         return self.state_dir / "console"
 
     @property
+    def unclaimed(self) -> bool:
+        """A box that belongs to nobody yet: it was never enrolled and never sold."""
+        return not (self.identity_dir / "cloud.json").exists() and not self.journal.exists()
+
+    @property
     def socket(self) -> Path:
         return self.run_dir / "daemon.sock"
 

@@ -183,6 +183,9 @@ class Session:
     def _banner(self) -> None:
         self.tell("", f"Tillbox {self.place.software}  {self.t('技术员控制台', 'technician console')}  {self.place.box}",
                   self.t("help、lang zh|en、exit 不需登录。", "help, lang zh|en and exit need no login."))
+        if self.place.unclaimed:
+            self.tell(self.t("这台收银机还没有入网：enrol 主机:端口 不需登录，凭一次性码。",
+                             "This box is nobody's yet: enrol HOST:PORT needs no login, but a one-use code."))
 
     def _login(self) -> None:
         asked, how = Login(self, self.place, self._tries, boot=self._boot, mono_s=self._mono_s, now_s=self._now_s).done()
@@ -220,6 +223,10 @@ class Session:
         if not words.allowed(command, self.visit.level):
             return "failed: LEVEL " + self.t(f"{command.name} 需要级别 {command.level}",
                                              f"{command.name} wants level {command.level}")
+        return self._answered_for(said)
+
+    def _answered_for(self, said: words.Said) -> str:
+        command = said.command
         if said.dry:
             self.tell(self.t(*command.dry))
             return "ok"
@@ -264,6 +271,14 @@ class Session:
                 self.visit.done.append((command.name, outcome))
             self.spool.ended(entry, outcome, **call.more)
         return last
+
+    def claimed(self, said: words.Said) -> None:
+        """Enrol a box that is nobody's, before there is anything to log in by; then the session ends, for the box is another."""
+        self.spool.visitor("nobody", "")
+        last = self._answered_for(said)
+        self.tell(last)
+        if last == "ok" and not said.dry:
+            raise Ended
 
     def _handler(self, command: words.Command) -> Callable[[Call], Iterable[str]]:
         module, name = command.does.split(":")
