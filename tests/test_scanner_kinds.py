@@ -25,6 +25,7 @@ from device.drivers.scanner_keys import GS, LAYOUT, TYPED, ByteDecoder, KeyEvent
 from device.drivers.scanner_reads import BAD_MIN, LATEST, Reads
 from device.errors import ConfigError, DriverBusy, DriverGone
 from device.goods import gtin_key
+from device.push.checks import _forbidden
 from device.txn.inputs import DeviceSaid, Input, Scanned, ScanSpoiled
 from tests.fake_sys import PAD, POS_DESCRIPTOR, FakeSys
 from tests.test_scanner_keys import events_of, reads_of
@@ -367,3 +368,5 @@ def test_several_scanners_in_the_configuration_are_several_drivers() -> None:
                          ({"kind": "serial", "layout": "fr"}, "types no keys"), ({"lane": "a b"}, "scanner.lane holds")):
         with pytest.raises(ConfigError, match=why):
             parse({**told, "scanner": scanner})
+    reasons = _forbidden({"scanner": [{"port": "1-1.2"}, {"path": "/etc/passwd", "lane": "x"}, {"path": "/dev/../etc/x"}]})
+    assert len(reasons) == 2 and all("names no device" in reason for reason in reasons) and _forbidden({"scanner": 5}) == []
