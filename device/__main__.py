@@ -10,7 +10,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox verify FILE --keys JWKS [--from SEQ:HEAD] [--json]
        tillbox dates FILE [--json]   when each record really happened, and how wrong that can be
        tillbox journal FILE [list|show N|export|stats|schema]
-       tillbox timeline FILE ORDER [--json]
+       tillbox timeline [FILE] ORDER [--config FILE] [--lang zh|en] [--json]
        tillbox config FILE [--why KEY]      what the box would run with, secrets masked; which layer gave one value
        tillbox enrol CODE --broker HOST:PORT [--config FILE]   become a box of the fleet; `tillbox enrol` says more
        tillbox gateway activate CODE [--config FILE] [--vendor FILE] [--again]

@@ -219,6 +219,7 @@ class Daemon:
             "metrics": lambda: {"metrics": self.metrics()},
             "forward": lambda: {"forward": self.uplink.hurry()},
             "scan": lambda: self.scanning.answer(asked),
+            "timeline": lambda: {"timeline": self.timeline(str(asked.get("order", "")))},
         }
         if verb not in answers:
             return {"ok": False, "error": f"The verb is one of {', '.join(sorted(answers))}."}
@@ -250,6 +251,16 @@ class Daemon:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault
         return state
+
+    def timeline(self, no: str) -> dict | None:
+        """Every step of one payment; None for a number that no row names."""
+        from device.timeline import Asked, told
+
+        jid, upto, _ = self.journal.acked()
+        asked = [Asked(*one) for one in self.runner.asked]
+        self.journal.sync()                           # what waits for the card is part of the story
+        story = told(self.journal, no.upper(), acked=(jid, upto), asked=asked, acks=self.uplink.acks, now=self.clock.stamp())
+        return None if story is None else msgspec.to_builtins(story)
 
     def metrics(self) -> dict:
         """The box in numbers; nothing in it names a payment or a payer."""

@@ -8,6 +8,7 @@ never cancelled.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from device.txn.inputs import (
     Input,
     PrintRefused,
     PrintUnsure,
+    QrReady,
     Rang,
     Recalled,
     Said,
@@ -44,6 +46,7 @@ INBOX_MAX = 1_000             # a burst of scans beyond this makes the reader wa
 NUDGE_MS = 1_000              # between two questions that somebody asked for out of turn
 REOPEN_MS = 1_000             # between two looks for an unplugged device
 NUMBERED_S_MAX = 60.0         # a job that says nothing for so long is unsure
+ASKED_KEPT = 256              # questions to channels that a timeline can still tell
 PASSING_S_MAX = 20.0          # longer than any sound with its amount
 SHOW_S_MAX = 5.0              # a frame that no glass took by then is another's
 FAREWELL_S_MAX = 1.0          # a stop does not wait longer for a display
@@ -60,6 +63,7 @@ class Runner:
                  displays: Mapping[str, Display] | None = None, on_rows: Callable[[], None] = lambda: None) -> None:
         self.box, self.drivers, self.clock, self.displays, self.on_rows = box, drivers, clock, displays or {}, on_rows
         self.handled = 0
+        self.asked: collections.deque[tuple[str, str, str, int, int, str]] = collections.deque(maxlen=ASKED_KEPT)   # see `_note`
         self.whys: dict[str, str] = {}                # what each part last said of its health, in a sentence
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: dict[Effect, asyncio.Task] = {}
@@ -183,7 +187,7 @@ class Runner:
         task.add_done_callback(self._ended)
 
     async def _once(self, effect: Effect) -> None:
-        part = _part(effect)
+        part, asked_ms = _part(effect), self.clock.now_ms()
         driver = self.drivers.get(part)
         try:
             if driver is None or type(effect) not in driver.does:
@@ -194,6 +198,7 @@ class Runner:
             answer = _never_left(effect, "gone" if isinstance(why, DriverGone) else _word(driver), why.what)
         except TimeoutError:
             answer = _mute(effect)
+        self._note(effect, asked_ms, answer)
         await self._inbox.put(answer)
 
     async def _pass(self, effect: Effect) -> None:
@@ -222,7 +227,19 @@ class Runner:
             if nudged:                                # a thumb on CHECK asks no channel more than once a second
                 await asyncio.sleep(max(0, asked_ms + NUDGE_MS - self.clock.now_ms()) / 1000)
             tries, asked_ms, nudged = tries + 1, self.clock.now_ms(), False
-            await self._inbox.put(await self._ask(effect))
+            answer = await self._ask(effect)
+            self._note(effect, asked_ms, answer)
+            await self._inbox.put(answer)
+
+    def _note(self, effect: Any, asked_ms: int, answer: Any) -> None:
+        """Remember a question about a payment and its answer: number, verb, part, when, how long, what came back."""
+        intent = getattr(effect, "intent", None)
+        if intent is None:
+            return
+        said = "a QR" if isinstance(answer, QrReady) else str(getattr(answer, "said", getattr(answer, "word", "")))
+        why = getattr(answer, "detail", "") or getattr(answer, "why", "")
+        self.asked.append((getattr(intent, "refund_no", "") or intent.order_no, type(effect).__name__, _part(effect), asked_ms,
+                           self.clock.now_ms() - asked_ms, f"{said}: {why}" if why else said))
 
     async def _ask(self, effect: Effect) -> Input:
         if isinstance(effect, Recall):

@@ -7,6 +7,7 @@ message of another topic says: each has its own taker, named in `takers`.  One t
 from __future__ import annotations
 
 import asyncio
+import collections
 import datetime
 import logging
 import os
@@ -36,6 +37,7 @@ log = logging.getLogger("tillbox")
 
 CONNECTS_BITS = 20           # connect counter: boots in the high part, so that it rises over restarts
 LINK_AFTER_S = 1.0
+ACKS_KEPT = 200
 
 Verifiers = dict[str, Callable[[bytes, bytes], bool]]
 
@@ -62,6 +64,7 @@ class Uplink:
         self._session = ""
         self._before = box.books.chain.base + box.books.chain.seq   # records of earlier boots: the cloud may have had them long ago
         self.on_line: Callable[[bool], None] = lambda up: None        # the line came or went
+        self.acks: collections.deque[tuple[int, str]] = collections.deque(maxlen=ACKS_KEPT)     # (record, wall), for a timeline
         self.on_ack: Callable[[int], None] = lambda upto: None        # the cloud said how much it has, and names our own digest
         self.on_chunk: Callable[[str, int, bytes], None] = lambda sha256, n, data: None
         self.standing: Callable[[], str] = str                        # which pushed configuration runs
@@ -258,6 +261,7 @@ class Uplink:
             self.forward()
             return
         if self.journal.ack(ack.jid, released.upto, released.head):
+            self.acks.append((released.upto, self.clock.stamp().wall))
             self.clock.acknowledged(ack.at, sent_ms)  # it released something that we sent: no replay of an older one
         if ack.verdict == "ok":
             self.on_ack(released.upto)

@@ -89,11 +89,7 @@ def timeline(c: Call) -> Iterator[str]:
 
     if not c.place.journal.exists():
         raise Failed("JOURNAL", c.t("没有日志账", "there is no journal"))
-    with tempfile.TemporaryDirectory(prefix="tillbox-") as folder:
-        try:
-            code, lines = printed(main, [str(readable(c.place, Path(folder))), c.args.upper()])
-        except OSError as why:
-            raise Failed("JOURNAL", str(why)) from None
+    code, lines = printed(main, ["--config", c.place.path, "--lang", c.lang, c.args])
     yield from lines
     if code:
         raise Failed("UNKNOWN" if code == 1 else "JOURNAL", c.t("查不到", "nothing was found"))

@@ -55,7 +55,7 @@ class Look:
         if self.running or not self.journal_path.exists():
             return None
         try:
-            with _reading(self.journal_path) as db:
+            with reading(self.journal_path) as db:
                 return self._folded(db)
         except Outside as why:
             return None if runs(self.config.run_dir) else why       # a daemon that started meanwhile writes while we read
@@ -97,7 +97,7 @@ class Look:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that takes no lock and leaves no file; one with rows in its WAL is looked at as a copy."""
     wal = path.with_name(path.name + "-wal")
     with tempfile.TemporaryDirectory(prefix="tillbox-") as folder:

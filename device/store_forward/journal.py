@@ -242,6 +242,10 @@ class Journal:
         for n, _, facts in self._walk(first):
             yield n, facts
 
+    def places(self, ref: str) -> list[int]:
+        """Numbers of the durable rows that the index finds under `ref`, rising."""
+        return [int(n) for (n,) in self._asked("its index cannot be read", "SELECT n FROM refs WHERE ref = ? ORDER BY n", ref)]
+
     def recall(self, ref: str) -> list[bytes]:
         """Facts of the rows that name `ref`, oldest first, waiting ones included; empty when there are none."""
         kept = self._asked("its index cannot be read",
