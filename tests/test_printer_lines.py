@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from device.config import parse
 from device.drivers.port_holder import holder_of
 from device.drivers.printer_driver import Printer
 from device.drivers.printer_file import FileLine
@@ -24,7 +25,10 @@ from device.drivers.printer_serial import SerialLine
 from device.drivers.printer_talk import Limits
 from device.drivers.printer_tcp import TcpLine
 from device.drivers.printer_usb import UsbLine
+from device.drivers.registry import drivers_of
 from device.errors import DriverBusy, DriverGone, PortHeld
+from device.mqtt.config_wire import Blob, Body
+from device.push.checks import effective, judged
 from device.txn.effects import Cut, KickDrawer, Pair, Print, Text
 from device.txn.inputs import DrawerKicked, Printed, PrintUnsure
 from sim.devices.printer import PrinterModel
@@ -247,3 +251,30 @@ def test_a_tcp_printer_that_others_are_printing_on_is_waited_for_and_named():
     finally:
         stop.set()
         listener.close()
+
+
+BOX = {"box": "b", "box_no": "000001", "tenant": "t", "scanner": {"kind": "none"}, "keypad": {"kind": "none"},
+       "display": {"kind": "none"}}
+
+
+@pytest.mark.parametrize(("kind", "more", "line"), [
+    ("usb", {"path": "/dev/usb/lp*"}, UsbLine), ("serial", {"path": "/dev/ttyUSB0", "flow": "dtr", "baud": 19_200}, SerialLine),
+    ("tcp", {"host": "127.0.0.1"}, TcpLine), ("file", {"path": "paper.bin"}, FileLine)])
+def test_a_configuration_makes_its_printer(kind, more, line, tmp_path):
+    config = parse({**BOX, "state_dir": str(tmp_path), "printer": {
+        "kind": kind, "dialect": "western", "cut": "full", "model": "X", "drawer_sensor": "low", **more}})
+    printer = drivers_of(config, lambda symbol: None)["printer"]
+    assert isinstance(printer, Printer) and type(printer._line) is line
+    assert printer._encode((Cut(),), 48).endswith(b"\x1dVA\x00")
+    assert (printer._model, printer._opens) == ("X", False)
+    assert kind != "serial" or (printer._line._settings["baudrate"], printer._line._dsr is not None) == (19_200, True)
+
+
+def test_a_pushed_logo_is_found_under_its_blob_and_one_that_is_missing_is_refused(tmp_path):
+    blob = Blob("a" * 64, 5)
+    here = Body({"printer": {"logo": "picture/logo"}}, {"picture/logo": blob})
+    made = effective({**BOX, "mqtt": {"host": "h"}}, here, str, lambda sha256: f"/state/{sha256}")
+    assert made.printer.logo == f"/state/{'a' * 64}"
+    missing = Body({"printer": {"logo": "picture/other"}}, {"picture/logo": blob})
+    told = judged(missing, made, lambda body: effective({**BOX, "mqtt": {"host": "h"}}, body, str, str))
+    assert any("picture/other" in reason for reason in told)

@@ -8,7 +8,9 @@ import pytest
 
 from bench.till import GOODS, TERMS
 from device.drivers import printer_bytes as escpos
+from device.drivers.printer_dialect_bytes import DIALECTS, Page
 from device.drivers.printer_driver import Printer
+from device.drivers.printer_raster import Raster
 from device.errors import DriverGone
 from device.txn.books import Line, Sale, Tender
 from device.txn.effects import Barcode, Cut, KickDrawer, Print, QrCode, Text
@@ -57,6 +59,16 @@ def test_after_every_cut_the_next_receipt_is_whole_and_alone(second):
         *before, last = model.receipts()
         assert (last.text, last.cut) == (second, True), cut
         assert len(before) <= 1 and all(first.startswith(torn.text[:20]) for torn in before), cut
+
+
+def test_a_picture_that_breaks_off_eats_nothing_either(second):
+    data = Page(DIALECTS["raster"], Raster())(RECEIPT, 48)
+    assert len(data) > 20_000
+    for cut in range(1, len(data), 257):
+        model = PrinterModel(draws=False)
+        model.receive(data[:cut] + escpos.RESYNC + escpos.CUT + escpos.paper_bytes(NEXT))
+        *before, last = model.receipts()
+        assert (last.text, last.cut, len(before) <= 1) == (second, True, True), cut
 
 
 @pytest.mark.parametrize("reads", [True, False])

@@ -286,13 +286,15 @@ def test_a_document_waits_for_its_time(box: Box):
 
 
 def test_every_reason_is_told_at_once(box: Box):
-    box.push(doc(1, {"printer": {"colums": 32, "baud": 1}, "box": "box-2", "state_dir": "/tmp", "prices_file": "x.csv",
+    box.push(doc(1, {"printer": {"colums": 32, "baud": 1, "logo": "/etc/passwd"}, "sound": {"voice_dir": "/"},
+                     "box": "box-2", "state_dir": "/tmp", "prices_file": "x.csv",
                      "merchant_keys_on_box": True, "display": {"kind": "file"}, "scanner": {"path": "/etc/passwd"},
                      "mqtt": {"host": "", "password": "plain", "ca_file": "/etc/x.pem"},
                      "channel": {"gateway": {"base_url": "http://127.0.0.1:1", "private_key_file": "../../x"}}}))
     told = box.report
     assert told.state == "refused"
     for piece in ("did you mean printer.columns", "printer.baud is 1", "box is not the cloud's", "state_dir is not",
+                  "printer.logo names a file", "sound.voice_dir is not",
                   "blobs.prices", "merchant_keys_on_box is not", "display.kind is file", "scanner.path names no device",
                   "mqtt.password is a secret", "mqtt.ca_file is not", "channel.gateway.private_key_file names a file",
                   "no https address"):

@@ -29,8 +29,9 @@ BLOB_KEYS = (("prices", "prices_file"), ("rules", "rules_file"))
 # Where the money goes, and by what the channel is proven: a change needs the document's own word for it.
 PAYEE = ("base_url", "account", "appid", "mchid", "dialect", "terminal_id", "fields", "private_key_file", "platform_key_id",
          "platform_key_file", "ca_file")
+PICTURES = ("printer.logo",)
 _FILE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
-_DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:/-]+")
+_DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:*/-]+")
 
 
 class Unreadable(Exception):
@@ -105,6 +106,10 @@ def _odd(section: str, key: Key, value: Any) -> str:
         fine = isinstance(value, str) and _FILE.fullmatch(value) and ".." not in value.split("/")
         if not fine or posixpath.normpath(value).startswith(("config", "identity", "journal", "record", "keys")):
             return f"{at} names a file that no cloud names: only files below state_dir, by a plain relative name"
+    if at in PICTURES and value and not (isinstance(value, str) and value.startswith("picture/")):
+        return f"{at} names a file that no cloud names: push it as a blob and say picture/NAME"
+    if at == "sound.voice_dir" and value:
+        return f"{at} is not the cloud's to say: a voice lies on the box"
     if key.name == "path" and value and not (isinstance(value, str) and _DEVICE.fullmatch(value) and ".." not in value.split("/")):
         return f"{at} names no device: it begins with /dev/"
     if key.type == "url" and isinstance(value, str) and value.lower().startswith("http:"):
@@ -144,6 +149,8 @@ def _senseless(old: Config, new: Config, payee_change: bool) -> list[str]:
     reasons = []
     if not new.mqtt.host:
         reasons.append("mqtt.host is empty: a box without a line hears of no better configuration")
+    if new.printer.logo.startswith("picture/"):        # what is pushed has a path by now
+        reasons.append(f"printer.logo is {new.printer.logo}, which is not among the blobs")
     if old.channels and not new.channels:
         reasons.append("no channel is left: the box could take nothing but cash")
     if not payee_change:
