@@ -141,7 +141,11 @@ class BillSaid(Input, frozen=True):
 
 
 class Printed(Input, frozen=True):
-    """The job reached paper.  `proof` 0 to 3 says how well that is known (the printer's own answer is 2 or 3)."""
+    """The job left, and nothing speaks against it.
+
+    `proof` is how well it is known to stand on paper: 0 sent, not confirmed; 1 sent, and the printer is well; 2 it got past the
+    cutter with paper in; 3 it answered the job's own number.
+    """
 
     job: int
     proof: int
