@@ -195,7 +195,7 @@ class Daemon:
     # The local socket ------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """JSON lines: one question, one answer.  Questions never reach the core; nothing here moves money."""
+        """JSON lines: one question, one answer.  The console's entries alone reach the core; nothing here moves money."""
         try:
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(await self.console.answered(line) or self._answer(line)) + b"\n")

@@ -323,6 +323,37 @@ def test_a_silent_console_tells_a_daemon_that_lives_again(room: Room) -> None:
     assert told == ["login", "devices"]
 
 
+def test_no_spoilt_signature_is_taken_and_none_breaks_the_console(signer: Path) -> None:
+    """Every byte of two kinds of signatures changed, cut and doubled: one sentence each time."""
+    import base64
+    import time
+
+    from device.console.sshsig import BEGIN, END, accepted
+    asked = challenge.fresh("box-1", "li", "work", "boot", 12345)
+    (signer / "told").write_bytes(asked.signed_text())
+    ca, dice = (signer / "ca.pub").read_text(), random.Random(2)
+    keygen("-t", "ecdsa", "-b", "256", "-N", "", "-f", "p256", folder=signer)
+    for key in ("li", "p256"):
+        keygen("-s", "ca", "-I", "li", "-n", "box-1", "-V", "-1m:+30m", f"{key}.pub", folder=signer)
+        keygen("-Y", "sign", "-n", challenge.NAMESPACE, "-f", f"{key}-cert.pub", "told", folder=signer)
+        armored = (signer / "told.sig").read_text()
+        (signer / "told.sig").unlink()
+        accepted(armored, asked, ca, time.time())
+        raw = base64.b64decode("".join(armored.splitlines()[1:-1]))
+        for at in range(len(raw)):
+            flipped = raw[:at] + bytes([raw[at] ^ (1 << dice.randrange(8))]) + raw[at + 1:]
+            for spoilt in (flipped, raw[:at], raw[:at] + raw[at:at + 1] + raw[at:]):
+                with pytest.raises(ValueError):
+                    accepted(f"{BEGIN}\n{base64.b64encode(spoilt).decode()}\n{END}", asked, ca, time.time())
+
+
+def test_a_drawer_that_wants_a_supervisor_wants_the_level_full(tmp_path: Path) -> None:
+    room = Room(tmp_path / "box")
+    room.toml.write_text("approve_drawer = true\n" + room.toml.read_text())
+    assert "failed: LEVEL" in room.visit("drawer test", "y", level="work")
+    assert room.visit("drawer test", "y", level="full").count("ok") == 1
+
+
 # Commands and the spool ----------------------------------------------------------------------------------------------
 
 def test_every_command_has_help_a_dry_form_and_a_handler() -> None:

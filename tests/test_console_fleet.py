@@ -15,6 +15,8 @@ from device.mqtt import enrol_wire
 from fleet.__main__ import main as tillfleet
 from tests.console_room import TOML, Room
 
+SECRETS = '\n[cards]\ncard_key = "canary-canary-canary-canary-canary"\nstore = "S1"\n[mqtt]\npassword = "canary-2"\n'
+
 
 class Fleet:
     """Head office's folder and database, by its own commands."""
@@ -46,7 +48,7 @@ def room(tmp_path: Path, fleet: Fleet) -> Room:
     for name in ("console.pub", "encryption.key"):
         (room.folder / name).unlink()
     text = TOML.format(box="box-1", folder=room.folder).splitlines()
-    room.toml.write_text("\n".join(line for line in text if not re.match(r"box|tenant", line)) + "\n")
+    room.toml.write_text("\n".join(line for line in text if not re.match(r"box|tenant", line)) + SECRETS)
     code = enrol_wire.code_of(json.loads(fleet.says("enrol", "box-1", "--json"))["code"])
     config: Config = box_enrol._config(str(room.toml), "box-1")
     request = box_enrol.prepared(config, code)
@@ -73,6 +75,7 @@ def test_head_office_lets_a_technician_in_and_keeps_who_it_was(room: Room, fleet
     capsys = fleet._capsys
     assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert "canary" not in json.dumps(told) and "********" in json.dumps(told["config"])
     assert told["box"] == "box-1" and told["by"] == "li" and any("printer" in line for line in told["config"])
     file.write_text("\n".join(file.read_text().splitlines()[:-1] + ["x"]))
     assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 2

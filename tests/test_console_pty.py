@@ -30,6 +30,9 @@ UNWELL = {"scan test": {"NONE"}, "swap": {"OWES"}, "doctor": {"WRONG"}}
 DEAD = UNWELL | {"logs": {"DAEMON"}, "display test": {"DISPLAY"}}
 
 
+EVIL = "A\\u001b[2J\\u001b]0;x\\u0007\\u009b1m\\u202eB"
+
+
 @pytest.fixture
 def room(tmp_path: Path) -> Room:
     """A box that sold once by QR, and whose daemon is dead."""
@@ -150,6 +153,10 @@ def test_a_terminal_of_80_by_24_shows_it_as_it_is_meant(room: Room, at: list[Ter
     stream = pyte.ByteStream(screen)
     t = terminal(room, at)
     t.login()
+    sound = room.toml.read_text()
+    room.toml.write_text(f'"{EVIL}" = 1\n' + sound)
+    assert "A\\x1b[2J\\x1b]0;x\\x07\\x9b1m\\u202eB" in "".join(t.command("config show").split("\n"))
+    room.toml.write_text(sound)
     for line in ("lang zh", "help", "status", "config why printer.kind"):
         t.command(line)
     t.keys("conf\tw\tprinter.kinds\x7f\x1b[D\x1b[D\x1b[C\x1b[C")

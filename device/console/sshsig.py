@@ -18,13 +18,13 @@ from device.console.challenge import NAMESPACE, Challenge
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 LINES_MAX = 40
 LIFE_S_MAX = 24 * 3600
-_MAGIC = b"SSHSIG"
+_MAGIC, _P256 = b"SSHSIG", b"ecdsa-sha2-nistp256"
 _HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 
 
 def accepted(armored: str, challenge: Challenge, ca: str, now_s: float) -> None:
     """Returns when the signature answers the challenge; ValueError, one sentence, when not.  `ca` an OpenSSH public key."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         SSHCertificate,
         SSHCertificateType,
@@ -39,14 +39,15 @@ def accepted(armored: str, challenge: Challenge, ca: str, now_s: float) -> None:
     try:
         cert = load_ssh_public_identity(kind + b" " + base64.b64encode(public))
         authority = load_ssh_public_key(ca.encode())
-    except (ValueError, TypeError) as why:
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError) as why:
         raise ValueError(f"the certificate or the CA's key cannot be read: {type(why).__name__}") from None
     assert isinstance(cert, SSHCertificate), kind
     try:
         cert.verify_cert_signature()
-    except (InvalidSignature, ValueError):
+        key, signed_by = cert.public_key(), cert.signature_key()
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):
         raise ValueError("the certificate's own signature is wrong") from None
-    if cert.signature_key() != authority:
+    if signed_by != authority:
         raise ValueError("the certificate is of another CA than console.ssh_ca")
     if cert.type is not SSHCertificateType.USER or cert.critical_options:
         raise ValueError("it is no plain user certificate")
@@ -59,7 +60,7 @@ def accepted(armored: str, challenge: Challenge, ca: str, now_s: float) -> None:
     place = challenge.box + (".full" if challenge.level == "full" else "")
     if place.encode() not in cert.valid_principals:
         raise ValueError(f"the certificate is not for {place}")
-    _proven(cert.public_key(), signature, _signed(hash_name, challenge.signed_text()))
+    _proven(key, signature, _signed(hash_name, challenge.signed_text()))
 
 
 def _opened(armored: str) -> tuple[bytes, bytes, bytes]:
@@ -73,11 +74,11 @@ def _opened(armored: str) -> tuple[bytes, bytes, bytes]:
         raise ValueError("it is no SSH signature")
     public, at = _string(raw, 10)
     namespace, at = _string(raw, at)
-    _, at = _string(raw, at)
+    reserved, at = _string(raw, at)
     hash_name, at = _string(raw, at)
     signature, at = _string(raw, at)
-    if at != len(raw):
-        raise ValueError("something follows the signature")
+    if at != len(raw) or reserved:
+        raise ValueError("the signature holds more than a signature")
     if namespace != NAMESPACE.encode():
         raise ValueError(f"it is made for another use: sign with -n {NAMESPACE}")
     if hash_name not in _HASHES:
@@ -96,14 +97,17 @@ def _proven(key: Any, signature: bytes, told: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-    _, at = _string(signature, 0)
-    raw, _ = _string(signature, at)
+    name, at = _string(signature, 0)
+    raw, end = _string(signature, at)
+    whole = end == len(signature)
     try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
+        if isinstance(key, ed25519.Ed25519PublicKey) and name == b"ssh-ed25519" and whole:
             key.verify(raw, told)
-        elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1) and whole and name == _P256:
             r, at = _string(raw, 0)
-            s, _ = _string(raw, at)
+            s, end = _string(raw, at)
+            if end != len(raw):
+                raise InvalidSignature
             key.verify(encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big")), told, ec.ECDSA(hashes.SHA256()))
         else:
             raise ValueError("the key is neither Ed25519 nor ECDSA on P-256")

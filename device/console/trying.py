@@ -121,6 +121,9 @@ def drawer(c: Call) -> Iterator[str]:
     config = _config(c)
     if config.printer.kind == "none":
         raise Failed("NONE", c.t("钱箱接在打印机上，配置里没有打印机", "the drawer hangs on the printer, and none is configured"))
+    if config.approve_drawer and (c.visit is None or c.visit.level != "full"):
+        raise Failed("LEVEL", c.t("这台收银机开钱箱要主管批准：请用 full 级别",
+                                  "this box opens its drawer by hand with a supervisor alone: log in at the level full"))
     if alive(c.place):
         yield deed(c, "drawer test")
     else:

@@ -108,6 +108,8 @@ def _print_test(b: Books, d: Desk, e: Asked, entry: Typed, at: Stamp) -> Deed | 
 
 
 def _drawer_test(b: Books, d: Desk, e: Asked, entry: Typed, at: Stamp) -> Deed | str:
+    if d.terms.approve_drawer and entry.level != "full":
+        return "this box opens its drawer by hand with a supervisor alone: log in at the level full"
     kicked = kick(b, d, "console test")
     if not kicked:
         return f"the printer says {dict(d.health).get('printer', 'nothing')}, and the drawer hangs on it"
