@@ -21,6 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from bench.append import BareCopy
 from bench.till import GOODS, Paced, Till
 from bench.turns import in_turns
@@ -99,7 +103,9 @@ class _Bare:
         self._db.execute("CREATE TABLE journal(n INTEGER PRIMARY KEY, mark INTEGER NOT NULL, facts BLOB NOT NULL)")
         self._copy = BareCopy(folder)
         signer = FileSigner(folder / "bare.pem")
-        self._key, self._algorithm = signer._key.private, signer._algorithm
+        key = load_pem_private_key((folder / "bare.pem").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._key, self._algorithm = key, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
         self._record = signing_input(signer.kid, b"x" * BARE_RECORD_BYTES)
 
     def sale(self, commits: list[list[tuple[bytes]]]) -> None:

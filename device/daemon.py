@@ -17,13 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from device import __version__, rules
+from device import __version__
 from device.commands.console_door import ConsoleDoor
 from device.commands.doors import Commands, rows_of_sale
 from device.commands.inquiries import Inquiry, inquiries
 from device.commands.log_ring import LogRing
 from device.commands.restart import Restart
-from device.config import Config, show, to_terms, written_rules
+from device.config import Config, show, to_terms
 from device.drivers.registry import displays_of, drivers_of, signer_of
 from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
@@ -39,6 +39,7 @@ from device.push.layers import Layers, Pushing
 from device.real_clock import RealClock
 from device.recovery.recovering import doubt, opened
 from device.recovery.retention import Retention
+from device.ruled import ruled
 from device.runner import Runner
 from device.scanning import Scanning, Tap, strangers_of
 from device.txn import show as screens
@@ -46,8 +47,7 @@ from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
 from device.txn.screen import Screen
 from device.txn.wants import idle
-from device.types import Rules, Terms
-from device.uplink import Uplink, tls_of, verifiers
+from device.uplink import Uplink, tls_of
 
 log = logging.getLogger("tillbox")
 
@@ -73,7 +73,6 @@ class Daemon:
         state = Path(config.state_dir) / ("training" if config.training else "")
         state.mkdir(parents=True, exist_ok=True)
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-        self.terms, self.rules_fault = _ruled(to_terms(config), config)
         self.boot = secrets.token_hex(8)
         self.opened = opened(state / "journal.db", state / "second" if config.training else config.second_copy_dir,
                              quota_bytes=config.journal.quota_mb << 20,
@@ -88,6 +87,7 @@ class Daemon:
         except Outside:
             self.journal.close()
             raise
+        self.terms, self.rules_fault = ruled(to_terms(config), config)
         self.prices, self.prices_fault = _prices(config)
         self.uplink = Uplink(config, self.journal, self.box, self.clock, self.boot)
         self.retention = Retention(self.journal, config.journal.keep_days, self.clock.now_s,
@@ -181,7 +181,7 @@ class Daemon:
         """Go on under `config`, which needs no restart; what stands in a basket keeps its price."""
         self.config = config
         self.prices, self.prices_fault = _prices(config)
-        terms, self.rules_fault = _ruled(to_terms(config), config)
+        terms, self.rules_fault = ruled(to_terms(config), config)
         self.runner.post(Configured(terms))
         self.uplink.renew()
 
@@ -311,48 +311,6 @@ def _prices(config: Config) -> tuple[PriceList, str]:
     except (OSError, Outside) as why:
         log.error("no price list: %s", why)
         return PriceList(), f"no price list: {why}"
-
-
-def _ruled(terms: Terms, config: Config) -> tuple[Terms, str]:
-    """The terms under the newest rule table at hand, and the sentence that says what is wrong with the fleet's.
-
-    A table once taken is kept in the state folder, so that neither an older one nor a spoilt file undoes it.
-    """
-    table, fault = rules.parse((Path(__file__).with_name("rules.json")).read_bytes(), which="the rule table that ships"), ""
-    kept, taken = Path(config.state_dir) / "rules.taken", b""
-    for path in (kept, Path(config.rules_file)) if config.rules_file else ():
-        try:
-            token = path.read_bytes().strip()
-            if token == taken:
-                continue
-            told = rules.opened(token, verifiers(config.rules_key_file, "a rule table", "rules"), which=str(path))
-        except (OSError, Outside) as why:
-            if path != kept:
-                log.error("the rule table is not taken: %s", why)
-                fault = f"the rule table is not taken: {why}"
-            continue
-        if told.version > table.version:
-            table, taken = told, token
-            if path != kept:
-                fresh = kept.with_suffix(".new")
-                fresh.write_bytes(token)
-                os.replace(fresh, kept)
-        elif path != kept and told.version < table.version:
-            fault = f"the rule table is not taken: version {told.version} is older than {table.version}"
-            log.error("%s", fault)
-    own = dict(table.rules)
-    for channel in () if config.rules_file else config.channels:                    # box.toml speaks where no fleet does
-        said = written_rules(channel)
-        if said:
-            own[channel.name] = msgspec.structs.replace(own.get(channel.name, Rules()), **said)
-        if (code := own.get(f"{channel.name}.code")) is not None:                   # a refund is the same, however it was paid
-            refunds = {field: value for field, value in said.items() if field.startswith("refund_")}
-            own[f"{channel.name}.code"] = msgspec.structs.replace(code, **refunds)
-    for channel in config.channels:                                                 # no table knows what a gateway speaks
-        if channel.dialect == "shouqianba" and channel.name in own:
-            own[channel.name] = msgspec.structs.replace(own[channel.name], undo_moves_money=True)
-    return msgspec.structs.replace(terms, rules=tuple(sorted(own.items())), codes=table.codes,
-                                   rules_version=table.version), fault
 
 
 def _socket_path(config: Config) -> str:

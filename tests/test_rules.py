@@ -9,10 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device import daemon, rules
+from device import ruled as room
+from device import rules
 from device.config import parse, to_terms
 from device.daemon import show_supervisor
+from device.drivers.signer_file import FileSigner
 from device.errors import ConfigError
+from device.ruled import ruled
 from device.store_forward.es256 import public_verifier
 from device.txn.approval import badge_hash, pin_hash
 from device.types import Terms
@@ -92,7 +95,7 @@ def box(tmp_path):
     def started() -> tuple[Terms, str]:
         config = parse({"box": "b", "box_no": "000001", "tenant": "t", "state_dir": str(tmp_path),
                         "rules_file": "rules.jws", "rules_key_file": "rules.jwk"})
-        return daemon._ruled(Terms(), config)
+        return ruled(Terms(), config)
     return signed, started
 
 
@@ -113,7 +116,7 @@ def test_box_toml_changes_what_it_names_and_nothing_else(tmp_path):
         config = parse({"box": "b", "box_no": "000001", "tenant": "t", "state_dir": str(tmp_path), "merchant_keys_on_box": True,
                         "channel": {"unionpay": {"base_url": "https://u.example", "mchid": "1", "serial_no": "1",
                                                  "private_key_file": "k", "platform_key_file": "p"} | written}})
-        return dict(daemon._ruled(to_terms(config), config)[0].rules)
+        return dict(ruled(to_terms(config), config)[0].rules)
 
     shipped = dict(read(SHIPPED).rules)
     assert started() == shipped                                           # an unpaid QR of UnionPay lives a day, not two hours
@@ -132,6 +135,37 @@ def test_a_spoilt_table_leaves_the_one_that_was_taken(box, tmp_path):
     assert terms.rules_version == 7 and "not taken" in fault
     (tmp_path / "rules.taken").unlink()
     assert started()[0].rules_version == SHIPPED["version"]
+
+
+def test_a_table_that_was_checked_once_is_believed_by_the_boxs_own_proof_and_no_other(box, tmp_path, monkeypatch):
+    signed, started = box
+    FileSigner(tmp_path / "record.key")
+    signed(7)
+    kept, proof, checks = tmp_path / "rules.taken", tmp_path / "rules.taken.proof", []
+    plain = room.verifiers
+    monkeypatch.setattr(room, "verifiers", lambda *asked: checks.append(asked) or plain(*asked))
+
+    def checked() -> int:
+        checks.clear()
+        assert started()[0].rules_version == 7
+        return len(checks)
+
+    assert checked() == 1 and checked() == 0                              # taken; then known
+    held = proof.read_bytes()
+    proof.write_bytes(held[:-1] + (b"1" if held[-1:] == b"0" else b"0"))
+    assert checked() == 1 and proof.read_bytes() == held                  # what proves nothing is made anew by the signature
+    FileSigner(tmp_path / "other.key")
+    (tmp_path / "other.key").replace(tmp_path / "record.key")
+    assert checked() == 1 and checked() == 0 and proof.read_bytes() != held
+    other = SigningKey(tmp_path / "other.pem")
+    fleets = (tmp_path / "rules.jwk").read_bytes()
+    (tmp_path / "rules.jwk").write_text(json.dumps(other.jwk))            # the fleet's key is another: nothing of the old one holds
+    assert started()[0].rules_version == SHIPPED["version"]
+    (tmp_path / "rules.jwk").write_bytes(fleets)
+    assert checked() == 0                                                 # and what was proven under it still is
+    token = rules.sealed(json.dumps(table(version=9)).encode(), other.kid, other.sign)
+    kept.write_bytes(token)
+    assert started()[0].rules_version == 7                                # the proof is of one table; the fleet's stands by
 
 
 def test_the_fleet_signs_no_table_that_a_box_would_refuse(tmp_path, capsys):

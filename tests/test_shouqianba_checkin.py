@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from device.config import parse, parse_toml, to_terms
-from device.daemon import _ruled
 from device.drivers import private_file
 from device.drivers.channels import shouqianba_checkin as checkin
 from device.drivers.channels.accounts import KeySet
@@ -19,6 +18,7 @@ from device.drivers.channels.terminal_bytes import Held, held_of, held_text
 from device.drivers.private_file import PlainFile
 from device.drivers.registry import CHANNELS, SystemWall, drivers_of
 from device.gateway import with_terminal
+from device.ruled import ruled
 from device.txn.effects import ChargeCode, FetchBill, QueryOrder
 from device.txn.inputs import DeviceSaid, Said
 from device.types import Account
@@ -262,8 +262,8 @@ def test_the_configuration_makes_terms_that_know_the_dialect():
     assert terms.accounts == (Account("gateway", "main", (("dialect", "shouqianba"), ("terminal_id", SN))),)
     assert (terms.gateway_wallets, terms.gateway_qr) == (("wechat", "alipay", "unionpay"), "wechat")
     assert terms.rules_of("gateway").undo_moves_money                    # its cancel gives paid money back, by QR as well
-    ruled, _ = _ruled(terms, msgspec.structs.replace(config, state_dir="/nowhere"))
-    assert ruled.rules_of("gateway").undo_moves_money and ruled.rules_of("gateway", "code").undo_moves_money
+    told, _ = ruled(terms, msgspec.structs.replace(config, state_dir="/nowhere"))
+    assert told.rules_of("gateway").undo_moves_money and told.rules_of("gateway", "code").undo_moves_money
     first = to_terms(parse(BOX | {"channel": {"gateway": GATEWAY | {"wallets": ["alipay", "wechat"]}}}))
     assert (first.gateway_wallets, first.gateway_qr) == (("alipay", "wechat"), "alipay")
     assert not to_terms(parse(BOX | {"channel": {"gateway": {"base_url": "https://x"}}})).rules_of("gateway").undo_moves_money

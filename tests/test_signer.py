@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from device.config import parse_toml
+from device.drivers import signer_file
 from device.drivers.registry import signer_of
 from device.drivers.signer_file import FileSigner
 from device.drivers.signer_pkcs11 import Pkcs11Signer
@@ -216,3 +220,57 @@ def test_the_configuration_names_it(token, tmp_path):
     with pytest.raises(ConfigError) as refused:
         parse_toml(head + '[signer]\nkind = "pkcs11"\n', which="test")
     assert len(refused.value.reasons) == 2 and all("signer." in why for why in refused.value.reasons)
+
+
+# What a key file alone can do wrong
+
+def test_a_start_names_the_key_without_the_library_that_signs(tmp_path):
+    kid = FileSigner(tmp_path / "record.key").kid
+    code = ("import sys; from device.drivers.signer_file import FileSigner; s = FileSigner(sys.argv[1], sys.argv[2]); "
+            "assert not any(m.startswith('cryptography') for m in sys.modules); print(s.kid, len(s.signature(b'x')))")
+    argv = [sys.executable, "-c", code, str(tmp_path / "record.key"), kid]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [kid, "64"]
+
+
+def test_a_private_half_that_is_not_of_the_public_one_signs_nothing_and_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "record.key"
+    kid = FileSigner(path).kid
+    FileSigner(tmp_path / "other")
+    der, other = (base64.b64decode(b"".join(file.read_bytes().splitlines()[1:-1])) for file in (path, tmp_path / "other"))
+    mixed = base64.encodebytes(other[:68] + der[68:]).replace(b"\n", b"")
+    path.write_bytes(b"-----BEGIN PRIVATE KEY-----\n" + mixed + b"\n-----END PRIVATE KEY-----\n")
+    monkeypatch.setattr(signer_file, "WARM_AFTER_S", .01)
+
+    async def told() -> object:
+        signer = FileSigner(path, kid)
+        assert signer.kid == kid                                     # the journal's, by its public half
+        for effect in (SignRecord(7, GOOD), TrySigner(1)):
+            with pytest.raises(DriverGone, match="spoilt|readable"):
+                await signer.do(effect)
+        return await anext(signer.inputs())
+
+    said = asyncio.run(told())
+    assert isinstance(said, DeviceSaid) and said.word == "error" and str(path) in said.why
+
+
+@pytest.mark.parametrize("written", ["sec1", "bare", "spoilt"])
+def test_a_key_written_another_way_is_read_whole_at_once(tmp_path, written):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    kid, path = FileSigner(tmp_path / "ours").kid, tmp_path / "record.key"
+    ours = (tmp_path / "ours").read_bytes()
+    key = serialization.load_pem_private_key(ours, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    lines = ours.splitlines(keepends=True)
+    path.write_bytes({
+        "sec1": key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL,
+                                  serialization.NoEncryption()),
+        "bare": b"of till 4\n" + ours,
+        "spoilt": lines[0] + lines[1][:30] + b"!" + lines[1][31:] + b"".join(lines[2:])}[written])
+    path.chmod(0o600)
+    if written == "spoilt":
+        with pytest.raises(DriverGone, match="readable"):
+            FileSigner(path, kid)
+    else:
+        assert FileSigner(path, kid).kid == kid and len(FileSigner(path, kid).signature(b"x")) == 64

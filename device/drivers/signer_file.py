@@ -6,11 +6,15 @@ Whoever reads the file can sign as this box: a chip is better, and this is what 
 from __future__ import annotations
 
 import asyncio
-import json
+import binascii
+import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+import msgspec
 
 from device.drivers import private_file
 from device.errors import DriverGone, KeyMissing
@@ -21,6 +25,7 @@ from device.txn.inputs import DeviceSaid, Input, KeyGone, KeyReady, ReceiptSigne
 log = logging.getLogger("tillbox")
 
 TRIAL = b"tillbox: can you sign?"        # no token begins like this, so what signs it signs nothing
+WARM_AFTER_S = 0.5                       # counted from the first time that anybody could sign
 KEY_BYTES_MAX = 4096                     # a P-256 key in PEM takes 241
 
 
@@ -37,15 +42,10 @@ class FileSigner:
     at_once = 1
 
     def __init__(self, path: str | Path, kid: str = "", *, make: bool = True) -> None:
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-        self._numbers_of = decode_dss_signature
         self._path = Path(path)
         self._next = self._path.with_name(self._path.name + ".next")
-        self._algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-        self._closed = asyncio.Event()
+        self._closed, self._loading = asyncio.Event(), asyncio.Lock()
+        self._over_s = 0.0                           # when a start is over, by the loop's clock
         pem = _pem(self._path)
         if pem is None and not kid and not make:
             raise _gone(f"There is no record key at {path}.", "a new journal makes one; for another, see docs/recovery.md")
@@ -76,10 +76,25 @@ class FileSigner:
         return {**self._key.jwk, "kid": self.kid}
 
     async def inputs(self) -> AsyncIterator[Input]:
-        """Says nothing unasked; ends when closed."""
+        """Makes ready to sign, aside, once a start is over; `error` when that cannot be.  Ends when closed."""
+        try:
+            await self._readied()
+        except DriverGone as why:
+            yield DeviceSaid("signer", "error", why.what)
         await self._closed.wait()
-        for nothing in ():
-            yield nothing
+
+    async def _readied(self) -> None:
+        """What signs is at hand.  DriverGone.  A start signs nothing, so it is loaded when that is over, and by a thread."""
+        if self._key.loaded or "cryptography" in sys.modules:
+            self._key.load()
+            return
+        loop = asyncio.get_running_loop()
+        self._over_s = self._over_s or loop.time() + WARM_AFTER_S
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), self._over_s - loop.time())
+        if not self._closed.is_set():
+            async with self._loading:
+                await asyncio.to_thread(self._key.load)
 
     async def do(self, effect: Effect) -> Input:
         """Sign the payload of one record, see whether that works, make the next key or destroy the last one.
@@ -90,6 +105,7 @@ class FileSigner:
             case SignRecord():
                 if effect.kid and effect.kid != self.kid:
                     self._turn(effect.kid)
+                await self._readied()
                 return Signed(effect.seq, self.sign(effect.payload))
             case SignReceipt():
                 if effect.kid and effect.kid != self.kid:
@@ -118,8 +134,7 @@ class FileSigner:
 
     def signature(self, to_sign: bytes) -> bytes:
         """64 raw bytes, r and s, over the signing input of any token of this box."""
-        r, s = self._numbers_of(self._key.private.sign(to_sign, self._algorithm))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        return self._key.signature(to_sign)
 
     async def close(self) -> None:
         """End `inputs`; no file is held open."""
@@ -136,7 +151,7 @@ class FileSigner:
         """The key that follows this one; one that was made for it before is taken."""
         pem = _pem(self._next)
         made = _Key(self._next, pem if pem is not None else _made(self._next))
-        return KeyReady(made.kid, json.dumps(made.jwk))
+        return KeyReady(made.kid, msgspec.json.encode(made.jwk).decode())
 
     def _drop(self, effect: DropKey) -> KeyGone:
         """One rename puts the new key in the old one's place: before it both are there, after it the new one alone."""
@@ -154,23 +169,83 @@ class FileSigner:
 
 
 class _Key:
-    """The P-256 key in `pem`, which came from `path`.  DriverGone for anything else."""
+    """The P-256 key in `pem`, which came from `path`.  DriverGone for anything else.
+
+    Written as this box writes one, its public half is read off the bytes, and the library that signs is loaded by the first
+    signature: a start names the key and signs nothing.  DriverGone then, when the private half is not that of the public one.
+    """
 
     def __init__(self, path: Path, pem: bytes) -> None:
+        self._path, self._pem = path, pem
+        point = _public_point(pem)
+        self._sign = self._loaded() if point is None else None
+        if point is not None:
+            self._name(point)
+
+    def signature(self, to_sign: bytes) -> bytes:
+        """64 raw bytes, r and s."""
+        return (self._sign or self.load())(to_sign)
+
+    @property
+    def loaded(self) -> bool:
+        return self._sign is not None
+
+    def load(self) -> Callable[[bytes], bytes]:
+        """Have at hand what signs.  DriverGone."""
+        if self._sign is None:
+            self._sign, self._pem = self._loaded(), b""
+        return self._sign
+
+    def _name(self, point: bytes) -> None:
+        self.jwk = {"kty": "EC", "crv": "P-256", "x": b64(point[:32]), "y": b64(point[32:])}
+        self.kid = thumbprint(self.jwk)
+        self._point = point
+
+    def _loaded(self) -> Callable[[bytes], bytes]:
         from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         try:
-            key = load_pem_private_key(pem, None)
+            key = load_pem_private_key(self._pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise _gone(f"The key file {path} holds no readable PEM key.",
+            raise _gone(f"The key file {self._path} holds no readable PEM key.",
                         "put the right file back; it is never replaced") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise _gone(f"The key in {path} is not an EC key on P-256.", "records are signed with ES256 only")
-        numbers = key.public_key().public_numbers()
-        self.private = key
-        self.jwk = {"kty": "EC", "crv": "P-256", "x": b64(numbers.x.to_bytes(32, "big")), "y": b64(numbers.y.to_bytes(32, "big"))}
-        self.kid = thumbprint(self.jwk)
+            raise _gone(f"The key in {self._path} is not an EC key on P-256.", "records are signed with ES256 only")
+        numbers = ec.derive_private_key(key.private_numbers().private_value, ec.SECP256R1()).public_key().public_numbers()
+        point = numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+        if getattr(self, "_point", point) != point:
+            raise _gone(f"The key file {self._path} is spoilt: its two halves are not of one key.",
+                        "put the right file back; it is never replaced")
+        self._name(point)
+        algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+
+        def sign(to_sign: bytes) -> bytes:
+            r, s = decode_dss_signature(key.sign(to_sign, algorithm))
+            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        return sign
+
+
+# PKCS #8 of a P-256 key with its public half, as `_made` writes it: what stands around the two (RFC 5208, 5915, 5480).
+_DER_HEAD = bytes.fromhex("308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420")
+_DER_BETWEEN = bytes.fromhex("a14403420004")
+_PEM_HEAD, _PEM_TAIL = b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----"
+
+
+def _public_point(pem: bytes) -> bytes | None:
+    """The 64 bytes of the public half, None for a key written in any other way."""
+    lines = pem.split()
+    if pem.split(b"\n")[:1] != [_PEM_HEAD] or pem.rstrip(b"\n")[-len(_PEM_TAIL):] != _PEM_TAIL:
+        return None
+    try:
+        der = binascii.a2b_base64(b"".join(lines[3:-3]), strict_mode=True)
+    except binascii.Error:
+        return None
+    at = len(_DER_HEAD) + 32
+    fits = der.startswith(_DER_HEAD) and der[at:at + len(_DER_BETWEEN)] == _DER_BETWEEN and len(der) == at + len(_DER_BETWEEN) + 64
+    return der[-64:] if fits else None
 
 
 def _pem(path: Path) -> bytes | None:
