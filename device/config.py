@@ -193,6 +193,7 @@ class Config(msgspec.Struct, frozen=True):
     shop_en: str
     cashier: str
     lang: str
+    opening_ticket: bool
     training: bool
     receipt_url: str
     cutoff_hour: int

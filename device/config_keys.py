@@ -52,6 +52,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("shop_en", "text", "Corner Shop", "the same in English", low=1, high=40),
         Key("cashier", "word", "01", "who sells, as it stands in records", pattern=r"[0-9A-Za-z-]{1,16}"),
         Key("lang", "word", "zh", "language of screen and paper", choices=("zh", "en")),
+        Key("opening_ticket", "flag", False, "true: before the first sale of a day the box tries everything and prints what it "
+            "found", "daemon"),
         Key("training", "flag", False, "true: nothing is sold, paper and screen say so"),
         Key("receipt_url", "text", "", "address of a receipt, a QR on screen when no paper can be had: docs/printers.md"),
         Key("cutoff_hour", "int", 4, "hour at which the business day ends", unit="h", high=23),

@@ -52,6 +52,7 @@ from device.uplink import Uplink, tls_of
 log = logging.getLogger("tillbox")
 
 IDLE_TICK_S = 1.0
+NO_ORDER = ("x", "z", "opening")                # papers that stand for no order
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
 EXIT_CONFIG = 5                 # start again: another configuration waits
@@ -67,7 +68,7 @@ class Daemon:
 
     def __init__(self, config: Config, path: str = "", layers: Layers | None = None) -> None:
         """`path` of the file that `config` was read from, for the doctor."""
-        self.config, self.ring, self.since = config, LogRing(), int(time.time())
+        self.config, self.path, self.ring, self.since = config, path, LogRing(), int(time.time())
         log.addHandler(self.ring)
         self.ends: asyncio.Future[int] | None = None
         state = Path(config.state_dir) / ("training" if config.training else "")
@@ -121,6 +122,15 @@ class Daemon:
                         publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry,
                         recalled=lambda no: rows_of_sale(self.journal.recall, no), wall=lambda: self.clock.stamp().wall)
 
+    async def _opening(self) -> None:
+        from device.opening import Opening
+        from device.txn.minting import business_day
+
+        opening = Opening(self.path, self.config.state_dir, sold=lambda: self.box.books.day.day, post=self.runner.post,
+                          day=lambda: business_day(self.clock.stamp(), self.config.cutoff_hour))
+        self.runner.on_hand = opening.stirred
+        await opening.run()
+
     def _renewal(self) -> Renewal:
         return Renewal(self.config.identity_dir, self.config.box, ask=self.cloud.ask, line=lambda: self.uplink.link,
                        stamp=self.clock.stamp, now_s=self.clock.now_s, mono_s=time.monotonic, tls=tls_of)
@@ -155,6 +165,8 @@ class Daemon:
         gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
         gc.enable()
         log.info("tillbox %s boot=%s box=%s journal=%s", __version__, self.boot, self.config.box, self.box.books.chain.jid)
+        if self.config.opening_ticket and self.path:
+            work.append(asyncio.create_task(self._opening(), name="opening"))
         work.append(asyncio.create_task(self._watchdog(), name="watchdog"))
         work.append(asyncio.create_task(self.retention.run(), name="retention"))
         try:
@@ -272,7 +284,7 @@ class Daemon:
                 "commands_refused": self.commands.refused.total()}
 
     def receipts(self) -> list[dict]:
-        return [{"job": p.job, "order_no": "" if p.kind in ("x", "z") else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
+        return [{"job": p.job, "order_no": "" if p.kind in NO_ORDER else p.ref, "kind": p.kind, "copy": p.copy, "state": p.state}
                 for p in self.box.books.papers.values()]
 
     def sums(self) -> dict:

@@ -30,12 +30,14 @@ from device.txn.inputs import (
     DeviceSaid,
     DrawerKicked,
     Input,
+    Pressed,
     PrintRefused,
     PrintUnsure,
     QrReady,
     Rang,
     Recalled,
     Said,
+    Scanned,
 )
 from device.txn.screen import Screen
 
@@ -64,6 +66,7 @@ class Runner:
         self.box, self.drivers, self.clock, self.displays, self.on_rows = box, drivers, clock, displays or {}, on_rows
         self.handled = 0
         self.asked: collections.deque[tuple[str, str, str, int, int, str]] = collections.deque(maxlen=ASKED_KEPT)   # see `_note`
+        self.on_hand: Callable[[], None] | None = None         # somebody pressed a key or scanned
         self.whys: dict[str, str] = {}                # what each part last said of its health, in a sentence
         self._inbox: asyncio.Queue[Input] = asyncio.Queue(INBOX_MAX)
         self._tasks: dict[Effect, asyncio.Task] = {}
@@ -119,6 +122,8 @@ class Runner:
     def _handle(self, event: Input) -> Verdict:
         verdict, start, stop = self.box.handle(event, self.clock.stamp())
         self.handled += 1
+        if self.on_hand is not None and isinstance(event, Scanned | Pressed):
+            self.on_hand()
         for fact in verdict.facts:
             _log(fact)
         for effect in stop:

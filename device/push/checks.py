@@ -19,8 +19,8 @@ from device.mqtt.config_wire import REASONS_MAX, Body
 
 # The keys without a section that a cloud may set.  What the box is, where it keeps what it knows, and by whose word it believes,
 # says box.toml alone.
-TOP = ("shop_zh", "shop_en", "cashier", "lang", "cutoff_hour", "cash_round_fen", "approve_refund_fen", "approve_drawer",
-       "receipt_url", "instalment_code", "amount_fen_max", "route")
+TOP = ("shop_zh", "shop_en", "cashier", "lang", "opening_ticket", "cutoff_hour", "cash_round_fen", "approve_refund_fen",
+       "approve_drawer", "receipt_url", "instalment_code", "amount_fen_max", "route")
 SET = ("scanner", "keypad", "display", "printer", "sound", "cards", "mqtt", "channel", "supervisor", "template")
 LINE = ("mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file")     # an enrolment brings them
 INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules"}

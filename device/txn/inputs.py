@@ -287,6 +287,23 @@ class ConfigSaid(Input, frozen=True):
     waits: bool = False
 
 
+class Ill(msgspec.Struct, frozen=True):
+    """One thing that an opening check found: the doctor's code, a sentence in Chinese ("" for none) and in English."""
+
+    code: str
+    zh: str
+    en: str
+
+
+class BoxTried(Input, frozen=True):
+    """Everything was tried before the first sale of business day `day`; `more` were found that are not named."""
+
+    day: str
+    well: bool
+    ills: tuple[Ill, ...] = ()
+    more: int = 0
+
+
 class Rang(Input, frozen=True):
     """An alarm that was asked for."""
 

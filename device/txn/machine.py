@@ -58,6 +58,7 @@ from device.txn.folding import evolve
 from device.txn.inputs import (
     Asked,
     BillSaid,
+    BoxTried,
     ChannelSaid,
     ClockSaid,
     CloudStood,
@@ -88,6 +89,7 @@ from device.txn.inputs import (
 )
 from device.txn.keys import SLOW_MS, on_pressed, on_scanned
 from device.txn.minting import EMPTY_DIGEST, business_day, mint, paper_due, salt_of
+from device.txn.opening import on_box_tried
 from device.txn.paying import other_route, outcome_of, rerouted
 from device.txn.receipt import alert_paper, refund_paper, sale_paper
 from device.txn.wants import idle
@@ -638,5 +640,5 @@ DECIDERS: dict[type[Input], Callable[..., Verdict]] = {
     ClockSaid: on_clock_said,
     KeyReady: signing.on_key_ready, KeyGone: signing.on_key_gone,
     BillSaid: on_bill_said, SaleAnswered: leasing.on_sale_answered, LinkSaid: on_link_said, Recalled: on_recalled,
-    Rang: on_rang, Asked: on_asked,
+    Rang: on_rang, Asked: on_asked, BoxTried: on_box_tried,
 }

@@ -18,7 +18,7 @@ from device.types import Stamp
 
 # Seconds after which a paper of this kind is printed only when somebody asks for it; what is not named waits for ever, for the
 # shop itself needs it: slips of undecided payments, alerts, Z reports.
-EXPIRES_S = {"sale": 600, "refund": 600, "x": 1_800, "hold": 3_600, "test": 600}
+EXPIRES_S = {"sale": 600, "refund": 600, "x": 1_800, "hold": 3_600, "test": 600, "opening": 1_800}
 COPY_S = 600
 
 

@@ -155,6 +155,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "cash_now": ("暂时只收现金", "Cash only for now, sorry"),
 }
 
+WORDS |= {
+    "opening_green": ("开业自检：全部正常", "Opening check: all green"),
+    "opening_ill": ("开业自检：有问题，见小票", "Opening check: something is not well, see the slip"),
+}
 HEALTH: dict[tuple[str, str], tuple[str, str]] = {
     ("printer", "paper_out"): ("打印机缺纸", "Printer out of paper"),
     ("printer", "paper_low"): ("纸将用尽", "Paper is low"),
