@@ -373,6 +373,11 @@ def test_a_dry_form_does_nothing_and_a_wrong_line_is_explained(room: Room) -> No
     assert not (room.folder / "paper.bin").exists() and "did you mean status?" in said and "write it as: logs [N]" in said
 
 
+def test_no_word_is_taken_for_an_option_of_the_tool_behind_a_command(room: Room) -> None:
+    said = room.visit("timeline --help", "enrol --again", "enrol 127.0.0.1:9", "box-1", "-")
+    assert said.count("failed: USAGE") == 2 and "failed: STOPPED" in said and "usage:" not in said
+
+
 def test_dangerous_commands_ask_for_the_boxs_name(room: Room) -> None:
     said = room.visit("reboot", "box-2", "swap", "")
     assert said.count("failed: NAME") == 2

@@ -19,7 +19,7 @@ from device.console.printing import table
 from device.console.session import Call, Failed
 
 LINE_S_MAX = 5.0
-_WIFI = Path("/proc/net/wireless")
+_WIFI = Path("/proc/self/net/wireless")
 
 
 def net(c: Call) -> Iterator[str]:
@@ -84,7 +84,7 @@ def addresses() -> Iterator[tuple[str, str]]:
                 if name != "lo":
                     yield name, str(ipaddress.IPv4Address(raw[20:24]))
     with contextlib.suppress(OSError):
-        for row in Path("/proc/net/if_inet6").read_text().splitlines():
+        for row in Path("/proc/self/net/if_inet6").read_text().splitlines():
             raw6, _, _, _, _, name = row.split()
             if name != "lo":
                 yield name, str(ipaddress.IPv6Address(int(raw6, 16)))
@@ -92,7 +92,7 @@ def addresses() -> Iterator[tuple[str, str]]:
 
 def gateway() -> str:
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for row in Path("/proc/net/route").read_text().splitlines()[1:]:
+        for row in Path("/proc/self/net/route").read_text().splitlines()[1:]:
             cells = row.split()
             if cells[1] == "00000000":
                 return f"{ipaddress.IPv4Address(int.from_bytes(bytes.fromhex(cells[2]), 'little'))} {cells[0]}"

@@ -134,8 +134,10 @@ class Session:
 
     def asked(self, question: str, *, secret: bool = False) -> str:
         """One line for a question.  Stopped on Ctrl-C; Ended on silence or the end of input; LineGone."""
-        self._editor.prompt, self._editor.secret = wrapped(question + " ")[-1], secret
+        *before, self._editor.prompt = wrapped(question + " ")
+        self._editor.secret = secret
         try:
+            self.tell(*before)
             self._line.write(self._editor.shown())
             line = self.next_line()
         finally:

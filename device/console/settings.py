@@ -37,7 +37,7 @@ def enrol(c: Call) -> Iterator[str]:
     from device.identity.enrol import main
 
     code = c.ask(c.t("一次性码（不回显）:", "one-use code (not shown):"), secret=True)
-    if not code:
+    if not code or code.startswith("-"):             # the tool would take that for an option, or read its own input
         raise Failed("STOPPED", c.t("没有码，什么也没做", "no code: nothing was done"))
     status, lines = printed(main, [code, "--broker", c.args, "--config", c.place.path])
     yield from (line.replace(code, "***") for line in lines)
