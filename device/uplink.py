@@ -61,6 +61,7 @@ class Uplink:
         self._lag_ms = max(0, batch_ms - GROUP_MS)    # a record has waited so long for the card already
         self._post: Callable[[Input], object] = _nobody
         self._timer: asyncio.TimerHandle | None = None
+        self._packing = False        # a batch is about to leave; whoever wants to forward does so behind it
         self._session = ""
         self._before = box.books.chain.base + box.books.chain.seq   # records of earlier boots: the cloud may have had them long ago
         self.on_line: Callable[[bool], None] = lambda up: None        # the line came or went
@@ -129,26 +130,39 @@ class Uplink:
 
     def forward(self) -> None:
         """Send what is due now; come back when the clock alone makes something due."""
-        if self.link is None or self.forwarder is None:
+        if self.link is None or self.forwarder is None or self._packing:
             return
         if self._line_ended():
             self._next_line()
             self.greet()                              # both heads are told at once
+        found = self.forwarder.due(self.clock.now_ms(), 1)
+        if found:                                     # packed in another turn: a customer who stands there waits for neither
+            self._packing = True
+            asyncio.get_running_loop().call_soon(self._pack, found[0], self.forwarder, self.link.session)
+        else:
+            self._wait(0.05)
+
+    def _pack(self, batch: wire.Batch, forwarder: Forwarder, session: str) -> None:
+        assert self.link is not None
+        self._packing = False
+        if forwarder is self.forwarder and session == self.link.session:     # else it is forgotten, and comes again by itself
+            if not self.link.publish_up(wire.batch_encoded(batch, self.link.enc)):
+                forwarder.unsent(batch, self.clock.now_ms())
+        self._wait(0.0)
+
+    def _wait(self, pause_s: float) -> None:
+        """Say what else is due, and come back when the clock alone makes something due, in `pause_s` at the earliest."""
+        assert self.link is not None and self.forwarder is not None
         now_ms = self.clock.now_ms()
-        sent = False
-        for batch in self.forwarder.due(now_ms, 1):   # one a turn: a customer may stand there
-            sent = self.link.publish_up(wire.batch_encoded(batch, self.link.enc))
-            if not sent:
-                self.forwarder.unsent(batch, now_ms)
         if self.link.up and (told := self.open.due(now_ms)) is not None and self.link.publish("open", told):
             self.open.left(now_ms)
+        waits = [ms for ms in (self.forwarder.next_due_ms(), self.open.next_due_ms() if self.link.up else None) if ms is not None]
+        self._come_back(max(pause_s, (min(waits) - now_ms) / 1000) if waits else None)
+
+    def _come_back(self, in_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        waits = [ms for ms in (self.forwarder.next_due_ms(), self.open.next_due_ms() if self.link.up else None) if ms is not None]
-        if waits:
-            wait_s = max(0.0 if sent else 0.05, (min(waits) - self.clock.now_ms()) / 1000)
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self.forward)
+        self._timer = None if in_s is None else asyncio.get_running_loop().call_later(in_s, self.forward)
 
     def hurry(self) -> str:
         """Somebody asks to forward now: end every pause of our own at once.  What is done about it, in one sentence."""
@@ -258,14 +272,14 @@ class Uplink:
         self._stood(ack)
         if isinstance(released, Refused):
             log.debug("ack: %s", released)
-            self.forward()
+            self._come_back(0.0)
             return
         if self.journal.ack(ack.jid, released.upto, released.head):
             self.acks.append((released.upto, self.clock.stamp().wall))
             self.clock.acknowledged(ack.at, sent_ms)  # it released something that we sent: no replay of an older one
         if ack.verdict == "ok":
             self.on_ack(released.upto)
-        self.forward()
+        self._come_back(0.0)
 
     def _stood(self, ack: wire.Ack) -> None:
         """Tell the core where the cloud stands, where that changes what may be sold or under which name."""

@@ -107,6 +107,7 @@ class Box:
             self.till.journal.sync()
             self.uplink.clock.ms += 2_000
             self.uplink.forward()
+            await asyncio.sleep(0)                   # a batch is packed in a turn of its own
             if turn > 4 and not self.line.sent and not self.said:
                 break
         if self.uplink._timer is not None:
@@ -258,5 +259,25 @@ def test_a_box_that_forgot_everything_hears_of_it_from_the_cloud(tmp_path: Path)
         named = [bytes(token_of(token).payload.body) for token in cloud.store.chain("box-1", chain.jid)
                  if token_of(token).payload.kind == "journal"]
         assert len(named) == 1 and old.encode() in named[0]
+        box.close()
+    run(story())
+
+
+def test_a_batch_whose_line_is_lost_between_its_reading_and_its_packing_comes_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        box, cloud = begun(tmp_path)
+        for _ in range(3):
+            box.till.cash_sale()
+        box.till.journal.sync()
+        box.uplink.clock.ms += 600_000
+        box.uplink._state(True, True)
+        assert box.uplink.forwarder.outstanding == 1 and not [name for name, _ in box.line.sent if name == "up"]
+        box.line.session = "another"
+        box.uplink._state(False, False)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not [name for name, _ in box.line.sent if name == "up"] and box.uplink.forwarder.outstanding == 0
+        await box.talk()
+        assert cloud.heads() == {box.books.chain.jid: box.books.chain.seq} and box.whole(box.books.chain.jid)
         box.close()
     run(story())
