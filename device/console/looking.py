@@ -113,7 +113,7 @@ def _stated(c: Call, state: dict[str, Any]) -> Iterator[str]:
     if state.get("notice"):
         rows.append((c.t("屏上的话", "on the screen"), str(state["notice"])))
     if state.get("config"):
-        rows.append((c.t("推送的配置", "pushed configuration"), str(state["config"])))
+        rows.append((c.t("推送的配置", "pushed configuration"), _few(state["config"])))
     yield from table([(c.t("收银机", "box"), f"{c.place.box}, tillbox {c.place.software}"), *rows], (21,))
 
 
@@ -202,4 +202,5 @@ def _age(seconds: Any) -> str:
 
 
 def _few(one: dict[str, Any]) -> str:
+    """What is said of one thing in a line: names and values, without what is empty."""
     return " ".join(f"{key} {value}" for key, value in one.items() if isinstance(value, str | int) and value != "")[:200]
