@@ -70,9 +70,12 @@ class DisplayConfig(msgspec.Struct, frozen=True):
     width: int
     height: int
     rotation: int
+    large: bool
+    slide_s: int
     dialect: str
     baud: int
     charset: str
+    chip: str
 
 
 class PrinterConfig(msgspec.Struct, frozen=True):
@@ -211,6 +214,7 @@ class Config(msgspec.Struct, frozen=True):
     second_copy_dir: str
     run_dir: str
     prices_file: str
+    pictures: tuple[str, ...]
     record_key_file: str
     ack_key_file: str
     command_key_file: str
@@ -267,6 +271,7 @@ def parse(data: dict[str, Any], *, which: str = "config") -> Config:
         for key in SECTIONS[name]:
             if key.type == "file" and values[key.name]:
                 values[key.name] = posixpath.join(at, values[key.name])
+    top["pictures"] = tuple(posixpath.join(at, path) for path in top["pictures"])
     return Config(
         **top,
         signer=SignerConfig(**parts["signer"]),

@@ -194,6 +194,8 @@ class Daemon:
         self.config = config
         self.prices, self.prices_fault = _prices(config)
         terms, self.rules_fault = ruled(to_terms(config), config)
+        for display in self.runner.displays.values():
+            display.pictures(config.pictures)
         self.runner.post(Configured(terms))
         self.uplink.renew()
 

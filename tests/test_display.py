@@ -21,6 +21,7 @@ from device.drivers.display_file import FileDisplay
 from device.drivers.display_pixels import packed, turned, turned_box
 from device.drivers.display_sim import DisplaySim
 from device.errors import DriverGone
+from device.txn.check_words import check_words
 from device.txn.inputs import DeviceSaid
 from device.txn.screen import Line, Screen
 from sim.devices.display import frame_no, frame_png
@@ -146,6 +147,68 @@ def test_panels_tile_every_frame(size):
             assert seen.crop(panel.box).getextrema() == (0, 0), f"{panel.painter} overlaps on {screen.phase}"
             seen.paste(255, panel.box)
         assert seen.getextrema() == (255, 255), f"a gap on {screen.phase}"
+
+
+LAID_OUT = [*SIZES, (1024, 600), (480, 800), (800, 1280), (240, 320), (320, 480)]
+CODES = [URL, "weixin://wxpay/bizpayurl?pr=AbCdEfG00", "https://qr.alipay.com/bax03431ljhokirwl38f00a7"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", LAID_OUT)
+def test_a_phone_two_metres_away_reads_the_qr_on_every_size(size, large):
+    """The frame at a third of its size, and blurred: four pixels a module at least, four light modules around."""
+    for text in CODES:
+        screen = changed(PAY, qr=text, words=("苹果 27", "APPLE 27"))
+        panel = next(p for p in layout(screen, *size, 0, large=large) if p.painter == "qr")
+        modules = qr_bits.side(qr_bits.matrix(text, display_draw.qr_level(*size))) + 2 * qr_bits.QUIET_MODULES
+        assert min(panel.box[2] - panel.box[0], panel.box[3] - panel.box[1]) >= modules * display_draw.MODULE_PX_MIN
+        picture = frame(screen, 0, *size, large=large)
+        third = picture.resize((size[0] // 3, size[1] // 3), Image.Resampling.BOX)
+        if min(size) <= display_draw.SMALL_PX and text is URL:       # four pixels a module: from one metre, not from two
+            third = picture.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
+        assert read(third.filter(ImageFilter.GaussianBlur(0.5 if min(size) < 480 else 1.0))) == [text], text
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", LAID_OUT)
+def test_the_total_can_be_read_from_two_metres_on_every_size(size, large):
+    for screen, painters in ((BASKET, ("total",)), (PAY, ("amount", "sum"))):
+        box = next(p.box for p in layout(screen, *size, 0, large=large) if p.painter in painters)
+        left, top, right, bottom = box
+        part = frame(screen, 0, *size, large=large).crop(box).convert("L").point(lambda v: 255 if v < 60 else 0)
+        tall = part.crop((part.width * 2 // 5, 0, part.width, part.height)).getbbox()
+        assert tall is not None and tall[3] - tall[1] >= min(0.12 * size[1], 0.175 * size[0])      # upright, the width is short
+
+
+def test_large_type_is_larger_and_black_on_white():
+    plain, large = (ink_height(frame(BASKET, large=on), next(p.box for p in layout(BASKET, 800, 480, 0, large=on)
+                                                             if p.painter == "total"), display_draw.INK) for on in (False, True))
+    assert large >= 1.6 * plain
+    used = {colour for _, colour in frame(PAY, large=True).crop((400, 60, 800, 420)).getcolors(1 << 16)}
+    assert display_draw.INK in used and display_draw.MUTED not in used
+
+
+def test_a_till_that_takes_no_wallet_says_so_before_anybody_asks():
+    shown = changed(IDLE, cash_only=True, notice="暂时只收现金")
+    assert [p.painter for p in layout(shown, 800, 480, 0)] == ["foot", "cash"]
+    assert frame(shown).tobytes() != frame(changed(shown, lang="en")).tobytes()
+    assert "cash" not in [p.painter for p in layout(changed(BASKET, cash_only=True), 800, 480, 0)]
+
+
+@pytest.mark.parametrize("size", LAID_OUT)
+def test_the_receipt_stands_as_a_qr_where_no_paper_can_be_had(size):
+    text = "https://r.example.org/0000017K3M00000012AB/3399"
+    assert read(frame(changed(PAID, receipt_qr=text), 0, *size)) == [text]
+    assert read(frame(PAID, 0, *size)) == []
+
+
+def test_the_two_words_stand_beside_the_qr_and_are_other_ones_for_another_attempt():
+    plain, told, other = (frame(changed(PAY, words=words)) for words in ((), ("苹果 27", "APPLE 27"), ("苹果 28", "APPLE 28")))
+    assert len({plain.tobytes(), told.tobytes(), other.tobytes()}) == 3
+    for notice in ("", "货给顾客了吗？ENTER 已给，CANCEL 未给"):          # a question does not take them away
+        one, two = (frame(changed(PAY, words=words, notice=notice)) for words in (("苹果 27", "APPLE 27"), ("苹果 28", "APPLE 28")))
+        assert one.tobytes() != two.tobytes()
+    assert len({check_words(f"0000017K3M0000{n:04d}AB", URL) for n in range(200)}) > 180
 
 
 def test_nothing_of_an_old_frame_survives():
@@ -458,7 +521,7 @@ def test_the_newest_screen_wins_and_no_old_qr_waits_beside_a_new_amount(tmp_path
         await display.show(BASKET, 0)
         await painting
 
-    qr_bits._kept.pop(second.qr, None)
+    qr_bits._kept.pop((second.qr, "M"), None)
     asyncio.run(story())
     assert [second.qr] not in seen and [] in seen
     with open(path, "rb") as file:

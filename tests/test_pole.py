@@ -8,7 +8,7 @@ import random
 import msgspec
 import pytest
 
-from device.drivers import display_pole
+from device.drivers import display_pole, display_rows
 from device.drivers.display_pole import PoleDisplay
 from device.drivers.display_pole_bytes import COLUMNS, DIALECTS, LIGHTS, Glass, digits, frame_of, row, sayable
 from device.drivers.display_pole_text import WORDS, glass_of
@@ -182,7 +182,7 @@ def test_a_pole_that_was_unplugged_is_named_and_shows_the_truth_when_it_is_back(
 def test_a_pole_that_takes_nothing_ends_in_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(display_pole, "STALL_S", 0.1)
     path = str(tmp_path / "pole")
-    port, display = PolePort(MODELS["cd5220"](), path), PoleDisplay(path)
+    port, display = PolePort(MODELS["cd5220"](), path), PoleDisplay(path, baud=115_200)
     port.stuck = True
 
     async def story():
@@ -196,7 +196,7 @@ def test_a_pole_that_takes_nothing_ends_in_its_time(tmp_path, monkeypatch):
 
 
 def test_a_pole_that_lost_its_power_is_written_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(display_pole, "REPEAT_S", 0.0)
+    monkeypatch.setattr(display_rows, "REPEAT_S", 0.0)
     path = str(tmp_path / "pole")
     port, display = PolePort(MODELS["aedex"](), path), PoleDisplay(path, dialect="aedex")
 

@@ -47,6 +47,10 @@ class Display(Protocol):
         """Seconds until `show` wants to be called again though nothing changed; None: not before the screen is another."""
         ...
 
+    def pictures(self, paths: tuple[str, ...]) -> None:
+        """Show the pictures at `paths` while nobody is served, where there is room for pictures."""
+        ...
+
     def wipe(self) -> None:
         """Take off the glass whatever another life of the daemon left there; quick, silent, and never an error."""
         ...

@@ -29,6 +29,8 @@ FONT_PATH = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
 MODULE_PX_MIN = 4                                    # a QR module below this is hard to read from behind a counter
 FONTS_KEPT = 6                                       # each open size keeps half a megabyte of the font in memory; opening is cheap
 TOTAL_SHARE = 0.125                                  # height of the total's digits, as a share of the frame's height
+SMALL_PX = 272                                       # a glass whose shorter side is no more than this has its own arrangement
+LIGHT_PX = 320                                       # and up to here a QR is drawn with fewer, larger modules
 
 PAPER, CARD, INK, MUTED, HAIR = (244, 246, 248), (255, 255, 255), (17, 27, 46), (84, 98, 120), (218, 224, 232)
 BRAND, BRAND_DEEP, BRAND_PALE = (12, 74, 110), (8, 51, 77), (186, 220, 240)
@@ -53,6 +55,10 @@ CAPTIONS: dict[str, tuple[str, str]] = {             # every word that does not 
     "order": ("单号", "Order"),
     "typed": ("输入", "Typed"),
     "training": ("训练模式", "TRAINING"),
+    "words": ("核对", "Check"),
+    "cash_only": ("暂时只收现金", "Cash only for now"),
+    "cash_why": ("手机支付暂不可用", "No wallet can be taken at the moment"),
+    "receipt": ("扫码领取电子小票", "Scan for your receipt"),
 }
 CHOICE = re.compile(r"^(.*?)[：:]?\s*ENTER\s+([^，,]+)[，,]\s*CANCEL\s+(.+)$")
 
@@ -69,24 +75,27 @@ class Canvas:
     """Frames of one size, each drawn upon the one before.  One caller at a time.
 
     `draw(screen, now_ms)` returns the boxes that changed; `image` is the RGB picture that stands.  DriverGone when the
-    font is missing.
+    font is missing.  `large`: large type in plain black on white.  `slide`, a picture of this size or None, may be set
+    between two frames: it is what stands there while nobody is served.
     """
 
-    def __init__(self, width: int, height: int) -> None:
+    slide: Slide | None = None
+
+    def __init__(self, width: int, height: int, *, large: bool = False) -> None:
         from PIL import Image
 
         assert 64 <= width <= 4096 and 64 <= height <= 4096, (width, height)
-        self.width, self.height = width, height
+        self.width, self.height, self.large = width, height, large
         self.image: Image.Image = Image.new("RGB", (width, height), PAPER)
         self._panels: frozenset[Panel] = frozenset()
 
     def draw(self, screen: Screen, now_ms: int) -> list[Box]:
         """Make the picture that of `screen` at monotonic `now_ms`; the boxes painted, empty when nothing changed."""
-        panels = layout(screen, self.width, self.height, now_ms)
+        panels = layout(screen, self.width, self.height, now_ms, large=self.large, slide=self.slide)
         fresh = [p for p in panels if p not in self._panels]
         self._panels = frozenset()                   # a painter that fails leaves nothing that could be taken as drawn
         for panel in fresh:
-            self.image.paste(_painted(panel, screen.training, self.width, self.height), panel.box[:2])
+            self.image.paste(_painted(panel, screen.training, self.width, self.height, self.large), panel.box[:2])
         self._panels = frozenset(panels)
         return [p.box for p in fresh]
 
@@ -95,9 +104,18 @@ class Canvas:
         self._panels = frozenset()
 
 
-def frame(screen: Screen, now_ms: int = 0, width: int = 800, height: int = 480) -> Image:
+class Slide:
+    """A picture as large as the frame, and equal to no other."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+
+
+def frame(screen: Screen, now_ms: int = 0, width: int = 800, height: int = 480, *, large: bool = False,
+          slide: Slide | None = None) -> Image:
     """One frame drawn from nothing."""
-    canvas = Canvas(width, height)
+    canvas = Canvas(width, height, large=large)
+    canvas.slide = slide
     canvas.draw(screen, now_ms)
     return canvas.image
 
@@ -107,32 +125,53 @@ def seconds_left(screen: Screen, now_ms: int) -> int | None:
     return None if screen.deadline is None else max(0, -((now_ms - screen.deadline[1]) // 1000))
 
 
+def qr_level(width: int, height: int) -> str:
+    """How much of a symbol may be spoilt: on a small glass large modules help a phone more than many of them."""
+    return "L" if min(width, height) <= LIGHT_PX else "M"
+
+
+def may_slide(screen: Screen) -> bool:
+    """True while a picture may stand there: nobody is served and nothing has to be said."""
+    return (screen.phase == "IDLE" and screen.tone == "plain" and screen.notice in CAPTIONS["welcome"]
+            and not (screen.big or screen.qr or screen.receipt_qr or screen.cash_only or screen.typed or screen.training))
+
+
 # Layout: which panels a screen has, and where
 
-def layout(screen: Screen, width: int, height: int, now_ms: int) -> list[Panel]:
+def layout(screen: Screen, width: int, height: int, now_ms: int, *, large: bool = False, slide: Slide | None = None) -> list[Panel]:
     """The panels of `screen`; together they cover the frame exactly once."""
     lang, mark = screen.lang, screen.training
-    foot = height - _part(height, 0.085)
+    foot = height - _part(height, 0.11 if large else 0.085)
     hint = CAPTIONS["compare"][_at(lang)] if screen.qr else ""
 
     def foot_panel(ground: Colour) -> list[Panel]:
         return [Panel((0, foot, width, height), "foot", (screen.footer, screen.typed, hint, ground, mark))]
 
+    if screen.qr and min(width, height) <= SMALL_PX:
+        return _small_pay_panels(screen, width, height, now_ms)
     if screen.qr:
-        return _pay_panels(screen, width, height, foot, now_ms, foot_panel(CARD))
+        return _pay_panels(screen, width, height, foot, now_ms, large, foot_panel(CARD))
+    if screen.receipt_qr and screen.big:
+        return _receipt_panels(screen, width, height, foot, foot_panel(TONES[screen.tone][2]))
+    if may_slide(screen) and slide is not None:
+        if not screen.footer:
+            return [Panel((0, 0, width, height), "slide", (slide,))]
+        return [*foot_panel(CARD), Panel((0, 0, width, foot), "slide", (slide,))]
+    if screen.phase == "IDLE" and screen.cash_only and screen.tone != "bad" and not screen.big:
+        return [*foot_panel(TONES["wait"][2]), Panel((0, 0, width, foot), "cash", (screen.title, lang, mark))]
     if screen.phase == "IDLE" and screen.tone == "plain" and not screen.big:
         return [*foot_panel(BRAND), Panel((0, 0, width, foot), "idle", (screen.title, screen.notice, lang, mark))]
     if screen.phase == "BASKET" or (screen.lines and screen.phase not in ("PLACING", "AWAITING", "CANCELLING", "PAID")):
-        return _basket_panels(screen, width, height, foot, foot_panel(CARD))
+        return _basket_panels(screen, width, height, foot, large, foot_panel(CARD))
     tone = "wait" if screen.phase == "CANCELLING" and screen.tone == "plain" else screen.tone
     return [*foot_panel(TONES[tone][2]),
             Panel((0, 0, width, foot), "statement", (screen.title, screen.big, screen.notice, tone,
                                                      _clock(seconds_left(screen, now_ms)), lang, mark))]
 
 
-def _basket_panels(screen: Screen, width: int, height: int, foot: int, panels: list[Panel]) -> list[Panel]:
+def _basket_panels(screen: Screen, width: int, height: int, foot: int, large: bool, panels: list[Panel]) -> list[Panel]:
     lang, mark = screen.lang, screen.training
-    head, total = _part(height, 0.115), foot - _part(height, 0.235)
+    head, total = _part(height, 0.115), foot - _part(height, 0.36 if large else 0.235)
     strip = total - (_part(height, 0.115) if screen.notice else 0)
     panels += [Panel((0, 0, width, head), "head", (screen.title, "", lang, mark)),
                Panel((0, head, width, strip), "lines", (screen.lines, screen.lines_total, lang, mark)),
@@ -143,37 +182,61 @@ def _basket_panels(screen: Screen, width: int, height: int, foot: int, panels: l
     return panels
 
 
-def _pay_panels(screen: Screen, width: int, height: int, foot: int, now_ms: int, panels: list[Panel]) -> list[Panel]:
+def _pay_panels(screen: Screen, width: int, height: int, foot: int, now_ms: int, large: bool, panels: list[Panel]) -> list[Panel]:
     """QR left and words right; upright screens have the QR above the words."""
-    lang, mark = screen.lang, screen.training
-    modules = qr_bits.side(qr_bits.matrix(screen.qr)) + 2 * qr_bits.QUIET_MODULES
+    lang, mark, level = screen.lang, screen.training, qr_level(width, height)
+    modules = qr_bits.side(qr_bits.matrix(screen.qr, level)) + 2 * qr_bits.QUIET_MODULES
     head, upright = _part(height, 0.115), height > width
-    room = min(width, (foot - head) * 6 // 10) if upright else min(foot - head, width * 6 // 10)
-    if room // modules < MODULE_PX_MIN and not upright:
-        # A small glass and a long text: the QR takes the whole height, the words keep the rest.
-        room = min(height, width * 8 // 10)
-        side = max(1, room // modules) * modules
-        tall, foot_panel = max(side, width * 45 // 100), panels.pop()
-        panels.append(Panel((0, 0, tall, height), "qr", (screen.qr, mark)))
-        panels.append(foot_panel._replace(box=(tall, foot, width, height)))
-        left, top = tall, 0
-    elif upright:
-        side = room // modules * modules
-        panels += [Panel((0, 0, width, head), "head", (screen.title, "", lang, mark)),
-                   Panel((0, head, width, head + side), "qr", (screen.qr, mark))]
+    room = min(width, (foot - head) * (66 if width < 480 else 60) // 100) if upright else min(foot - head, width * 6 // 10)
+    side = room // modules * modules
+    panels.append(Panel((0, 0, width, head), "head", (screen.title, "", lang, mark)))
+    if upright:
+        panels.append(Panel((0, head, width, head + side), "qr", (screen.qr, level, mark)))
         left, top = 0, head + side
     else:
-        side = room // modules * modules
         left, top = side + min((room - side), _part(width, 0.03)), head
-        panels += [Panel((0, 0, width, head), "head", (screen.title, "", lang, mark)),
-                   Panel((0, head, left, foot), "qr", (screen.qr, mark))]
+        panels.append(Panel((0, head, left, foot), "qr", (screen.qr, level, mark)))
     tall = foot - top
-    cuts = [top, top + tall * 46 // 100, top + tall * 66 // 100, foot]
+    cuts = [top, *(top + tall * share // 100 for share in ((58, 74) if upright else (50, 70) if large else (42, 60))), foot]
     words = (screen.notice, screen.tone) if screen.notice else ("", "plain")
-    wallets = tuple(dict.fromkeys(screen.wallets))
-    return [*panels, Panel((left, cuts[0], width, cuts[1]), "amount", (screen.big or _yuan(screen.total_fen), height, lang, mark)),
+    return [*panels, Panel((left, cuts[0], width, cuts[1]), "amount", (screen.big or _yuan(screen.total_fen), lang, mark)),
             Panel((left, cuts[1], width, cuts[2]), "clock", (_clock(seconds_left(screen, now_ms)), lang, mark)),
-            Panel((left, cuts[2], width, cuts[3]), "words", (wallets, screen.order_no, *words, lang, mark))]
+            Panel((left, cuts[2], width, cuts[3]), "words", (_wallets(screen), screen.words, screen.order_no, *words, lang, mark))]
+
+
+def _small_pay_panels(screen: Screen, width: int, height: int, now_ms: int) -> list[Panel]:
+    """A small glass has no room for head and foot: the QR in its corner, the amount along the whole lower edge."""
+    lang, mark, level, upright = screen.lang, screen.training, qr_level(width, height), height > width
+    modules = qr_bits.side(qr_bits.matrix(screen.qr, level)) + 2 * qr_bits.QUIET_MODULES
+    strip = _part(height, 0.145)
+    room = min(width, (height - strip) * 84 // 100) if upright else min(height - strip, width * 66 // 100)
+    side = max(1, room // modules) * modules
+    foot = height - strip
+    qr = (0, 0, width, side) if upright else (0, 0, side, foot)
+    aside = (0, side, width, foot) if upright else (side, 0, width, foot)
+    cut = width * (78 if upright else 70) // 100
+    words = (screen.notice, screen.tone) if screen.notice else ("", "plain")
+    return [Panel(qr, "qr", (screen.qr, level, mark)),
+            Panel(aside, "aside", (screen.title, _wallets(screen), screen.words, *words, screen.typed, lang, mark)),
+            Panel((0, foot, cut, height), "sum", (screen.big or _yuan(screen.total_fen), mark)),
+            Panel((cut, foot, width, height), "clock", (_clock(seconds_left(screen, now_ms)), lang, mark))]
+
+
+def _receipt_panels(screen: Screen, width: int, height: int, foot: int, panels: list[Panel]) -> list[Panel]:
+    """Paid, and no paper to be had: the receipt as a QR, on the ground that says so."""
+    lang, mark, level = screen.lang, screen.training, qr_level(width, height)
+    if height > width:
+        cut = foot * 45 // 100
+        qr, said = (0, cut, width, foot), (0, 0, width, cut)
+    else:
+        side = min(foot, width * 55 // 100)
+        qr, said = (0, 0, side, foot), (side, 0, width, foot)
+    return [*panels, Panel(qr, "receipt", (screen.receipt_qr, level, screen.tone, lang, mark)),
+            Panel(said, "statement", (screen.title, screen.big, screen.notice, screen.tone, "", lang, mark))]
+
+
+def _wallets(screen: Screen) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(screen.wallets))
 
 
 # Painters: one a panel, each on a picture of its own size
@@ -181,10 +244,11 @@ def _pay_panels(screen: Screen, width: int, height: int, foot: int, now_ms: int,
 class _Sheet:
     """A picture being painted, with text that fits."""
 
-    def __init__(self, box: Box, ground: Colour, frame_short: int) -> None:
+    def __init__(self, box: Box, ground: Colour, frame_short: int, frame_tall: int = 0, large: bool = False) -> None:
         from PIL import Image, ImageDraw
 
-        self.w, self.h = box[2] - box[0], box[3] - box[1]
+        self.w, self.h, self.tall, self.large = box[2] - box[0], box[3] - box[1], frame_tall or frame_short, large
+        self.muted, self.hair = (INK, MUTED) if large else (MUTED, HAIR)
         self.image: Image = Image.new("RGB", (self.w, self.h), ground)
         self.draw: ImageDraw = ImageDraw.Draw(self.image)
         self.pad = max(4, frame_short * 4 // 100)
@@ -229,11 +293,11 @@ class _Sheet:
         return wide, bottom - top
 
 
-def _painted(panel: Panel, training: bool, width: int, height: int) -> Image:
+def _painted(panel: Panel, training: bool, width: int, height: int, large: bool = False) -> Image:
     box = panel.box
-    sheet = _Sheet(box, PAPER, min(width, height))
+    sheet = _Sheet(box, CARD if large else PAPER, min(width, height), height, large)
     PAINTERS[panel.painter](sheet, *panel.args)
-    if training and panel.painter != "qr":           # a QR that no phone can read would teach nothing
+    if training and panel.painter not in ("qr", "receipt"):           # a QR that no phone can read would teach nothing
         sheet.image.paste(WATERMARK, (0, 0), _watermark(width, height).crop(box))
     return sheet.image
 
@@ -258,7 +322,7 @@ def _paint_idle(s: _Sheet, title: str, notice: str, lang: str, mark: bool) -> No
 
 def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str, mark: bool) -> None:
     """The newest line lowest, marked, and on two rows where its name is long; older ones above, one row each."""
-    row = max(16, s.pad * 47 // 20)
+    row = max(16, s.pad * (84 if s.large else 47) // 20)
     size, qty_wide, sum_wide = row * 0.62, s.w * 0.16, s.w * 0.22
     name_wide = s.w - 2 * s.pad - qty_wide - sum_wide
     newest_rows = 2 if lines and len(_wrapped(lines[-1].name, _font(int(size)), int(name_wide))) > 1 else 1
@@ -270,7 +334,7 @@ def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str
     y = 0
     if hidden and s.h // row > 2:
         s.text(CAPTIONS["more"][_at(lang)].format(n=hidden), s.pad, y + row / 2, size=size * 0.8, width=s.w - 2 * s.pad,
-               colour=MUTED)
+               colour=s.muted)
         y += row
     for n, line in enumerate(shown):
         newest = n == len(shown) - 1
@@ -279,7 +343,7 @@ def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str
             s.draw.rectangle((0, y, s.w, y + tall - 1), fill=FRESH)
             s.draw.rectangle((0, y, max(3, s.pad // 3), y + tall - 1), fill=BRAND)
         else:
-            s.draw.line((s.pad, y + tall - 1, s.w - s.pad, y + tall - 1), fill=HAIR)
+            s.draw.line((s.pad, y + tall - 1, s.w - s.pad, y + tall - 1), fill=s.hair)
         middle = y + tall / 2
         if newest and newest_rows == 2:
             rows = _wrapped(line.name, _font(int(size)), int(name_wide))
@@ -289,7 +353,7 @@ def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str
         else:
             s.text(line.name, s.pad, middle, size=size, width=name_wide, colour=INK)
         s.text("×" + line.qty if line.qty.isdigit() else line.qty, s.w - s.pad - sum_wide, middle, size=size * 0.88,
-               width=qty_wide - s.pad / 2, colour=MUTED, anchor="rm", shrink=0.7)
+               width=qty_wide - s.pad / 2, colour=s.muted, anchor="rm", shrink=0.7)
         s.text(_yuan(line.amount_fen), s.w - s.pad, middle, size=size, width=sum_wide - s.pad / 2, colour=INK, anchor="rm",
                shrink=0.7)
         y += tall
@@ -299,13 +363,13 @@ def _paint_total(s: _Sheet, big: str, count: int, lang: str, mark: bool) -> None
     s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
     s.draw.rectangle((0, 0, s.w, max(2, s.h // 40)), fill=BRAND)
     first, second = _both("total", lang)
-    # The band is 0.235 of the frame high; the digits are to be TOTAL_SHARE of the frame.
-    wide, _ = s.money(big, s.w - s.pad, s.h * 0.52, ink=s.h / 0.235 * (TOTAL_SHARE + 0.02), width=s.w * 0.69, colour=INK)
+    share = 0.24 if s.large else TOTAL_SHARE + 0.02
+    wide, _ = s.money(big, s.w - s.pad, s.h * 0.52, ink=s.tall * share, width=s.w * (0.8 if s.large else 0.69), colour=INK)
     left = s.w - wide - 2.5 * s.pad
     used = s.text(first, s.pad, s.h * 0.34, size=s.h * 0.30, width=left, colour=INK, shrink=0.45)
     if left - used - s.pad / 2 > s.h * 0.3:
-        s.text(second, s.pad * 1.4 + used, s.h * 0.37, size=s.h * 0.18, width=left - used - s.pad * 0.4, colour=MUTED)
-    s.text(CAPTIONS["count"][_at(lang)].format(n=count), s.pad, s.h * 0.72, size=s.h * 0.20, width=left, colour=MUTED, shrink=0.5)
+        s.text(second, s.pad * 1.4 + used, s.h * 0.37, size=s.h * 0.18, width=left - used - s.pad * 0.4, colour=s.muted)
+    s.text(CAPTIONS["count"][_at(lang)].format(n=count), s.pad, s.h * 0.72, size=s.h * 0.20, width=left, colour=s.muted, shrink=0.5)
 
 
 def _paint_strip(s: _Sheet, notice: str, tone: str, mark: bool) -> None:
@@ -319,7 +383,7 @@ def _paint_foot(s: _Sheet, footer: tuple[str, ...], typed: str, hint: str, groun
     """What is not well, and the digits being typed; with nothing to say it takes the frame's own ground."""
     s.draw.rectangle((0, 0, s.w, s.h), fill=TONES["wait"][0] if footer else ground)
     if ground == CARD:
-        s.draw.line((0, 0, s.w, 0), fill=HAIR)
+        s.draw.line((0, 0, s.w, 0), fill=s.hair)
     right = float(s.w - s.pad)
     if typed:
         font = _fitting(typed, int(s.h * 0.72), int(s.w * 0.45), 0.6)
@@ -335,27 +399,108 @@ def _paint_foot(s: _Sheet, footer: tuple[str, ...], typed: str, hint: str, groun
         left += 3.4 * r
     words = " · ".join(footer) or hint
     if words and right - left > s.h:
-        s.text(words, left, s.h / 2, size=s.h * 0.54, width=right - left, colour=TONES["wait"][1] if footer else MUTED, shrink=0.75)
+        s.text(words, left, s.h / 2, size=s.h * 0.54, width=right - left, colour=TONES["wait"][1] if footer else s.muted,
+               shrink=0.75)
 
 
-def _paint_qr(s: _Sheet, qr: str, mark: bool) -> None:
+def _paint_qr(s: _Sheet, qr: str, level: str, mark: bool) -> None:
+    s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)                   # light all around: the quiet zone and more
+    _symbol(s, qr, level, s.w / 2, s.h / 2, min(s.w, s.h))
+
+
+def _symbol(s: _Sheet, text: str, level: str, x: float, y: float, room: int) -> int:
+    """The QR of `text` centred on (x, y), as large as `room` allows with its quiet zone; the side of its dark part."""
     from PIL import Image
 
-    bits = qr_bits.matrix(qr)
+    bits = qr_bits.matrix(text, level)
     side = qr_bits.side(bits)
-    module = max(1, min(s.w, s.h) // (side + 2 * qr_bits.QUIET_MODULES))
-    s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)                   # light all around: the quiet zone and more
+    module = max(1, room // (side + 2 * qr_bits.QUIET_MODULES))
     symbol = Image.frombytes("L", (side, side), bits).resize((side * module,) * 2, Image.Resampling.NEAREST)
-    s.image.paste(symbol, ((s.w - side * module) // 2, (s.h - side * module) // 2))
+    s.image.paste(symbol, (int(x) - side * module // 2, int(y) - side * module // 2))
+    return side * module
 
 
-def _paint_amount(s: _Sheet, big: str, frame_height: int, lang: str, mark: bool) -> None:
+def _paint_receipt(s: _Sheet, text: str, level: str, tone: str, lang: str, mark: bool) -> None:
+    """The receipt's QR on a card, with what it is below."""
+    ground, ink, strong = TONES[tone]
+    s.draw.rectangle((0, 0, s.w, s.h), fill=strong)
+    edge, line = s.pad, max(14, s.h * 0.11)
+    room = int(min(s.w - 2 * edge, s.h - 2 * edge - line))
+    left, top = (s.w - room) / 2, (s.h - room - line) / 2
+    s.draw.rounded_rectangle((left, top, left + room, top + room + line), radius=s.pad * 0.6, fill=CARD)
+    _symbol(s, text, level, s.w / 2, top + room / 2, room)
+    s.text(CAPTIONS["receipt"][_at(lang)], s.w / 2, top + room + line * 0.4, size=line * 0.62, width=room - s.pad, colour=ink,
+           anchor="mm", shrink=0.5)
+
+
+def _paint_slide(s: _Sheet, slide: Slide) -> None:
+    s.image.paste(slide.image, (0, 0))
+
+
+def _paint_cash(s: _Sheet, title: str, lang: str, mark: bool) -> None:
+    """No wallet works: said before anybody takes out a phone, in both languages alike."""
+    pale, _, strong = TONES["wait"]
+    s.draw.rectangle((0, 0, s.w, s.h), fill=strong)
+    s.text(title, s.w / 2, s.h * 0.10, size=s.h * 0.08, width=s.w - 4 * s.pad, colour=pale, anchor="mm", shrink=0.7)
+    wide, tall = min(s.h * 0.42, s.w * 0.5), min(s.h * 0.22, s.w * 0.26)
+    x, y, line = s.w / 2, s.h * 0.32, max(2, s.h // 110)
+    s.draw.rounded_rectangle((x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2), radius=tall * 0.12, fill=CARD)
+    edge = 2 * line
+    s.draw.rounded_rectangle((x - wide / 2 + edge, y - tall / 2 + edge, x + wide / 2 - edge, y + tall / 2 - edge),
+                             radius=tall * 0.08, outline=strong, width=line)
+    s.draw.ellipse((x - tall * 0.3, y - tall * 0.3, x + tall * 0.3, y + tall * 0.3), fill=strong)
+    s.draw.text((x, y), "¥", font=_font(int(tall * 0.42)), fill=CARD, anchor="mm")
+    for n, (size, share) in enumerate(((0.155, 0.57), (0.105, 0.725))):
+        s.text(_both("cash_only", lang)[n], x, s.h * share, size=s.h * size, width=s.w - 3 * s.pad, colour=CARD, anchor="mm",
+               shrink=0.5)
+    for n, why in enumerate(_both("cash_why", lang)):
+        s.text(why, x, s.h * (0.845 + 0.075 * n), size=s.h * 0.055, width=s.w - 3 * s.pad, colour=pale, anchor="mm", shrink=0.6)
+
+
+def _paint_amount(s: _Sheet, big: str, lang: str, mark: bool) -> None:
     s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
     first, second = _both("due", lang)
     inset = min(s.pad, s.w * 0.03)
-    s.text(f"{first}  {second}", inset, s.h * 0.22, size=s.h * 0.19, width=s.w - 2 * inset, colour=MUTED, shrink=0.7)
-    s.money(big, inset, s.h * 0.65, ink=min(frame_height * (TOTAL_SHARE + 0.02), s.h * 0.55), width=s.w - 2 * inset, colour=INK,
-            anchor="l")
+    s.text(f"{first}  {second}", inset, s.h * 0.15, size=s.h * 0.17, width=s.w - 2 * inset, colour=s.muted, shrink=0.7)
+    s.money(big, inset, s.h * 0.62, ink=min(s.tall * (0.2 if s.large else TOTAL_SHARE + 0.02), s.h * 0.66), width=s.w - 2 * inset,
+            colour=INK, anchor="l")
+
+
+def _paint_sum(s: _Sheet, big: str, mark: bool) -> None:
+    s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
+    s.draw.line((0, 0, s.w, 0), fill=s.hair)
+    s.money(big, s.pad / 2, s.h / 2, ink=s.tall * TOTAL_SHARE, width=s.w - 0.7 * s.pad, colour=INK, anchor="l")
+
+
+def _paint_aside(s: _Sheet, title: str, wallets: tuple[str, ...], words: tuple[str, ...], notice: str, tone: str, typed: str,
+                 lang: str, mark: bool) -> None:
+    """Beside the QR of a small glass: what to do, with whose app, and the two words."""
+    s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
+    wide, pad = s.w - s.pad, s.pad * 0.6
+    ground, ink, _ = TONES[tone if notice else "plain"]
+    s.draw.rounded_rectangle((pad / 2, pad / 2, s.w - pad, s.h * 0.42), radius=pad, fill=ground)
+    s.lines(notice or title, (s.w - pad / 2) / 2, s.h * 0.215, size=s.tall * 0.085, width=wide - 1.5 * pad, height=s.h * 0.36,
+            colour=ink)
+    s.lines(" · ".join(wallets), (s.w - pad / 2) / 2, s.h * 0.56, size=s.tall * 0.07, width=wide, height=s.h * 0.24, colour=BRAND)
+    if words:
+        _told_words(s, words, lang, pad / 2, s.h * 0.72, s.w - pad, s.h * (0.86 if typed else 0.95))
+    if typed:
+        s.text(typed, s.w - pad, s.h * 0.94, size=s.tall * 0.06, width=wide, colour=INK, anchor="rm", shrink=0.6)
+
+
+def _told_words(s: _Sheet, words: tuple[str, ...], lang: str, left: float, top: float, right: float, bottom: float) -> None:
+    """The two words in a frame of their own: large, for they are compared across a counter."""
+    tall = bottom - top
+    s.draw.rounded_rectangle((left, top, right, bottom), radius=tall * 0.22, outline=BRAND, width=max(1, int(tall / 22)))
+    caption, inset = CAPTIONS["words"][_at(lang)], tall * 0.25
+    middle, wide = (top + bottom) / 2, right - left - 2 * inset
+    if wide < 4.5 * tall:                             # no room for what they are for: the docs say it
+        s.text(words[_at(lang)], (left + right) / 2, middle, size=tall * 0.56, width=wide, colour=BRAND_DEEP, anchor="mm",
+               shrink=0.45)
+        return
+    used = s.text(caption, left + inset, middle, size=tall * 0.42, width=wide * 0.3, colour=s.muted, shrink=0.6)
+    s.text(words[_at(lang)], right - inset, middle, size=tall * 0.56, width=wide - used - 0.4 * inset, colour=BRAND_DEEP,
+           anchor="rm", shrink=0.45)
 
 
 def _paint_clock(s: _Sheet, clock: str, lang: str, mark: bool) -> None:
@@ -366,26 +511,38 @@ def _paint_clock(s: _Sheet, clock: str, lang: str, mark: bool) -> None:
     ended = clock == "0:00"
     ground, ink, _ = TONES["bad" if ended else "plain"]
     s.draw.rounded_rectangle((inset, s.h * 0.06, s.w - inset, s.h * 0.94), radius=s.h * 0.16, fill=ground)
-    wide = _font(int(s.h * 0.56)).getlength(clock)
-    s.text(clock, s.w - inset * 2, s.h / 2, size=s.h * 0.56, width=s.w - 4 * inset, colour=ink, anchor="rm")
-    s.text(CAPTIONS["ended" if ended else "left"][_at(lang)], inset * 2, s.h / 2, size=s.h * 0.36, width=s.w - 6 * inset - wide,
-           colour=ink, shrink=0.6)
+    wide = s.text(clock, s.w - inset * 2, s.h / 2, size=s.h * 0.56, width=s.w - 4 * inset, colour=ink, anchor="rm", shrink=0.4)
+    left = s.w - 6 * inset - wide
+    if left > 1.1 * s.h:
+        s.text(CAPTIONS["ended" if ended else "left"][_at(lang)], inset * 2, s.h / 2, size=s.h * 0.36, width=left, colour=ink,
+               shrink=0.6)
 
 
-def _paint_words(s: _Sheet, wallets: tuple[str, ...], order_no: str, notice: str, tone: str, lang: str, mark: bool) -> None:
+def _paint_words(s: _Sheet, wallets: tuple[str, ...], words: tuple[str, ...], order_no: str, notice: str, tone: str, lang: str,
+                 mark: bool) -> None:
     s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
     inset = min(s.pad, s.w * 0.03)
     wide = s.w - 2 * inset
+    if s.h < 0.14 * s.tall and not notice:            # a low room: side by side
+        half = s.w / 2 if words else s.w
+        s.text(" · ".join(wallets), inset, s.h / 2, size=s.h * 0.3, width=half - 2 * inset, colour=BRAND, shrink=0.5)
+        if words:
+            _told_words(s, words, lang, half, s.h * 0.12, s.w - inset, s.h * 0.88)
+        return
     if notice:                                        # a question or a warning outranks what is good to know
         ground, ink, strong = TONES[tone]
-        s.draw.rounded_rectangle((inset, s.h * 0.06, s.w - inset, s.h * 0.92), radius=s.h * 0.08, fill=ground)
-        s.lines(notice, s.w / 2, s.h * 0.49, size=s.h * 0.26, width=wide - 2 * inset, height=s.h * 0.80, colour=ink)
-        return
-    s.text(" · ".join(wallets), inset, s.h * 0.32, size=s.h * 0.30, width=wide, colour=BRAND, shrink=0.5)
-    if order_no:
-        short = " ".join((order_no[-8:-4], order_no[-4:])) if len(order_no) >= 8 else order_no
-        s.text(f"{CAPTIONS['order'][_at(lang)]} … {short}", inset, s.h * 0.72, size=s.h * 0.22, width=wide, colour=MUTED,
-               shrink=0.6)
+        s.draw.rounded_rectangle((inset, s.h * 0.03, s.w - inset, s.h * (0.64 if words else 0.92)), radius=s.h * 0.08, fill=ground)
+        s.lines(notice, s.w / 2, s.h * (0.335 if words else 0.475), size=s.h * 0.2, width=wide - 2 * inset,
+                height=s.h * (0.56 if words else 0.8), colour=ink)
+    else:
+        s.text(" · ".join(wallets), inset, s.h * 0.15, size=s.h * 0.21, width=wide, colour=BRAND, shrink=0.5)
+        if order_no and not s.large:
+            short = " ".join((order_no[-8:-4], order_no[-4:])) if len(order_no) >= 8 else order_no
+            s.text(f"{CAPTIONS['order'][_at(lang)]} … {short}", inset, s.h * 0.87, size=s.h * 0.15, width=wide, colour=s.muted,
+                   shrink=0.6)
+    if words:
+        top, bottom = (0.69, 0.97) if notice else (0.34, 0.9) if s.large else (0.34, 0.70)
+        _told_words(s, words, lang, inset, s.h * top, s.w - inset, s.h * bottom)
 
 
 def _paint_statement(s: _Sheet, title: str, big: str, notice: str, tone: str, clock: str, lang: str, mark: bool) -> None:
@@ -447,7 +604,8 @@ def _sign(s: _Sheet, tone: str, x: float, y: float, r: float) -> None:
 PAINTERS: dict[str, Callable[..., None]] = {
     "head": _paint_head, "idle": _paint_idle, "lines": _paint_lines, "total": _paint_total, "strip": _paint_strip,
     "foot": _paint_foot, "qr": _paint_qr, "amount": _paint_amount, "clock": _paint_clock, "words": _paint_words,
-    "statement": _paint_statement,
+    "statement": _paint_statement, "receipt": _paint_receipt, "slide": _paint_slide, "cash": _paint_cash, "sum": _paint_sum,
+    "aside": _paint_aside,
 }
 
 

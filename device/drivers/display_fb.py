@@ -47,8 +47,10 @@ class FbDisplay(Show):
     `geometry` is for a plain file, which cannot be asked; a device is always asked.
     """
 
-    def __init__(self, path: str, *, rotation: int = 0, geometry: Geometry | None = None, part: str = "display") -> None:
+    def __init__(self, path: str, *, rotation: int = 0, geometry: Geometry | None = None, large: bool = False, slide_s: int = 8,
+                 part: str = "display") -> None:
         super().__init__(part)
+        self.large, self.slide_s = large, slide_s
         assert rotation in (0, 90, 180, 270), rotation
         self._path, self._rotation, self._given = path, rotation, geometry
         self._fd, self._geometry = -1, geometry
@@ -62,7 +64,8 @@ class FbDisplay(Show):
         except OSError as error:
             raise gone(error, self._path, "the panel went away", self.part) from error
         wide, high = there.width, there.height
-        return Canvas(high, wide) if self._rotation in (90, 270) else Canvas(wide, high)
+        upright = (high, wide) if self._rotation in (90, 270) else (wide, high)
+        return Canvas(*upright, large=self.large)
 
     def look(self) -> None:
         """DriverGone when the device went away, changed, or when its path leads to another one by now."""
@@ -93,8 +96,8 @@ class FbDisplay(Show):
             raise gone(error, self._path, "the panel went away", self.part) from error
 
     def again_s(self, screen: Screen) -> float | None:
-        """Every LOOK_S, to see whether it is still there."""
-        return LOOK_S
+        """Every LOOK_S, to see whether it is still there; or for the next picture."""
+        return min(LOOK_S, super().again_s(screen) or LOOK_S)
 
     def wipe(self) -> None:
         """All dark."""

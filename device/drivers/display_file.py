@@ -21,15 +21,17 @@ FORMAT = "XRGB8888"
 class FileDisplay(Show):
     """Frames of `width` x `height` in `path`.  Use a folder in memory: an SD card is not meant for this."""
 
-    def __init__(self, path: str, width: int = 800, height: int = 480, *, part: str = "display") -> None:
+    def __init__(self, path: str, width: int = 800, height: int = 480, *, large: bool = False, slide_s: int = 8,
+                 part: str = "display") -> None:
         super().__init__(part)
+        self.large, self.slide_s = large, slide_s
         self._path, self._width, self._height = path, width, height
         self._bytes = bytearray(width * height * 4)
         self.frame_no = 0
 
     def open(self) -> Canvas:
         """A fresh canvas; the file is made by the first frame."""
-        return Canvas(self._width, self._height)
+        return Canvas(self._width, self._height, large=self.large)
 
     def write(self, canvas: Canvas, boxes: list[Box]) -> None:
         """Replace the file, then its sidecar.  DriverGone when either cannot be written."""

@@ -10,14 +10,18 @@ import errno
 import logging
 import os
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from device.drivers import qr_bits
+from device.drivers import display_draw, qr_bits
 from device.drivers.display_draw import Canvas
 from device.drivers.display_pixels import Box
 from device.errors import DriverGone
 from device.txn.effects import Effect
 from device.txn.inputs import DeviceSaid, Input
 from device.txn.screen import Screen
+
+if TYPE_CHECKING:
+    from device.drivers.display_slides import Slides
 
 log = logging.getLogger("tillbox")
 
@@ -33,9 +37,11 @@ class Show:
 
     does: frozenset[type[Effect]] = frozenset()
     at_once = 1
+    slide_s = 8
 
     def __init__(self, part: str = "display") -> None:
         self.part = part
+        self.slides: Slides | None = None
         self.frames = self.skipped = 0
         self._canvas: Canvas | None = None
         self._next: tuple[Screen, int] | None = None
@@ -62,8 +68,16 @@ class Show:
         raise NotImplementedError
 
     def again_s(self, screen: Screen) -> float | None:
-        """Not before the screen is another, where a panel cannot go away unheard."""
-        return None
+        """When the next picture has its turn; else not before the screen is another."""
+        if self.slides is None or not display_draw.may_slide(screen):
+            return None
+        return self.slides.every_ms / 1000
+
+    def pictures(self, paths: tuple[str, ...]) -> None:
+        """Show those at `paths` while nobody is served, from the next frame on."""
+        from device.drivers.display_slides import Slides
+
+        self.slides = Slides(paths, self.slide_s) if paths else None
 
     async def show(self, screen: Screen, now_ms: int) -> None:
         """Show `screen` as of monotonic `now_ms`; call it once a second while it has a deadline.
@@ -107,18 +121,39 @@ class Show:
         self._say("closed")
 
     async def _paint(self, screen: Screen, now_ms: int) -> None:
-        if screen.qr and not qr_bits.known(screen.qr):
+        text = screen.qr or screen.receipt_qr
+        level = display_draw.qr_level(self._canvas.width, self._canvas.height) if self._canvas is not None else ""
+        if text and not qr_bits.known(text, level):
             # Making a symbol takes its time on a small board.  Until then the new sentence and amount
             # stand without a QR: an old QR beside a new amount is the one thing this panel must never show.
             self._bring(_without_qr(screen), now_ms)
+            if self._canvas is None:
+                return                                # closed meanwhile
             try:
-                await asyncio.to_thread(qr_bits.matrix, screen.qr)
+                await asyncio.to_thread(qr_bits.matrix, text, display_draw.qr_level(self._canvas.width, self._canvas.height))
             except qr_bits.QrRefused as fault:
                 log.error("display: %s", fault)       # the sale goes on by cash; the frame without a QR stands
                 return
             if self._next is not None:
                 return
+        if self.slides is not None and display_draw.may_slide(screen) and not await self._slid(self.slides, screen, now_ms):
+            return
         self._bring(screen, now_ms)
+
+    async def _slid(self, slides: Slides, screen: Screen, now_ms: int) -> bool:
+        """Lay out the picture whose turn it is; False when a newer screen came meanwhile."""
+        if self._canvas is None:
+            self._bring(screen, now_ms)               # the till's own screen stands until the picture is made
+        if self._canvas is None:
+            return False
+        path, slide = slides.due(now_ms), None
+        if path:
+            size = self._canvas.width, self._canvas.height
+            slide = slides.of(path, *size) if slides.at_hand(path, *size) else await asyncio.to_thread(slides.of, path, *size)
+        if self._canvas is None or self._next is not None:
+            return False
+        self._canvas.slide = slide
+        return True
 
     def _bring(self, screen: Screen, now_ms: int) -> None:
         if self._closed:
@@ -163,4 +198,4 @@ def gone(error: OSError, what: str, hint: str, part: str = "display") -> DriverG
 def _without_qr(screen: Screen) -> Screen:
     import msgspec
 
-    return msgspec.structs.replace(screen, qr="")
+    return msgspec.structs.replace(screen, qr="", receipt_qr="")

@@ -34,6 +34,9 @@ class DisplaySim:
         """Never: it keeps what it is shown."""
         return None
 
+    def pictures(self, paths: tuple[str, ...]) -> None:
+        """It draws none."""
+
     def wipe(self) -> None:
         """Forget the last screen."""
         self.screen = None

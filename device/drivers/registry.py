@@ -137,7 +137,10 @@ class Absent:
 def displays_of(config: Config) -> dict[str, Display]:
     """Every display by its part, `display`, `display:2` and so on; {} for a box without one.  None of them is open yet."""
     parts = (("display" if n == 1 else f"display:{n}", c) for n, c in enumerate(config.displays, 1))
-    return {part: DISPLAYS[c.kind](c, part) for part, c in parts if c.kind != "none"}
+    displays = {part: DISPLAYS[c.kind](c, part) for part, c in parts if c.kind != "none"}
+    for display in displays.values():
+        display.pictures(config.pictures)
+    return displays
 
 
 def _signer_file(config: Config, kid: str, make: bool) -> Signer:
@@ -252,17 +255,22 @@ def _sink_board(c: SoundConfig, printer: Driver | None):
 
 def _display_fb(c: DisplayConfig, part: str) -> Display:
     from device.drivers.display_fb import FbDisplay
-    return FbDisplay(c.path, rotation=c.rotation, part=part)
+    return FbDisplay(c.path, rotation=c.rotation, large=c.large, slide_s=c.slide_s, part=part)
 
 
 def _display_file(c: DisplayConfig, part: str) -> Display:
     from device.drivers.display_file import FileDisplay
-    return FileDisplay(c.path, width=c.width, height=c.height, part=part)
+    return FileDisplay(c.path, width=c.width, height=c.height, large=c.large, slide_s=c.slide_s, part=part)
 
 
 def _display_pole(c: DisplayConfig, part: str) -> Display:
     from device.drivers.display_pole import PoleDisplay
     return PoleDisplay(c.path, dialect=c.dialect, baud=c.baud, charset=c.charset, part=part)
+
+
+def _display_oled(c: DisplayConfig, part: str) -> Display:
+    from device.drivers.display_oled import OledDisplay
+    return OledDisplay(c.path, chip=c.chip, width=c.width, height=c.height, rotation=c.rotation, part=part)
 
 
 # Channels that speak with an account's keys: sealed, or in the files that box.toml names.
@@ -420,5 +428,5 @@ SCANNERS = {"evdev": _scanner_evdev, "serial": _scanner_serial, "hidraw": _scann
 KEYPADS = {"evdev": _keypad_evdev}
 LINES = {"tcp": _line_tcp, "serial": _line_serial, "file": _line_file, "usb": _line_usb}
 SOUNDS = {"aplay": _sink_aplay, "file": _sink_file, "printer": _sink_printer, "wire": _sink_wire, "board": _sink_board}
-DISPLAYS = {"fb": _display_fb, "file": _display_file, "pole": _display_pole}
+DISPLAYS = {"fb": _display_fb, "file": _display_file, "pole": _display_pole, "oled": _display_oled}
 CHANNELS = {"wechat": _wechat, "alipay": _alipay, "unionpay": _unionpay, "gateway": _gateway}

@@ -23,7 +23,8 @@ TOP = ("shop_zh", "shop_en", "cashier", "lang", "opening_ticket", "cutoff_hour",
        "approve_drawer", "receipt_url", "instalment_code", "amount_fen_max", "route")
 SET = ("scanner", "keypad", "display", "printer", "sound", "cards", "mqtt", "channel", "supervisor", "template")
 LINE = ("mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file")     # an enrolment brings them
-INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules"}
+INSTEAD = {"prices_file": ": send the list as blobs.prices", "rules_file": ": send the table as blobs.rules",
+           "pictures": ": send each as blobs.picture/NAME"}
 KEYS_MAX = 1_000
 BLOB_KEYS = (("prices", "prices_file"), ("rules", "rules_file"))
 # Where the money goes, and by what the channel is proven: a change needs the document's own word for it.
@@ -54,7 +55,8 @@ def effective(base: dict[str, Any], body: Body, opened: Callable[[str], str], bl
     places: dict[str, Any] = {key: blob_path(body.blobs[name].sha256) for name, key in BLOB_KEYS if name in body.blobs}
     if config.printer.logo.startswith("picture/") and config.printer.logo in body.blobs:
         places["printer"] = msgspec.structs.replace(config.printer, logo=blob_path(body.blobs[config.printer.logo].sha256))
-    return msgspec.structs.replace(config, **places)
+    pictures = tuple(blob_path(blob.sha256) for name, blob in sorted(body.blobs.items()) if name.startswith("picture/"))
+    return msgspec.structs.replace(config, **places, **({"pictures": pictures} if pictures else {}))
 
 
 def judged(body: Body, runs: Config, made: Callable[[Body], Config]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from device import rules
 from device.config import Config, parse, show
+from device.drivers.picture_bytes import picture_fault
 from device.errors import ConfigError
 from device.gateway import with_terminal
 from device.identity.folder import overlaid
@@ -80,6 +81,9 @@ class Layers:
             for blob, file in (("prices", "prices_file"), ("rules", "rules_file")):
                 if key == file and blob in desired.body.blobs:
                     return _origin(desired.body.origin, f"blobs.{blob}")
+            pictures = sorted(name for name in desired.body.blobs if name.startswith("picture/"))
+            if key == "pictures" and pictures:
+                return _origin(desired.body.origin, f"blobs.{pictures[0]}")
         if _given(self._text, key):
             return "box.toml"
         return "identity" if _given(self.base, key) else "default"
@@ -194,8 +198,8 @@ def checker(config: Config) -> Callable[[str, bytes], object]:
             return read_prices(data, which="blobs.prices")
         if name == "rules":
             return rules.opened(data.strip(), verifiers(config.rules_key_file, "a rule table", "rules"), which="blobs.rules")
-        if not data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-            raise ConfigError(["it is neither PNG nor JPEG"], which=f"blobs.{name}")
+        if fault := picture_fault(data):
+            raise ConfigError([fault], which=f"blobs.{name}")
         return None
     return checked
 

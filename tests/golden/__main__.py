@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MAKERS = {"receipts": "tests.golden.receipt_papers:pictures"}
+MAKERS = {"receipts": "tests.golden.receipt_papers:pictures", "displays": "tests.golden.display_frames:pictures"}
 
 
 def made(name: str) -> dict[str, bytes]:
