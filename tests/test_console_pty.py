@@ -67,6 +67,12 @@ class daemon:
             time.sleep(0.02)
 
     def __exit__(self, *_: object) -> None:
+        end = time.monotonic() + 10                  # the first signature comes a while after the start
+        while time.monotonic() < end and self._process.poll() is None:
+            lines = " ".join(ask(self._room.folder / "daemon.sock", "logs", count=500)["lines"])
+            if lines.count(" RecordDue") <= lines.count(" RecordSigned"):
+                break
+            time.sleep(0.05)
         self._process.terminate()
         self._process.wait(20)
 
