@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     word, *rest = (sys.argv[1:] if argv is None else argv) or ["help"]
     if word == "run":
         gc.disable()                                  # a twentieth of a start; on again when the daemon is ready
+        from device.lean import import_leanly
+        import_leanly()
         from device.daemon import main as run
         return run(rest)
     if word == "verify":

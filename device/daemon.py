@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,7 +30,6 @@ from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing
 from device.gateway import activate, arguments
 from device.goods import PriceList
 from device.identity.folder import enrolled
-from device.identity.renewal import Renewal
 from device.inside import keep_inside
 from device.keys import rotation
 from device.keys.store import store_of
@@ -48,6 +48,9 @@ from device.txn.inputs import Configured, Started
 from device.txn.screen import Screen
 from device.txn.wants import idle
 from device.uplink import Uplink, tls_of
+
+if TYPE_CHECKING:
+    from device.identity.renewal import Renewal
 
 log = logging.getLogger("tillbox")
 
@@ -132,6 +135,7 @@ class Daemon:
         await opening.run()
 
     def _renewal(self) -> Renewal:
+        from device.identity.renewal import Renewal
         return Renewal(self.config.identity_dir, self.config.box, ask=self.cloud.ask, line=lambda: self.uplink.link,
                        stamp=self.clock.stamp, now_s=self.clock.now_s, mono_s=time.monotonic, tls=tls_of)
 

@@ -105,8 +105,8 @@ class Uplink:
 
     async def run(self) -> None:
         """Connect and come back from every loss, until cancelled."""
+        await asyncio.sleep(LINK_AFTER_S)             # its libraries are a third of a start, and the first customer may stand there
         self.link = self._made()
-        await asyncio.sleep(LINK_AFTER_S)             # its library is a fifth of a start, and the first customer may stand there
         await self.link.run()
 
     def greet(self) -> None:

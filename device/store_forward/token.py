@@ -159,7 +159,7 @@ def tokens_found(facts: bytes) -> list[tuple[int, str]]:
     A token begins with the base64url of its pinned header, which nothing else in a journal does.
     """
     found = []
-    for match in _TOKEN_IN_BYTES.finditer(facts):
+    for match in _token_in_bytes().finditer(facts):
         token = match[0].decode("ascii")
         found.append((parse(token).payload.seq, token))
     return found
@@ -178,7 +178,7 @@ def _plain(data: bytes) -> Payload | None:
     The members before the body are one pattern.  The body is written anew and compared: a key that stands twice, or an odd
     spelling, would be lost or changed and cannot hide.
     """
-    head = _PLAIN_HEAD.match(data)
+    head = _plain_head().match(data)
     if head is None or _FEN_UNUSUAL.search(data):
         return None
     try:
@@ -231,10 +231,10 @@ def _no_constant(word: str) -> None:
 def _check(payload: Payload, tree: dict[str, Any]) -> None:
     """The bounds of every field that msgspec's types do not say."""
     wrong = [name for name, ok in (
-        ("v", payload.v == 1), ("box", _BOX.fullmatch(payload.box)), ("jid", _JID.fullmatch(payload.jid)),
+        ("v", payload.v == 1), ("box", _bounds()["box"].fullmatch(payload.box)), ("jid", _bounds()["jid"].fullmatch(payload.jid)),
         ("seq", 1 <= payload.seq <= AMOUNT_FEN_MAX), ("prev", _DIGEST.fullmatch(payload.prev)),
-        ("at", _AT.fullmatch(payload.at)), ("clk", payload.clk in CLOCK_WORDS), ("boot", 1 <= len(payload.boot) <= 64),
-        ("mono_ms", 0 <= payload.mono_ms <= AMOUNT_FEN_MAX), ("kind", _KIND.fullmatch(payload.kind)),
+        ("at", _bounds()["at"].fullmatch(payload.at)), ("clk", payload.clk in CLOCK_WORDS), ("boot", 1 <= len(payload.boot) <= 64),
+        ("mono_ms", 0 <= payload.mono_ms <= AMOUNT_FEN_MAX), ("kind", _bounds()["kind"].fullmatch(payload.kind)),
         ("sum", min(payload.sum.sales_fen, payload.sum.refunds_fen, payload.sum.count) >= 0),
         ("body", isinstance(tree["body"], dict)),
     ) if not ok]
@@ -248,19 +248,32 @@ _LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}                               # by 
 _URL_TO_PLAIN, _PLAIN_TO_URL = bytes.maketrans(b"-_", b"+/"), bytes.maketrans(b"+/", b"-_")
 _FEN_UNUSUAL = re.compile(rb'_fen":(?!-?[0-9]{1,15}[,}])')                 # any amount but a whole number of no more than 15 digits
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)     # 32 bytes, no stray bits
-_JID = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]", re.ASCII)                    # 16 bytes, no stray bits
-_BOX = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
-_KIND = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
-_AT = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,9})?"
-                 r"(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
+_AT = (r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,9})?"
+       r"(Z|[+-]([01]\d|2[0-3]):[0-5]\d)")
 _HEADER = re.compile(rb'\{"alg":"ES256","kid":"([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])","typ":"till\+jws"\}')
-_PLAIN_HEAD = re.compile((
-    r'\{"v":1,"box":"[a-z0-9-]{1,32}","jid":"[A-Za-z0-9_-]{21}[AQgw]","seq":[1-9][0-9]{0,14},'
-    r'"prev":"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]","at":"' + _AT.pattern.replace(r"\d", "[0-9]") +
-    r'","clk":"(?:' + "|".join(CLOCK_WORDS) + r')","boot":"[!#-\[\]-~]{1,64}","mono_ms":(?:0|[1-9][0-9]{0,14}),'
-    r'"kind":"[a-z][a-z0-9_]{0,39}","sum":\{"sales_fen":(?:0|[1-9][0-9]{0,14}),"refunds_fen":(?:0|[1-9][0-9]{0,14}),'
-    r'"count":(?:0|[1-9][0-9]{0,14})\},"body":\{').encode("ascii"))
-_TOKEN_IN_BYTES = re.compile(rb"eyJhbGciOiJFUzI1NiIsImtpZCI6I[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+
+
+@functools.cache                                 # these patterns and those below: a start has nothing to take apart
+def _plain_head() -> re.Pattern[bytes]:
+    return re.compile((
+        r'\{"v":1,"box":"[a-z0-9-]{1,32}","jid":"[A-Za-z0-9_-]{21}[AQgw]","seq":[1-9][0-9]{0,14},'
+        r'"prev":"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]","at":"' + _AT.replace(r"\d", "[0-9]") +
+        r'","clk":"(?:' + "|".join(CLOCK_WORDS) + r')","boot":"[!#-\[\]-~]{1,64}","mono_ms":(?:0|[1-9][0-9]{0,14}),'
+        r'"kind":"[a-z][a-z0-9_]{0,39}","sum":\{"sales_fen":(?:0|[1-9][0-9]{0,14}),"refunds_fen":(?:0|[1-9][0-9]{0,14}),'
+        r'"count":(?:0|[1-9][0-9]{0,14})\},"body":\{').encode("ascii"))
+
+
+@functools.cache
+def _bounds() -> dict[str, re.Pattern[str]]:
+    return {name: re.compile(pattern, re.ASCII) for name, pattern in (
+        ("box", r"[a-z0-9-]{1,32}"), ("jid", r"[A-Za-z0-9_-]{21}[AQgw]"),              # 16 bytes, no stray bits
+        ("at", _AT), ("kind", r"[a-z][a-z0-9_]{0,39}"))}
+
+
+@functools.cache
+def _token_in_bytes() -> re.Pattern[bytes]:
+    return re.compile(rb"eyJhbGciOiJFUzI1NiIsImtpZCI6I[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+
 
 _KEYS = Payload.__struct_fields__
 _SUM_KEYS = Sum.__struct_fields__
