@@ -169,13 +169,21 @@ def test_a_pushed_rule_table_must_be_signed_by_the_fleet_too(box: Box):
     assert Path(box.config.rules_file).read_bytes() == token and box.starts == 2
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A PNG as far as its head."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4) + height.to_bytes(4) + bytes(30)
+
+
 def test_a_picture_is_a_picture(box: Box):
-    for version, data, state in ((1, b"#!/bin/sh\n", "refused"), (2, b"\x89PNG\r\n\x1a\n" + bytes(50), "active")):
+    for version, data, state in ((1, b"#!/bin/sh\n", "refused"), (2, b"\x89PNG\r\n\x1a\n" + bytes(50), "refused"),
+                                 (3, png_of(30_000, 30_000), "refused"), (4, png_of(800, 480), "active")):
         box.push(doc(version, {}, blobs={"picture/logo": blob_of(data)}))
         want(box)
         box.feed(blob_of(data).sha256, data)
         box.wait(3)
         assert box.report.state == state
+    path = str(box.pusher.blobs.path(blob_of(data).sha256))
+    assert box.config.pictures == (path,) and box.layers.why("pictures") == "box"      # taken with no restart
     assert hashlib.sha256(box.pusher.blobs.path(blob_of(data).sha256).read_bytes()).hexdigest() == blob_of(data).sha256
 
 

@@ -303,6 +303,14 @@ def test_every_reason_is_told_at_once(box: Box):
     assert box.starts == 1 and box.reports[-1].reasons == told.reasons
 
 
+@pytest.mark.parametrize("display", [{"kind": "file"}, {"path": "/etc/passwd"}, {"kind": "pole", "path": "/dev/../etc/passwd"}])
+def test_a_list_of_displays_names_no_file_either(box: Box, display: dict):
+    box.push(doc(1, {"display": [{"kind": "fb"}, display]}))
+    assert box.report.state == "refused" and any(reason.startswith("display 2.") for reason in box.report.reasons)
+    box.push(doc(2, {"pictures": ["/etc/shadow"]}))
+    assert box.report.state == "refused" and "send each as blobs.picture/NAME" in box.report.reasons[0]
+
+
 @pytest.mark.parametrize("change", [{"terminal_id": "T2"}, {"base_url": "https://elsewhere.example"}, {"fields": {"store": "9"}},
                                     {"account": "other"}])
 def test_money_goes_elsewhere_only_when_the_document_says_so(box: Box, change: dict):

@@ -256,10 +256,14 @@ class _Sheet:
     def text(self, text: str, x: float, y: float, *, size: float, width: float, colour: Colour, anchor: str = "lm",
              shrink: float = 1.0) -> float:
         """Write one line, smaller down to `shrink` of `size`, then with an ellipsis; the width used."""
-        font = _fitting(text, int(size), int(width), shrink)
-        text = _cut(text, font, int(width))
+        font = _font(int(size))
+        wide = font.getlength(text)                  # measured once where it fits, as nearly all of it does
+        if wide > int(width):
+            font = _fitting(text, int(size), int(width), shrink)
+            text = _cut(text, font, int(width))
+            wide = font.getlength(text)
         self.draw.text((x, y), text, font=font, fill=colour, anchor=anchor)
-        return font.getlength(text)
+        return wide
 
     def lines(self, text: str, x: float, y: float, *, size: float, width: float, height: float, colour: Colour,
               anchor: str = "mm") -> None:

@@ -57,7 +57,7 @@ def render(books: Books, desk: Desk) -> Screen:
         title = _paying(order, wallet[lang])[lang]
         screen |= {"title": title, "big": yuan(order.intent.amount_fen), "order_no": order.intent.order_no,
                    "qr": order.qr if live else "", "wallets": _wallets(name, terms, lang) if live else (),
-                   "words": check_words(order.intent.order_no, order.qr) if live and order.qr else (),
+                   "words": check_words(order.intent.order_no) if live and order.qr else (),
                    "deadline": (books.boot, order.due_ms) if live or order.phase is Phase.ASKING else None}
         if order.disputed_fen and order.phase is not Phase.ASKING:
             screen |= {"title": disputed_words(order.intent.amount_fen, order.disputed_fen)[lang], "tone": "bad"}
@@ -210,7 +210,7 @@ def _order(order: Order, now_ms: int) -> dict:
     """`age_s` since its intent; `shelf_s` until nobody can pay it any more: then the channel's bill may decide, too."""
     return {"order_no": order.intent.order_no, "channel": order.intent.channel, "way": order.intent.way,
             "amount_fen": order.intent.amount_fen,
-            "phase": str(order.phase), "qr": order.qr, "words": check_words(order.intent.order_no, order.qr) if order.qr else (),
+            "phase": str(order.phase), "qr": order.qr, "words": check_words(order.intent.order_no) if order.qr else (),
             "disputed_fen": order.disputed_fen,
             "held_fen": order.held_fen,
             "age_s": max(0, now_ms - order.since_ms) // 1000,
