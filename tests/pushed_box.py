@@ -64,6 +64,9 @@ class Box:
         self.wall = WALL
         self.reports: list[wire.Reported] = []
         self.said: list[ConfigSaid] = []
+        self.kept: list[ConfigSaid] = []                  # the records of them that are on the card
+        self.waiting: list[ConfigSaid] = []               # and those that a cut takes
+        self.flushes = True
         self.taken: list[Config] = []
         self.greeted = 0
         self.seq, self.starts, self.cut = 7, 0, False
@@ -88,8 +91,23 @@ class Box:
     def next_seq(self) -> int:
         return self.seq + 1
 
+    def tell(self, word: ConfigSaid) -> None:
+        """What the core does with a word: a number is recorded once."""
+        self.said.append(word)
+        if word.n > max((one.n for one in self.kept + self.waiting), default=0):
+            self.waiting.append(word)
+        if self.flushes:
+            self.kept, self.waiting = self.kept + self.waiting, []
+
+    @property
+    def tale(self) -> list[tuple[int, str]]:
+        return [(word.version, word.state) for word in self.kept]
+
     def restart(self) -> None:
         self.again = True
+
+    def words_kept(self) -> int:
+        return 0 if self.waiting else self.kept[-1].n if self.kept else 0
 
     def take(self, config: Config) -> None:
         self.taken.append(config)
@@ -110,6 +128,7 @@ class Box:
         self.config = self.layers.begin()
         self.starts += 1
         self._ms, self.again, self._renews, self.linked, self.said = 5_000, False, False, False, []
+        self.waiting = []
         self.pusher = Pusher(self.layers.store, self, self, self.config, keys=KNOWN, made=self.layers.made,
                              checked=checker(self.config), proof_seq=self.seq + 1)
         self.seq += 1
@@ -148,11 +167,11 @@ class Box:
     def _core(self) -> None:
         said = self.pusher._say
         while said:
-            self.said.append(said.popleft())
+            self.tell(said.popleft())
         if self.said and self.said[-1].waits and self.idle():
             answer = asyncio.run(self.pusher.do(TakeConfig(self.said[-1].digest)))
             assert isinstance(answer, ConfigSaid)
-            self.said.append(answer)
+            self.tell(answer)
         if self._renews:
             self._renews, self.seq = False, self.seq + 1          # the record of the trial
             self._line(False)

@@ -11,7 +11,7 @@ from device.types import Found
 from tests.counter import TEA, TERMS, Counter, counter_paying, records
 
 WAITS = ConfigSaid(0, 3, "d" * 64, "staged", waits=True)
-TRIAL = ConfigSaid(0, 3, "d" * 64, "trial")
+TRIAL = ConfigSaid(0, 3, "d" * 64, "trial", n=1)
 
 
 def config_effects(counter: Counter) -> set[str]:
@@ -47,7 +47,8 @@ def test_the_same_word_is_recorded_once_over_boots():
     for _ in range(2):
         counter.tell(TRIAL)
     counter.cut_power()
-    counter.tell(TRIAL, ConfigSaid(0, 3, "d" * 64, "rolled_back", "it did not reach the cloud"))
+    back = ConfigSaid(0, 3, "d" * 64, "rolled_back", "it did not reach the cloud", n=2)
+    counter.tell(TRIAL, back, TRIAL)
     assert [body["state"] for body in records(counter) if body["kind"] == "config"] == ["trial", "rolled_back"]
     assert not counter.journal.waiting_rows
 

@@ -191,6 +191,9 @@ class _Till:
     def next_seq(self) -> int:
         return self._daemon.box.books.chain.seq + 1
 
+    def words_kept(self) -> int:
+        return 0 if self._daemon.journal.waiting else self._daemon.box.books.config.n
+
 
 def checker(config: Config) -> Callable[[str, bytes], object]:
     def checked(name: str, data: bytes) -> object:

@@ -56,6 +56,10 @@ class Till(Protocol):
         """Number of the next record to be signed."""
         ...
 
+    def words_kept(self) -> int:
+        """Number of the last word that stands in the journal, durably; 0 while that is not known."""
+        ...
+
     def restart(self) -> None:
         """End this process in order; the next one reads the configuration anew."""
         ...
@@ -92,8 +96,9 @@ class Pusher:
         self._chunk_ms = self._since_ms
         self._untold = True
         self._whole: set[str] = set()             # staged documents whose blobs are here and fit
-        if store.state.told.version:
-            self._said()
+        self._said_n = till.words_kept()                # words up to here were said since the start, or need not be
+        self.store.said(self._said_n)
+        self._said()                              # what a cut kept from the journal is said again
 
     # What comes ------------------------------------------------------------------------------------------------------
 
@@ -168,6 +173,8 @@ class Pusher:
     def step(self) -> None:
         """Look at the clock and do what is due; called once a second, and when anything came."""
         now_ms, state = self.clock.now_ms(), self.store.state
+        if state.unsaid and self.store.said(self._till.words_kept()):
+            self._save()
         if state.phase and not state.intended:
             self._trial(now_ms)
         elif state.staged and not state.phase:
@@ -294,7 +301,8 @@ class Pusher:
         new = self._made(desired.body)
         live = restarts(self.runs, new) <= {"prices"}
         self.store.begin(intended=not live)
-        self._untold, self._waiting = True, ""
+        self._waiting = ""
+        self._said()
         log.info("configuration %d.%d is tried%s", *self.store.state.mark, "" if live else ": the box starts again")
         if live:
             self.runs, self._since_ms, self._saved_ms, self._proof_seq = new, now_ms, now_ms, self._till.next_seq()
@@ -312,7 +320,7 @@ class Pusher:
                 self.store.give_up("neither it nor the configuration before it reached the cloud")
                 log.error("configuration %d is put off: the one before it does not reach the cloud either", state.tried.version)
                 self._waiting = ""
-                self._said(state.tried)
+                self._said()
             elif self._waiting != state.trial:
                 self._waiting = state.trial
                 self._say.append(self._word(waits=True))
@@ -334,7 +342,7 @@ class Pusher:
             log.error("configuration %d is taken back", state.tried.version)
         self._trimmed()
         self._waiting = ""
-        self._said(state.tried)
+        self._said()
 
     # Words -----------------------------------------------------------------------------------------------------------
 
@@ -353,14 +361,18 @@ class Pusher:
             self.store.tell(word, why)
             self._untold = True
 
-    def _said(self, told: Told | None = None) -> None:
+    def _said(self) -> None:
+        """Say what is to be recorded and was not said since the start, in the order of its numbers: a lower one would be void."""
         self._untold = True
-        self._say.append(self._word(told))
+        for told in self.store.state.unsaid:
+            if told.n > self._said_n:
+                self._say.append(ConfigSaid(told.epoch, told.version, told.digest, told.state, told.why, n=told.n))
+                self._said_n = told.n
 
-    def _word(self, told: Told | None = None, *, waits: bool = False) -> ConfigSaid:
-        """What the core is told: of the document on trial while there is one, else of the newest."""
+    def _word(self, *, waits: bool = False) -> ConfigSaid:
+        """What the core is told and need not record: of the document on trial while there is one, else of the newest."""
         state = self.store.state
-        told = told or (state.tried if state.phase else state.told)
+        told = state.tried if state.phase else state.told
         return ConfigSaid(told.epoch, told.version, told.digest, told.state, told.why, waits)
 
     def _fresh(self, now_ms: int) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tillbox")
 
 BOOTS_MAX = 2                 # unforeseen boots that a trial, or the way back from one, outlives
+UNSAID_MAX = 64               # words that wait for the journal; a card that takes none of them loses the oldest
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -38,6 +39,7 @@ class Told(msgspec.Struct, frozen=True):
     why: str = ""
     reasons: tuple[str, ...] = ()
     at: str = ""                  # wall time when it came
+    n: int = 0                    # of this word among those that are to be recorded; 0: none of them
 
 
 class State(msgspec.Struct):
@@ -45,7 +47,8 @@ class State(msgspec.Struct):
 
     `phase` is "", "trial" (the box runs with `trial`) or "fallback" (it ran in vain, `active` is tried again).  `intended`: the
     next boot is the one that begins it, and does not count in `boots`; `used_ms` of its time are over.  `told` is of the newest
-    document, `tried` of the one on trial, which a newer one may wait behind.
+    document, `tried` of the one on trial, which a newer one may wait behind.  `unsaid` are the words, lowest number first, that the
+    journal may not hold yet; `words` is the highest number given.
     """
 
     active: str = ""
@@ -59,6 +62,8 @@ class State(msgspec.Struct):
     mark: tuple[int, int] = (0, 0)
     told: Told = Told()
     tried: Told = Told()
+    unsaid: tuple[Told, ...] = ()
+    words: int = 0
     refused: int = 0
 
     @property
@@ -147,13 +152,31 @@ class PushStore:
 
     def tell(self, word: str, why: str = "", reasons: tuple[str, ...] = ()) -> None:
         """Another word for the document that was told of."""
-        self.state.told = msgspec.structs.replace(self.state.told, state=word, why=why, reasons=reasons)
+        self.state.told = self._numbered(msgspec.structs.replace(self.state.told, state=word, why=why, reasons=reasons))
+
+    def said(self, upto: int) -> bool:
+        """The journal holds every word up to number `upto`: they need not be said again.  True when that is news."""
+        state = self.state
+        before = (state.words, state.unsaid)
+        state.words = max(state.words, upto)                # who empties the folder does not make old numbers of new words
+        state.unsaid = tuple(told for told in state.unsaid if told.n > upto)
+        return before != (state.words, state.unsaid)
 
     def _tell_tried(self, word: str, why: str = "") -> None:
         state = self.state
         newest = state.told.digest == state.tried.digest
-        state.tried = msgspec.structs.replace(state.tried, state=word, why=why, reasons=())
+        state.tried = self._numbered(msgspec.structs.replace(state.tried, state=word, why=why, reasons=()))
         state.told = state.tried if newest else state.told
+
+    def _numbered(self, told: Told) -> Told:
+        """That word with its number, among those that wait to be recorded; "staged" is no record."""
+        state = self.state
+        if told.state == "staged":
+            return msgspec.structs.replace(told, n=0)
+        state.words += 1
+        told = msgspec.structs.replace(told, n=state.words)
+        state.unsaid = (*state.unsaid, msgspec.structs.replace(told, reasons=()))[-UNSAID_MAX:]
+        return told
 
     # Documents -------------------------------------------------------------------------------------------------------
 

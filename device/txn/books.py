@@ -259,12 +259,13 @@ class Tally(msgspec.Struct):
 
 
 class ConfigAt(msgspec.Struct, frozen=True):
-    """What was last told of a pushed configuration; version 0: none ever was."""
+    """What was last told of a pushed configuration, and the number of that word; version 0: none ever was."""
 
     epoch: int = 0
     version: int = 0
     digest: str = ""
     state: str = ""
+    n: int = 0
 
 
 class PinTries(msgspec.Struct, frozen=True):

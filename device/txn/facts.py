@@ -411,13 +411,14 @@ class DayClosed(Fact, frozen=True):
 
 
 class ConfigStood(Fact, frozen=True):
-    """Where a pushed configuration stands; `state` is a word of ConfigSaid."""
+    """Where a pushed configuration stands; `state` is a word of ConfigSaid, and `n` its number."""
 
     epoch: int
     version: int
     digest: str
     state: str
     why: str = ""
+    n: int = 0
 
 
 class PinWrong(Fact, frozen=True):

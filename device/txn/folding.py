@@ -49,7 +49,7 @@ def _stood(b: Books, f, at: Stamp) -> None:
 
 
 def _config_stood(b: Books, f, at: Stamp) -> None:
-    b.config = ConfigAt(f.epoch, f.version, f.digest, f.state)
+    b.config = ConfigAt(f.epoch, f.version, f.digest, f.state, f.n)
 
 
 def _pin_wrong(b: Books, f, at: Stamp) -> None:

@@ -276,7 +276,8 @@ class SaleAnswered(Input, frozen=True):
 class ConfigSaid(Input, frozen=True):
     """Where a pushed configuration stands: `staged trial active rolled_back deferred refused`; `digest` names the document.
 
-    `waits`: the box should run with another configuration than it does, as soon as no customer stands there.
+    `waits`: the box should run with another configuration than it does, as soon as no customer stands there.  `n` numbers the
+    words that are to be recorded; a word may come again, and 0 is of one that is no record.
     """
 
     epoch: int
@@ -285,6 +286,7 @@ class ConfigSaid(Input, frozen=True):
     state: str
     why: str = ""
     waits: bool = False
+    n: int = 0
 
 
 class Ill(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from device.txn import leasing, papers, record, renewing, signing, sounds
 from device.txn.billing import known_lines, lines_of, on_bills
-from device.txn.books import UNDECIDED, WAITING_MAX, Books, ConfigAt, Order, Phase, Sale
+from device.txn.books import UNDECIDED, WAITING_MAX, Books, Order, Phase, Sale
 from device.txn.commanding import on_asked
 from device.txn.day import in_its_day
 from device.txn.desk import PRINTS, Desk, Verdict
@@ -484,11 +484,10 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
 
 
 def on_config_said(b: Books, d: Desk, e: ConfigSaid, at: Stamp) -> Verdict:
-    """A configuration's word: kept and recorded when it is another than before, so that a boot may say it again."""
-    stands = ConfigAt(e.epoch, e.version, e.digest, e.state)
+    """A configuration's word: kept and recorded when its number is a new one, so that a boot may say it again."""
     facts: list[Fact] = []
-    if e.state != "staged" and stands != b.config:
-        facts = [ConfigStood(e.epoch, e.version, e.digest, e.state, e.why),
+    if e.n > b.config.n:
+        facts = [ConfigStood(e.epoch, e.version, e.digest, e.state, e.why, e.n),
                  record.due("config", epoch=e.epoch, version=e.version, digest=e.digest, state=e.state,
                             **({"why": e.why} if e.why else {}))]
     return Verdict(facts, desk={"config": e.digest if e.waits else "", "taking": False})
