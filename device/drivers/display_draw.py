@@ -209,7 +209,7 @@ def _small_pay_panels(screen: Screen, width: int, height: int, now_ms: int) -> l
     lang, mark, level, upright = screen.lang, screen.training, qr_level(width, height), height > width
     modules = qr_bits.side(qr_bits.matrix(screen.qr, level)) + 2 * qr_bits.QUIET_MODULES
     strip = _part(height, 0.145)
-    room = min(width, (height - strip) * 84 // 100) if upright else min(height - strip, width * 66 // 100)
+    room = min(width, (height - strip) * 70 // 100) if upright else min(height - strip, width * 66 // 100)
     side = max(1, room // modules) * modules
     foot = height - strip
     qr = (0, 0, width, side) if upright else (0, 0, side, foot)
@@ -482,6 +482,15 @@ def _paint_aside(s: _Sheet, title: str, wallets: tuple[str, ...], words: tuple[s
     s.draw.rectangle((0, 0, s.w, s.h), fill=CARD)
     wide, pad = s.w - s.pad, s.pad * 0.6
     ground, ink, _ = TONES[tone if notice else "plain"]
+    if s.w > 1.6 * s.h:                               # below the QR: wide and low
+        s.draw.rounded_rectangle((pad / 2, 0, s.w - pad / 2, s.h * 0.44), radius=pad, fill=ground)
+        s.lines(notice or title, s.w / 2, s.h * 0.22, size=s.h * 0.26, width=wide - pad, height=s.h * 0.42, colour=ink)
+        half = s.w * 0.52 if words else s.w
+        s.lines(typed or " · ".join(wallets), half / 2, s.h * 0.72, size=s.h * 0.2, width=half - 1.5 * pad, height=s.h * 0.46,
+                colour=INK if typed else BRAND)
+        if words:
+            _told_words(s, words, lang, half, s.h * 0.52, s.w - pad / 2, s.h * 0.94)
+        return
     s.draw.rounded_rectangle((pad / 2, pad / 2, s.w - pad, s.h * 0.42), radius=pad, fill=ground)
     s.lines(notice or title, (s.w - pad / 2) / 2, s.h * 0.215, size=s.tall * 0.085, width=wide - 1.5 * pad, height=s.h * 0.36,
             colour=ink)
@@ -529,7 +538,7 @@ def _paint_words(s: _Sheet, wallets: tuple[str, ...], words: tuple[str, ...], or
     wide = s.w - 2 * inset
     if s.h < 0.14 * s.tall and not notice:            # a low room: side by side
         half = s.w / 2 if words else s.w
-        s.text(" · ".join(wallets), inset, s.h / 2, size=s.h * 0.3, width=half - 2 * inset, colour=BRAND, shrink=0.5)
+        s.lines(" · ".join(wallets), half / 2, s.h / 2, size=s.h * 0.34, width=half - 2 * inset, height=s.h * 0.9, colour=BRAND)
         if words:
             _told_words(s, words, lang, half, s.h * 0.12, s.w - inset, s.h * 0.88)
         return

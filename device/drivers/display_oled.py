@@ -73,11 +73,12 @@ def picture(glass: Glass, width: int, height: int) -> Image:
     for text, top, bottom in ((glass.top, 0, cut), (glass.bottom, cut, height)):
         left, _, right = text.strip().partition("  ")
         left, right = left.strip(), right.strip()
-        wide = width if not right else width * 62 // 100
         size = (bottom - top) * (78 if top else 84) // 100
-        number = _fitting(right, size, width - 2, 0.4) if right else None
+        low = (bottom - top) * (44 if left[:1].isdigit() else 60) // 100
+        # The sum is the large one, whichever side it stands on; beside it a clock, or the word that says what it is.
+        number = _fitting(right, low if left[:1].isdigit() else size, width * 7 // 10, 0.4) if right else None
         used = int(number.getlength(right)) + 4 if number is not None else 0
-        font = _fitting(left, min(size, size if not right else (bottom - top) * 60 // 100), max(8, min(wide, width - used)), 0.3)
+        font = _fitting(left, size if not right or left[:1].isdigit() else low, max(8, width - used), 0.3)
         middle = (top + bottom) // 2
         if number is not None:
             draw.text((width - 1, middle), right, font=number, fill=1, anchor="rm")
