@@ -12,11 +12,13 @@ import zxingcpp
 from PIL import Image
 
 from device.box import Box
+from device.config import parse
+from device.daemon import Daemon
 from device.drivers.display_fb import FbDisplay, Geometry
 from device.drivers.display_file import FileDisplay
 from device.drivers.display_pole import PoleDisplay
 from device.drivers.display_sim import DisplaySim
-from device.errors import DriverGone
+from device.errors import DriverGone, Outside
 from device.runner import Runner
 from device.txn.inputs import ChannelSaid, DeviceSaid, Pressed, QrReady, Said, Scanned, Started
 from device.txn.show import render
@@ -214,6 +216,33 @@ def test_no_qr_outlives_the_daemon(tmp_path):
     FileDisplay(path, 480, 320).wipe()
     FbDisplay(fb, geometry=THERE).wipe()
     assert on_file(path) == [] == on_panel(fb)
+
+
+def test_a_daemon_wipes_the_glass_once_the_journal_is_its_own(tmp_path):
+    """Not before: the glass may be that of a daemon that lives."""
+    frame = tmp_path / "frame"
+    none = {"kind": "none"}
+    config = parse({"box": "box-7", "box_no": "00000A", "tenant": "corner", "state_dir": str(tmp_path),
+                    "run_dir": str(tmp_path / "run"), "scanner": none, "keypad": none, "printer": none,
+                    "display": {"kind": "file", "path": str(frame)}})
+
+    async def left(path):
+        async with till(display=FileDisplay(path)) as runner:
+            await asks(runner)
+            await until(lambda: on_file(path) == [QR])
+            runner.displays["display"].show = DisplaySim().show
+
+    asyncio.run(left(str(frame)))
+    assert on_file(str(frame)) == [QR]
+    first = Daemon(config)
+    try:
+        assert on_file(str(frame)) == []
+        asyncio.run(left(str(frame)))
+        with pytest.raises(Outside):
+            Daemon(config)
+        assert on_file(str(frame)) == [QR]                       # the first one's, and it lives
+    finally:
+        first.journal.close()
 
 
 def test_wiping_what_is_not_there_is_no_error(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from device.box import Box
 from device.txn import facts as wire
 from device.txn import show
+from device.txn.check_words import THINGS
+from device.txn.effects import Text
 from device.txn.inputs import (
     DeviceSaid,
     Printed,
@@ -326,3 +328,21 @@ def test_a_shown_receipt_may_be_signed_and_say_all_of_itself(tmp_path):
     counter.scan(TEA)                                  # the next customer's receipt is not this one's
     counter.press("CASH")
     assert show.render(counter.box.books, counter.box.desk).receipt_qr == ""
+
+
+def test_the_two_words_that_stood_beside_the_qr_stand_on_the_receipt():
+    counter = Counter()
+    counter.scan(TEA)
+    no = counter.pay()
+    words = show.render(counter.box.books, counter.box.desk).words
+    counter.say(no, Said.PAID, 500)
+    told = [part.text for part in counter.printed[-1].paper if isinstance(part, Text)]
+    assert f"核对 Check {words[0]} {words[1]}" in told
+    counter.scan(TEA)
+    counter.press("CASH")
+    assert not any("核对" in part.text for part in counter.printed[-1].paper if isinstance(part, Text))
+
+
+def test_no_pair_of_words_is_too_wide_for_the_narrow_paper():
+    assert all(len(f"核对 Check {zh} 99 {en} 99".encode("gbk")) <= 32 for zh, en in THINGS)
+    assert len(THINGS) == len(set(THINGS)) == 32

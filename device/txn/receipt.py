@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device.txn.books import Basket, Order, Sale, Tally, Totals
+from device.txn.check_words import check_words
 from device.txn.effects import Barcode, Cut, Pair, PaperPart, QrCode, Ruler, Text
 from device.txn.words import CAUSES, WALLETS, yuan
 from device.types import Stamp, Terms
@@ -47,6 +48,9 @@ def sale_paper(terms: Terms, sale: Sale, at: Stamp, note: str = "") -> Paper:
         parts.append(Text(note, "c"))
     if sale.price_lists:
         parts.append(Text(f"价目 / Prices {' '.join(sale.price_lists)}"))
+    for tender in sale.tenders:                       # what stood beside the QR that was paid: 29 columns at most
+        if tender.order_no and tender.way == "qr":
+            parts.append(Text("核对 Check " + " ".join(check_words(tender.order_no))))
     return (*parts, Text(f"单号 / No. {sale.order_no}"), QrCode(sale.order_no), *_tail(terms, at))
 
 
