@@ -39,6 +39,7 @@ FLOORS: tuple[Floor, ...] = (
            "device/types.py", "device/errors.py", "device/config.py", "device/config_*.py",
            "device/rules.py", "device/push/checks.py", "device/clock.py",
            "device/wall.py", "device/anchors.py", "device/store_forward/dating.py",
+           "device/store_forward/rules_of_chain.py",
            "device/goods.py", "device/price_file.py", "device/keys/sealed.py",
            "device/crockford.py", "device/console/challenge.py",
            "device/console/printing.py", "device/console/editor.py",

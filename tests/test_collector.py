@@ -289,3 +289,21 @@ def test_verify_command_finds_what_was_changed_behind_its_back(place: Place, tmp
     assert main(["check", "--once", *call[1:]]) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[0])["stopped"].startswith("GAP: record 3")
     assert main(["verify", "--store", str(tmp_path / "none.db"), "--keys", str(keys)]) == 2
+
+
+def test_the_store_is_held_to_the_rules_of_late_records_and_of_retired_keys(place: Place) -> None:
+    desk, chain, old = Desk(place()), Chain(KEY).grow(1), KEY
+    chain.add("signer_gap", {"count": 2})
+    chain.add("drawer", {"late": True})
+    chain.add("drawer")                                      # the second one that waited is not marked
+    chain.add("drawer", {"late": True})                      # and nothing counts this one
+    new = Key()
+    chain.add("key", {"kid": new.kid, "jwk": new.jwk})
+    chain.key = new
+    chain.add()
+    chain.key = old                                          # a thief with the key that was destroyed
+    chain.add()
+    desk.up(chain.batch(1, len(chain.tokens)))
+    check_all(desk.store, AT)
+    assert [(d[2], d[3]) for d in defects(desk.store) if d[3] in ("LATE_WRONG", "KEY_RETIRED")] == [
+        (4, "LATE_WRONG"), (5, "LATE_WRONG"), (8, "KEY_RETIRED")]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from device.store_forward.es256 import VerifyFn, public_verifier
+from device.store_forward.rules_of_chain import Late, Retired
 from device.store_forward.token import (
     EMPTY_DIGEST,
     TOKEN_BYTES_MAX,
@@ -36,6 +37,7 @@ DEFECTS: dict[str, str] = {
     **TOKEN_ERRORS,
     "UNKNOWN_KEY": "No key of the given set, nor one introduced by a sound `key` record before, has this `kid`.",
     "BAD_SIGNATURE": "The signature was not made by the key that the header names.",
+    "KEY_RETIRED": "The record is signed by a key that an earlier `key` record of this journal put another in place of.",
     "BAD_KEY": "A `key` record introduces something that is not a public EC key on P-256.",
     "BOX_CHANGED": "The record is of another box than the one before it.",
     "JID_CHANGED_WITHOUT_AFTER": "A new journal begins, but not at seq 1 with `body.after` naming the older journal's head.",
@@ -87,8 +89,9 @@ class Chain:
         self.sum: Sum | None = None if start else Sum()      # None: not known here, taken as the next record says it
         self._started = start is not None
         self._keys = dict(keys)
+        self._retired = Retired()
         self._boot, self._mono_ms = "", 0
-        self._waited: int | None = None if start else 0      # late records that the last gap still counts; None: not known here
+        self._late = Late(known=start is None)
         self._unread: list[str] = []                         # digest of the last unreadable line since the last record
         self._unread_count = 0
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -119,14 +122,24 @@ class Chain:
             yield "UNKNOWN_KEY", f"No key is named {record.kid}."
         elif not check(record.signing_input, record.signature):
             yield "BAD_SIGNATURE", f"Key {record.kid} did not make this signature."
+        elif record.kid in self._retired and record.payload.jid == self.jid and record.payload.seq > self.seq:
+            # A number that came before is a repeat, or a fork; a new journal may be that of a restored card, with its old key.
+            yield "KEY_RETIRED", f"Key {record.kid} gave way to another before record {record.payload.seq}."
         elif record.payload.kind == "key":
             try:
                 jwk = json.loads(bytes(record.payload.body)).get("jwk")
                 fresh = public_verifier(jwk)
-                if len(self._keys) < KEYS_MAX:
-                    self._keys[thumbprint(jwk)] = fresh
             except ValueError as error:
                 yield "BAD_KEY", f"The key introduced here cannot be used: {error}."
+                return
+            kid = thumbprint(jwk)
+            if kid not in self._keys and len(self._keys) >= KEYS_MAX:
+                return
+            self._keys[kid] = fresh
+            if record.payload.jid != self.jid:
+                self._retired.forget()
+            if record.payload.jid != self.jid or record.payload.seq > self.seq:
+                self._retired.gave_way(record.kid, kid)
 
     def _place(self, token: str, record: Parsed) -> Iterator[tuple[str, str]]:
         payload = record.payload
@@ -154,7 +167,8 @@ class Chain:
         known = self.sum if skipped == 0 else None
         yield from self._money(payload, body, known)
         yield from self._time(payload, body)
-        yield from self._late(payload, body, skipped == 0)
+        if late := self._late.wrong(payload.seq, payload.kind, body, skipped == 0):
+            yield "LATE_WRONG", late
         self.box, self.jid, self.seq, self.head, self.sum = payload.box, payload.jid, payload.seq, digest(token), payload.sum
         self._unread, self._unread_count = [], 0
         self._recent[payload.seq] = content
@@ -172,8 +186,10 @@ class Chain:
         # Walk on in the new journal: at its first record from nothing, elsewhere from what this record says.
         self.seq, self.head, self.sum = (0, EMPTY_DIGEST, Sum()) if payload.seq == 1 else (payload.seq - 1, payload.prev, None)
         self._unread, self._unread_count = [], 0
-        self._waited = None                                  # what waited goes along, its gap may stand in the old journal
+        self._late.forget()                                  # what waited goes along, its gap may stand in the old journal
         self._recent.clear()
+        if payload.kind != "key":
+            self._retired.forget()
 
     def _money(self, payload: Any, body: dict[str, Any], known: Sum | None) -> Iterator[tuple[str, str]]:
         sale = refund = 0
@@ -197,22 +213,6 @@ class Chain:
         if payload.boot == self._boot and payload.mono_ms < self._mono_ms:
             yield "TIME_BACKWARDS_IN_BOOT", f"mono_ms falls from {self._mono_ms} to {payload.mono_ms} in boot {payload.boot[:40]}."
         self._boot, self._mono_ms = payload.boot, payload.mono_ms
-
-    def _late(self, payload: Any, body: dict[str, Any], follows: bool) -> Iterator[tuple[str, str]]:
-        """A broken signer's gap is followed by as many late records as it counts, and nothing else is late."""
-        late, waited = body.get("late") is True, self._waited if follows else None
-        if payload.kind == "signer_gap":
-            count = body.get("count")
-            waited = count if type(count) is int and count >= 0 else None
-        elif waited is None:
-            waited = None if late else 0
-        elif late != (waited > 0):
-            yield "LATE_WRONG", (f"Record {payload.seq} is marked late, and no gap counts it." if late else
-                                 f"Record {payload.seq} is not marked late, and the gap before it counts {waited} more.")
-            waited = 0
-        else:
-            waited -= late
-        self._waited = waited
 
 
 def main(argv: list[str]) -> int:

@@ -6,9 +6,14 @@ few hundred records at a time, so that memory does not grow with the store.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import msgspec
 
-from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, digest, parse
+from device.store_forward.es256 import public_verifier
+from device.store_forward.rules_of_chain import Late, Retired
+from device.store_forward.token import EMPTY_DIGEST, Parsed, TokenError, digest, parse, thumbprint
 from fleet.records.store import Store
 
 TOGETHER = 500
@@ -37,7 +42,8 @@ def _journal(store: Store, box: str, jid: str, upto: int, head: str) -> tuple[li
     found: list[Defect] = []
     prev, running = EMPTY_DIGEST, {"sales_fen": 0, "refunds_fen": 0, "count": 0}
     proven = running
-    there, blind = 0, False
+    there, due, blind = 0, 1, False
+    late, retired = Late(known=False), Retired()
     for start in range(0, upto, TOGETHER):
         last = min(upto, start + TOGETHER)
         tokens = store.numbered(box, jid, start + 1, last)
@@ -47,6 +53,7 @@ def _journal(store: Store, box: str, jid: str, upto: int, head: str) -> tuple[li
             if record is None:
                 blind = True                         # what it adds is unknown: the next one's word must do
             else:
+                found += [(box, jid, seq, *said) for said in _rules(record, late, retired, not blind and seq == due)]
                 if record.payload.prev != prev:
                     found.append((box, jid, seq, "LINK", f"record {seq} does not name the record before it"))
                 running = _added(running, record)
@@ -54,7 +61,7 @@ def _journal(store: Store, box: str, jid: str, upto: int, head: str) -> tuple[li
                 if told != running and not blind:
                     found.append((box, jid, seq, "SUM", f"record {seq} says {told}, the records give {running}"))
                 running, blind = told, False
-            prev = digest(token)
+            prev, due = digest(token), seq + 1
             proven = proven if found else running
     if there != upto:
         found.append((box, jid, upto, "GAP", f"{there} records stand below {upto}"))
@@ -79,6 +86,19 @@ def _record(store: Store, box: str, jid: str, seq: int, token: str, found: list[
     if (record.payload.box, record.payload.jid, record.payload.seq) != (box, jid, seq):
         found.append((box, jid, seq, "PLACE", f"record {seq} names another box, journal or number"))
     return record
+
+
+def _rules(record: Parsed, late: Late, retired: Retired, follows: bool) -> Iterator[tuple[str, str]]:
+    """What is wrong with a record by its place in its journal alone; its signature holds."""
+    payload, body = record.payload, msgspec.json.decode(record.payload.body)
+    if said := late.wrong(payload.seq, payload.kind, body, follows):
+        yield "LATE_WRONG", said
+    if record.kid in retired:
+        yield "KEY_RETIRED", f"record {payload.seq} is signed by a key that gave way to another before it"
+    elif payload.kind == "key":
+        with contextlib.suppress(ValueError):                # the door has said what is wrong with it
+            public_verifier(body.get("jwk"))
+            retired.gave_way(record.kid, thumbprint(body["jwk"]))
 
 
 def _added(running: dict[str, int], record: Parsed) -> dict[str, int]:

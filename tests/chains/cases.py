@@ -243,6 +243,15 @@ CASES: dict[str, dict[str, Callable[[], Lines]]] = {
         "before_it_was_introduced": lambda: sound(ONE).add(signer=TWO).add("key", {"jwk": TWO.jwk}).add(signer=TWO).tokens,
         "another_than_the_one_introduced": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(signer=THREE).tokens,
     },
+    "KEY_RETIRED": {
+        "at_once": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(signer=ONE).tokens,
+        "after_the_new_one": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(signer=TWO).add(signer=ONE).tokens,
+        "a_sale": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add("sale", sale(500), signer=ONE).tokens,
+        "two_keys_ago": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(
+            "key", {"jwk": THREE.jwk}, signer=TWO).add(signer=ONE).tokens,
+        "introduces_a_third": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add("key", {"jwk": THREE.jwk}, signer=ONE).tokens,
+        "takes_itself_back": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add("key", {"jwk": ONE.jwk}, signer=ONE).tokens,
+    },
     "BAD_SIGNATURE": {
         "noughts": lambda: _signature(lambda s: bytes(64)),
         "r_nought": lambda: _signature(lambda s: bytes(32) + s[32:]),
@@ -367,7 +376,9 @@ CASES: dict[str, dict[str, Callable[[], Lines]]] = {
         "four_records": lambda: sound(ONE).tokens,
         "one_record": lambda: Made(ONE).add().tokens,
         "the_other_signature": lambda: _then_linked(_again(4)),
-        "a_new_key": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(signer=TWO).add(signer=ONE).tokens,
+        "a_new_key": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(signer=TWO).tokens,
+        "a_key_taken_back": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add("key", {"jwk": ONE.jwk}, signer=TWO).add().tokens,
+        "a_key_named_once_more": lambda: sound(ONE).add("key", {"jwk": ONE.jwk}).add().tokens,
         "a_new_key_twice": lambda: sound(ONE).add("key", {"jwk": TWO.jwk}).add(
             "key", {"jwk": THREE.jwk}, signer=TWO).add(signer=THREE).tokens,
         "a_new_journal": lambda: _new(after=HEAD),
