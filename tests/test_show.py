@@ -59,6 +59,36 @@ def test_a_key_that_cannot_be_kept_is_no_silent_channel():
     assert screen(counter).footer == ("任意钱包支付暂不可用，可收现金",)
 
 
+def test_cash_only_is_said_while_it_is_true_and_no_longer():
+    counter = Counter()
+    counter.tell(LinkSaid(True, True))
+    assert not screen(counter).cash_only and screen(counter).notice == "欢迎光临"
+    counter.tell(DeviceSaid("channel:wechat", "error"))
+    assert screen(counter).cash_only and screen(counter).notice == "暂时只收现金"
+    counter.tell(DeviceSaid("channel:wechat", "ok"))
+    assert not screen(counter).cash_only
+    counter.tell(DeviceSaid("channel:wechat", "gone"))            # and nobody asks it: it may be back, and is tried
+    assert not screen(counter).cash_only
+    counter.scan(TEA)
+    no = counter.pay()
+    counter.press("PARK ENTER")
+    counter.tell(DeviceSaid("channel:wechat", "gone"))
+    assert screen(counter).cash_only                              # the parked one is still asked about, in vain
+    counter.say(no, Said.PAID, 500)
+    counter.tell(DeviceSaid("channel:wechat", "ok"))
+    assert not screen(counter).cash_only
+
+
+def test_the_two_words_are_on_the_screen_and_on_the_cashiers_side():
+    counter = Counter()
+    counter.scan(TEA)
+    counter.pay()
+    words = screen(counter).words
+    assert len(words) == 2 and state(counter.box.books, counter.box.desk, 0)["orders"][0]["words"] == words
+    counter.press("CANCEL")
+    assert screen(counter).words == () == screen(counter).wallets
+
+
 def test_a_deadline_is_named_and_not_counted():
     counter = Counter()
     counter.scan(TEA)

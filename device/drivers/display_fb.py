@@ -100,7 +100,9 @@ class FbDisplay(Show):
         return min(LOOK_S, super().again_s(screen) or LOOK_S)
 
     def wipe(self) -> None:
-        """All dark."""
+        """All dark; the next `show` opens it anew."""
+        self._canvas = None
+        self.shut()
         with contextlib.suppress(DriverGone, OSError):
             there = self._take()
             self._rows = self._dark(there)

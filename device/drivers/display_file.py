@@ -49,7 +49,8 @@ class FileDisplay(Show):
             raise gone(error, self._path, "the folder must be there and writable", self.part) from error
 
     def wipe(self) -> None:
-        """Away with a frame of another life."""
+        """Away with a frame of another life; the next `show` draws it anew."""
+        self._canvas = None
         for path in (self._path + ".json", self._path):
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -6,7 +6,7 @@ from device.txn import papers
 from device.txn.books import Books, Order, Phase
 from device.txn.check_words import check_words
 from device.txn.desk import Desk
-from device.txn.paying import wallet_meant
+from device.txn.paying import UNHEARD, wallet_meant
 from device.txn.receipt import quantity
 from device.txn.screen import Line, Screen
 from device.txn.words import HEALTH, PROOFS, WALLETS, disputed_words, say, yuan
@@ -97,9 +97,16 @@ def farewell(terms: Terms) -> Screen:
 
 
 def cash_only(books: Books, desk: Desk) -> bool:
-    """True while no wallet is taken: the journal waits for the cloud, or not one of the shop's channels answers."""
-    route = desk.terms.route
-    return bool(books.wallets_stopped) or (bool(route) and not any(desk.well(f"channel:{name}") for name in route))
+    """True while no wallet is taken: the journal waits for the cloud, or not one of the shop's channels can be used.
+
+    A channel that did not answer counts only while somebody asks it: one that nobody asks may have come back unheard.
+    """
+    asked, health = {order.intent.channel for order in books.orders.values()}, dict(desk.health)
+
+    def dead(name: str) -> bool:
+        word = health.get(f"channel:{name}", "ok")
+        return word == "error" or (word in UNHEARD and name in asked)
+    return bool(books.wallets_stopped) or (bool(desk.terms.route) and all(map(dead, desk.terms.route)))
 
 
 def _wallets(name: str, terms: Terms, lang: int) -> tuple[str, ...]:
