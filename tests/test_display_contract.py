@@ -35,7 +35,8 @@ SHOWN = (IDLE, BASKET, PAY, PAID, IDLE)
 class Glass:
     """A display, how to take it away and put it back, and what to end."""
 
-    def __init__(self, display: Any, out: Callable[[], None], back: Callable[[], None], end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, display: Any, out: Callable[[], None], back: Callable[[], None],
+                 end: Callable[[], None] = lambda: None) -> None:
         self.display, self.out, self.back, self.end = display, out, back, end
 
 

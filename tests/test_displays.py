@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import io
 import os
+import subprocess
+import sys
 
 import pytest
 import zxingcpp
@@ -23,7 +25,7 @@ from device.runner import Runner
 from device.txn.inputs import ChannelSaid, DeviceSaid, Pressed, QrReady, Said, Scanned, Started
 from device.txn.show import render
 from device.types import Stamp
-from sim.devices.display import frame_png
+from sim.devices.display import frame_no, frame_png
 from sim.devices.pole import MODELS, PolePort
 from tests.counter import TEA, TERMS, MemoryJournal
 
@@ -288,3 +290,43 @@ def test_a_display_that_comes_back_is_told_once(tmp_path):
         twin.gone = True
         asyncio.run(twin.show(twin.screen, 0))
     assert DeviceSaid("display", "gone").why == ""
+
+
+def test_a_whole_box_shows_on_a_panel_and_a_pole_by_its_config_alone(tmp_path):
+    """`tillbox run --config FILE`: the welcome on both, and a word on both when it ends."""
+    port, frame, toml = PolePort(MODELS["cd5220"](), str(tmp_path / "pole")), tmp_path / "frame", tmp_path / "box.toml"
+    toml.write_text(f'''
+box = "box-7"
+box_no = "00000A"
+tenant = "corner"
+lang = "en"
+shop_en = "Corner Shop"
+state_dir = "{tmp_path}"
+run_dir = "{tmp_path}/run"
+scanner = {{kind = "none"}}
+keypad = {{kind = "none"}}
+printer = {{kind = "none"}}
+
+[[display]]
+kind = "file"
+path = "{frame}"
+width = 320
+height = 240
+
+[[display]]
+kind = "pole"
+path = "{port.path}"
+dialect = "cd5220"
+''')
+    box = subprocess.Popen([sys.executable, "-m", "device", "run", "--config", str(toml)], stderr=subprocess.PIPE)
+    try:
+        assert port.shows(lambda pole: pole.rows() == ["    Corner Shop     ", "      WELCOME       "], 20.0)
+        asyncio.run(until(lambda: frame_no(str(frame)) > 0))
+        welcome = frame_png(str(frame))
+    finally:
+        box.terminate()
+        said = box.communicate(timeout=20)[1].decode()
+    assert box.returncode == 0, said
+    assert frame_png(str(frame)) != welcome
+    assert port.pole.odd == 0 and port.pole.rows() == ["     ONE MOMENT     ", " " * 20]
+    port.unplug()

@@ -14,6 +14,8 @@ from device.drivers.display_pole_bytes import COLUMNS, DIALECTS, LIGHTS, Glass, 
 from device.drivers.display_pole_text import WORDS, glass_of
 from device.errors import DriverGone
 from device.txn.screen import Line, Screen
+from device.txn.show import farewell
+from device.types import Terms
 from sim.devices.pole import LED_LIGHTS, MODELS, PolePort
 
 LINES = (Line("农夫山泉饮用天然水 550ml", "2", 400), Line("Cola 330ml", "3", 750))
@@ -58,6 +60,8 @@ def test_the_lights_and_digits_of_a_led_are_those_of_the_manual():
 @pytest.mark.parametrize("dialect", TEXT)
 @pytest.mark.parametrize(("screen", "left_s", "shown"), [
     (IDLE, None, ["    Corner Shop     ", "      WELCOME       "]),
+    (farewell(Terms(lang="en")), None, ["     ONE MOMENT     ", " " * 20]),
+    (Screen("IDLE", "Out of order: call the technician", tone="bad"), None, ["    OUT OF ORDER    ", " " * 20]),
     (CASH, None, ["CASH ONLY FOR NOW   ", "NO WALLETS NOW      "]),
     (BASKET, None, ["Cola 330ml x3   7.50", "TOTAL          11.50"]),
     (PAY, 299, ["SCAN QR     APPLE 27", "11.50           4:59"]),

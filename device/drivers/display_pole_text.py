@@ -27,8 +27,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "refund": ("退款", "REFUND"),
     "wait": ("处理中", "IN PROGRESS"),
     "refunded": ("已退款", "REFUNDED"),
+    "out_of_order": ("暂停收银", "OUT OF ORDER"),
     "training": ("训练模式", "TRAINING"),
 }
+OUT_OF_ORDER = ("暂停收银", "Out of order")           # how the daemon's last words begin
 
 
 def glass_of(screen: Screen, left_s: int | None, charset: str = "ascii") -> Glass:
@@ -64,6 +66,10 @@ def glass_of(screen: Screen, left_s: int | None, charset: str = "ascii") -> Glas
             top = _beside(say("refunded"), sum_, charset)
         case _ if screen.big:
             top = _middle(screen.big if sayable(screen.big, charset) else "", charset)
+        case _ if screen.tone == "wait":
+            top, sum_ = _middle(say("moment"), charset), ""
+        case _ if screen.title.startswith(OUT_OF_ORDER):
+            top, sum_ = _middle(say("out_of_order"), charset), ""
         case _:
             sum_ = "0.00"
             top, bottom = (say("cash_only"), say("cash_only_too")) if screen.cash_only else (

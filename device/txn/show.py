@@ -92,8 +92,7 @@ def render(books: Books, desk: Desk) -> Screen:
 def farewell(terms: Terms) -> Screen:
     """What stays on the glass while no daemon lives."""
     lang = 0 if terms.lang == "zh" else 1
-    return Screen("IDLE", (terms.shop_zh, terms.shop_en)[lang], notice=say("starting")[lang], lang=terms.lang,
-                  training=terms.training)
+    return Screen("IDLE", say("starting")[lang], tone="wait", lang=terms.lang, training=terms.training)
 
 
 def cash_only(books: Books, desk: Desk) -> bool:

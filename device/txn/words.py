@@ -151,7 +151,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "signer_full": ("签名器故障，待签记录已满，暂不能开新单：请通知技术员",
                     "The signer is broken and too many records wait for it, nothing new can begin: call a technician"),
     "cash_only": ("仅收现金", "Cash only for now"),
-    "starting": ("请稍候，收银机正在启动", "One moment, the till is starting"),
+    "starting": ("请稍候，收银机正在重启", "One moment: the till starts anew"),
     "cash_now": ("暂时只收现金", "Cash only for now, sorry"),
 }
 
