@@ -566,7 +566,7 @@ def _paint_statement(s: _Sheet, title: str, big: str, notice: str, tone: str, cl
         return _choice(s, asked, big, clock, TONES[tone])
     wide, middle, pale = s.w - 4 * s.pad, s.w / 2, TONES[tone][0]
     # With nothing below, the group of sign, sentence and amount stands in the middle.
-    drop = 0 if notice or clock else s.h * 0.09
+    drop = 0 if notice or clock else s.h * (0.09 if big else 0.17)
     r = min(s.h * 0.14, s.w * 0.2)
     _sign(s, tone, middle, s.h * 0.175 + drop, r)
     s.lines(title, middle, s.h * 0.43 + drop, size=s.h * 0.125, width=wide, height=s.h * 0.17, colour=CARD)
