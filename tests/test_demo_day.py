@@ -48,6 +48,17 @@ def test_an_ordinary_day_ends_with_books_channel_cloud_and_paper_agreeing():
 
 
 @needs_broker
+def test_a_day_of_hardware_sells_on_every_cable_and_the_doctor_names_each_fault():
+    status, lines, errors = demo("--day", str(DAYS / "hardware.toml"))
+    assert [line for line in lines[:-1] if not line["ok"]] == [], errors
+    assert status == 0 and lines[-1]["agree"] is True and lines[-1]["sales"] == 8
+    asked = [line for line in lines[:-1] if line["call"] == "GET /doctor"]
+    assert len({line["expect"]["value"] for line in asked}) >= 9 and all(line["answer"]["action_zh"] for line in asked)
+    story = next(line["answer"] for line in lines[:-1] if line["call"] == "GET /timeline")
+    assert {"scan", "sale", "paper_due", "paper_started", "paper", "drawer_due", "drawer", "record"} <= set(story["whats"])
+
+
+@needs_broker
 def test_a_day_of_payment_codes_ends_equal_and_keeps_no_secret_of_it(tmp_path: Path):
     status, lines, errors = demo("--day", str(DAYS / "codes.toml"), "--state", str(tmp_path / "counter"), "--record")
     assert [line for line in lines[:-1] if not line["ok"]] == [], errors

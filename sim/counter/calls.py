@@ -27,7 +27,10 @@ WALLETS = ("wechat", "alipay", "unionpay", "ecny")
 OUTCOMES = ("pay", "abandon", "insufficient", "slow")
 FAULTS = ("link", "broker", "collector", "channel_slow", "channel_lying", "channel_down", "printer_paper",
           "printer_off", "printer_dies", "printer_low", "printer_cover", "printer_cutter", "printer_hot", "printer_mute",
-          "printer_model", "scanner", "power_cut", "clock_jump")
+          "printer_model", "scanner", "keypad", "display", "power_cut", "clock_jump")
+KINDS: dict[str, tuple[str, ...]] = {          # of devices, by part: cables and, of a display, a pole's command sets
+    "scanner": ("evdev", "serial", "hidraw"), "printer": ("tcp", "serial", "usb", "file"),
+    "display": ("file", "cd5220", "epson", "aedex", "adm788", "dsp800", "led8"), "sound": ("file", "wire", "printer", "none")}
 CHANNELS = ("wechat", "alipay", "unionpay", "gateway", "card")
 BODY_BYTES_MAX = 65_536
 CODE_LEN_MAX = 8_192           # twice the longest scan anyone tries; the daemon refuses far earlier, as it should
@@ -65,6 +68,9 @@ class Counter(Protocol):
     def fault(self, kind: str, on: bool, channel: str | None, seconds: float | None, jump_s: float = ...) -> dict[str, Any]: ...
     def pass_time(self, seconds: float) -> dict[str, Any]: ...
     def change_box(self) -> dict[str, Any]: ...
+    def change_devices(self, kinds: dict[str, str], opening_ticket: bool) -> dict[str, Any]: ...
+    def doctor(self) -> dict[str, Any]: ...
+    def timeline(self) -> dict[str, Any]: ...
     def push(self, keys: dict[str, Any], payee_change: bool) -> dict[str, Any]: ...
     def command(self, verb: str, args: str) -> dict[str, Any]: ...
     def console_type(self, line: str) -> dict[str, Any]: ...
@@ -127,6 +133,16 @@ class TimeBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class BoxBody(msgspec.Struct, forbid_unknown_fields=True):
     pass
+
+
+class DevicesBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Which kind of each device stands there from now on; left out: the one that does."""
+
+    scanner: str = ""
+    printer: str = ""
+    display: str = ""
+    sound: str = ""
+    opening_ticket: bool = False
 
 
 class PushBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -273,6 +289,14 @@ def _box(counter: Counter, raw: bytes) -> dict[str, Any]:
     return counter.change_box()
 
 
+def _devices(counter: Counter, raw: bytes) -> dict[str, Any]:
+    body = _body(raw, DevicesBody)
+    chosen = {part: kind for part, kind in msgspec.to_builtins(body).items() if part in KINDS and kind}
+    for part, kind in chosen.items():
+        _one_of(part, kind, KINDS[part])
+    return counter.change_devices(chosen, body.opening_ticket)
+
+
 def _push(counter: Counter, raw: bytes) -> dict[str, Any]:
     body = _body(raw, PushBody)
     return counter.push(body.set, body.payee_change)
@@ -292,12 +316,13 @@ def _console(counter: Counter, raw: bytes) -> dict[str, Any]:
 
 POSTS: dict[str, Callable[[Counter, bytes], dict[str, Any]]] = {
     "/scan": _scan, "/key": _key, "/phone/scan": _phone_scan, "/phone/code": _phone_code, "/card/tap": _card_tap,
-    "/fault": _fault, "/time": _time, "/box": _box, "/push": _push, "/cmd": _cmd,
+    "/fault": _fault, "/time": _time, "/box": _box, "/devices": _devices, "/push": _push, "/cmd": _cmd,
     "/console": _console, "/console/code": lambda counter, raw: counter.console_code()}
 GETS: dict[str, Callable[[Counter], Any]] = {
     "/display.json": lambda c: c.display_json(), "/receipts": lambda c: c.receipts(), "/state": lambda c: c.state(),
     "/cloud/records": lambda c: c.cloud_records(), "/fleet": lambda c: c.fleet(), "/channel/orders": lambda c: c.channel_orders(),
     "/products.json": lambda c: products(), "/overview.json": lambda c: c.overview(),
+    "/doctor": lambda c: c.doctor(), "/timeline": lambda c: c.timeline(),
     "/console": lambda c: {"lines": c.console()}, "/display.png": lambda c: None, "/sound.wav": lambda c: None}
 
 

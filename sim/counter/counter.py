@@ -20,7 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from device.ask import DaemonAway, ask
+from device.doctor.tool import examine
+from device.timeline import story_of
 from fleet.line import dressed
 from fleet.records.proof import defects
 from fleet.records.store import Store, records
@@ -36,6 +40,7 @@ from sim.counter.cloud_view import CloudView
 from sim.counter.enrolment import enrolled
 from sim.counter.faults import Faults
 from sim.counter.fleet_desk import FleetDesk, courier_argv
+from sim.counter.hardware import Hardware, Port
 from sim.counter.kept import Kept
 from sim.counter.line import Line
 from sim.counter.sums import first_day, is_copy, order_no_of, summary, undecided
@@ -114,10 +119,12 @@ class Counter:
             channel.start()
             self._ends.append(channel.stop)
         self.scanner, self.keypad = ScannerModel(devices / "scanner"), KeypadModel(devices / "keypad")
-        self._ends += [self.scanner.unplug, self.keypad.unplug]
+        self._ends += [self._unplug_scanner, self.keypad.unplug]
         self.printer = PrinterModel()
         wiring.printed_before(self.folder, self.printer)
-        self.printer_port = TcpPort(self.printer)
+        self.hardware = Hardware(self.folder, self.printer)
+        self._ends.append(self.hardware.unplug)
+        self.printer_port: Port = TcpPort(self.printer)
         self._ends.append(self._end_printer)
         self.faults = self._switches()
         self._ends.append(self.faults.stop)
@@ -155,7 +162,7 @@ class Counter:
 
     def _write_box(self) -> None:
         wiring.write_box(self.folder, self.boxes, run_dir=self.run_dir, broker_port=self.line.port,
-                         printer_port=self.printer_port.port, channels=self.channels)
+                         printer_port=getattr(self.printer_port, "port", 0), channels=self.channels, devices=self.hardware.sections)
 
     def _enrol(self) -> None:
         enrolled(self.folder, self.certificates, self.broker, self.store_at, self.boxes)
@@ -174,12 +181,12 @@ class Counter:
         return time.time() + self._cloud_clock.passed_s
 
     def _await_ready(self) -> None:
-        until_s = time.monotonic() + READY_S_MAX
+        until_s, before = time.monotonic() + READY_S_MAX, self.daemon.starts
         while time.monotonic() < until_s:
             with contextlib.suppress(DaemonAway):
                 self._ask("state")
                 return
-            if self.daemon.starts > 5:
+            if self.daemon.starts > before + 5:
                 break
             time.sleep(0.05)
         tail = (self.folder / "daemon.log").read_text("utf-8", "replace")[-1500:]
@@ -304,6 +311,40 @@ class Counter:
         self.daemon.start()
         return {"box": self.boxes.name, "box_no": self.boxes.number}
 
+    def change_devices(self, kinds: dict[str, str], opening_ticket: bool) -> dict[str, Any]:
+        """Other devices are put there while the box is off, and it is switched on again.  Refusal while anything is on its way."""
+        if not self.quiet():
+            raise Refusal("The box has payments, papers or records on their way.", 409)
+        self.daemon.stop()
+        if "scanner" in kinds:
+            self.scanner.unplug()
+            self.scanner = self.hardware.scanner(kinds["scanner"])
+        if "printer" in kinds:
+            self.printer_port.close()
+            self.printer_port = self.hardware.printer(kinds["printer"])
+        if "display" in kinds:
+            self.hardware.display(kinds["display"])
+        if "sound" in kinds:
+            self.hardware.sound(kinds["sound"])
+        self.hardware.sections["opening_ticket"] = opening_ticket
+        self._write_box()
+        self._enrol()
+        self.daemon.start()
+        self._await_ready()
+        return {"devices": kinds}
+
+    def doctor(self) -> dict[str, Any]:
+        """What `tillbox doctor` says of the box; the lines to its channels left alone."""
+        return msgspec.to_builtins(examine(str(self.folder / "box.toml"), online=False))
+
+    def timeline(self) -> dict[str, Any]:
+        """The story of the newest sale on paper.  Refusal when there is none."""
+        sold = [row["order_no"] for row in self.receipts() if row["order_no"]]
+        story = story_of(sold[-1], str(self.folder / "box.toml")) if sold else None
+        if story is None:
+            raise Refusal("Nothing was sold yet.", 404)
+        return msgspec.to_builtins(story) | {"whats": sorted({step.what for step in story.steps})}
+
     def push(self, keys: dict[str, Any], payee_change: bool) -> dict[str, Any]:
         """Push a configuration to the box, as its fleet's admin does."""
         self.desk.box_changed(self.boxes.name)
@@ -359,7 +400,7 @@ class Counter:
         return self._asked("screen")["screen"]
 
     def state(self) -> dict[str, Any]:
-        return self._asked("state")["state"]
+        return self._asked("state")["state"] | ({"pole": self.hardware.shown()} if self.hardware.pole is not None else {})
 
     def receipts(self) -> list[dict[str, Any]]:
         """What stands on paper, oldest first.  `state` is the daemon's word for the job, or `torn` for half a paper."""
@@ -449,6 +490,8 @@ class Counter:
             "broker": lambda on, _: self._broker(on),
             "collector": lambda on, _: self.collector.stop() if on else self.collector.start(),
             "scanner": lambda on, _: self.scanner.unplug() if on else self.scanner.plug(),
+            "keypad": lambda on, _: self.keypad.unplug() if on else self.keypad.plug(),
+            "display": lambda on, _: self.hardware.plugged(not on),
             "power_cut": lambda on, seconds: self.daemon.cut(seconds) if on else self.daemon.start(),
             "printer_paper": lambda on, _: self.printer.paper(out=on),
             "printer_off": lambda on, _: self.printer.power(not on),
@@ -467,6 +510,9 @@ class Counter:
         if down == self.broker.runs:
             self.broker.stop() if down else self.broker.start()
 
+    def _unplug_scanner(self) -> None:
+        self.scanner.unplug()                        # whichever stands there then
+
     def _printer_dies(self, on: bool) -> None:
         self.printer.die_after(wiring.DIES_AFTER_BYTES if on else None)
         if not on:
@@ -475,7 +521,8 @@ class Counter:
     def _printer_model(self, other: bool) -> None:
         """Another printer was put in the place of ours; its port lets go of the old connection, as the new one's would."""
         self.printer.name = "OTHER-80" if other else MODEL
-        self.printer_port.drop()
+        if isinstance(self.printer_port, TcpPort):
+            self.printer_port.drop()
 
     # The end of a day
 

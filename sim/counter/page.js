@@ -24,7 +24,8 @@ const FAULTS = [
   ["printer_paper", "缺纸", "Out of paper"], ["printer_off", "打印机关", "Printer off"], ["printer_dies", "打到一半断电", "Printer dies mid-job"],
   ["printer_low", "纸将尽", "Paper low"], ["printer_cover", "机盖开", "Cover open"], ["printer_cutter", "切刀卡", "Cutter jammed"],
   ["printer_hot", "打印头过热", "Head hot"], ["printer_mute", "打印机不答", "Printer mute"], ["printer_model", "换了打印机", "Other printer"],
-  ["scanner", "拔扫描枪", "Scanner unplugged"], ["power_cut", "整机断电 3 秒", "Power cut, 3 s"], ["clock_jump", "时钟跳变", "Clock jump"]];
+  ["scanner", "拔扫描枪", "Scanner unplugged"], ["keypad", "拔键盘", "Keypad unplugged"], ["display", "拔客显", "Pole unplugged"],
+  ["power_cut", "整机断电 3 秒", "Power cut, 3 s"], ["clock_jump", "时钟跳变", "Clock jump"]];
 const CHANNEL_FAULTS = [["channel_slow", "慢", "Slow"], ["channel_lying", "乱答", "Lying"], ["channel_down", "断", "Down"]];
 const PARTS = { printer: "打印机 Printer", scanner: "扫描枪 Scanner", keypad: "键盘 Keypad", display: "屏 Display", link: "云链路 Link", collector: "云端 Collector", prices: "价目表 Prices", signer: "签名 Signer", journal: "账本 Journal", clock: "时钟 Clock" };
 

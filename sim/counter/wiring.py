@@ -17,7 +17,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 import msgspec
 
@@ -74,8 +75,8 @@ def unit_memory() -> dict[str, str]:
 
 
 def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, printer_port: int,
-              channels: Mapping[str, Channel]) -> None:
-    """Write `box.toml` for this run; ports change from run to run, the rest does not."""
+              channels: Mapping[str, Channel], devices: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write `box.toml` for this run; ports change from run to run, the rest does not.  `devices` go over the usual ones."""
     table = {
         "box": box.name, "box_no": box.number, "tenant": TENANT, "shop_zh": "街角便利店", "shop_en": "Corner Shop",
         "state_dir": str(box.home), "run_dir": str(run_dir), "prices_file": str(PRODUCTS_CSV),
@@ -94,6 +95,7 @@ def write_box(folder: Path, box: Boxes, *, run_dir: Path, broker_port: int, prin
         "template": [{"pattern": "21PPPPPVVVVVC", "kind": "weight"}],
         "supervisor": [{"name": "店长 Manager", "badge": badge_hash(BADGE), "pin": pin_hash(PIN, secrets.token_hex(8))}],
     }
+    table |= devices
     write(folder / "box.toml", toml(sealed(folder, table) if table["merchant_keys_on_box"] else table).encode())
 
 

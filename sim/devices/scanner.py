@@ -55,7 +55,9 @@ class ScannerModel:
 
     def read_by(self, pid: int) -> bool:
         """Whether that process has it open: this plug of it, not one before."""
-        return self.plugged and opened_by(self._fd, pid)
+        if not self.plugged:
+            return False
+        return _has_open(os.stat(self.path), pid) if self._mode == "serial" else opened_by(self._fd, pid)
 
     def scan(self, code: str) -> None:
         """Read `code`.  RuntimeError when unplugged or when nobody reads, ValueError for what it cannot type."""
@@ -109,7 +111,10 @@ def open_fifo(path: Path) -> int:
 
 def opened_by(fd: int, pid: int) -> bool:
     """Whether the process `pid`, of our own user, has the file behind `fd` open too."""
-    mine = os.fstat(fd)
+    return _has_open(os.fstat(fd), pid)
+
+
+def _has_open(mine: os.stat_result, pid: int) -> bool:
     try:
         return any(os.path.samestat(os.stat(other.path), mine) for other in os.scandir(f"/proc/{pid}/fd"))
     except OSError:
