@@ -6,7 +6,7 @@ from device.box import Box
 from device.txn import facts as wire
 from device.txn import show
 from device.txn.check_words import THINGS
-from device.txn.effects import Text
+from device.txn.effects import Cut, Pair, QrCode, Text
 from device.txn.inputs import (
     DeviceSaid,
     Printed,
@@ -17,6 +17,7 @@ from device.txn.inputs import (
     Scanned,
 )
 from device.txn.wants import wants
+from device.types import Stamp
 from tests.counter import COLA, TEA, Counter, counter_paying
 
 
@@ -346,3 +347,16 @@ def test_the_two_words_that_stood_beside_the_qr_stand_on_the_receipt():
 def test_no_pair_of_words_is_too_wide_for_the_narrow_paper():
     assert all(len(f"核对 Check {zh} 99 {en} 99".encode("gbk")) <= 32 for zh, en in THINGS)
     assert len(THINGS) == len(set(THINGS)) == 32
+
+
+# What stands of a paper in the journal
+
+def test_a_paper_is_kept_without_what_is_as_usual_and_one_written_in_full_is_the_same():
+    plain = (Text("便利店", "c", 2, True), Text("a"), Pair("x", "y"), Pair("合计", "¥1.00", 2, True), QrCode("n"), QrCode("n", 4),
+             Cut())
+    entry = wire.Entry(Stamp("b1", 1, "2026-09-01T08:00:00.000+08:00", "ntp"), (wire.ReceiptDue(1, "sale", "n", plain),))
+    row = wire.encode(entry)
+    assert b'{"type":"Text","text":"a"}' in row and b'{"type":"Pair","left":"x","right":"y"}' in row
+    full = row.replace(b'"text":"a"}', b'"text":"a","align":"l","size":1,"bold":false}').replace(
+        b'"right":"y"}', b'"right":"y","size":1,"bold":false}').replace(b'"QrCode","text":"n"}', b'"QrCode","text":"n","module":6}')
+    assert len(full) == len(row) + 67 and wire.decode(full) == wire.decode(row) == entry

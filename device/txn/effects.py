@@ -236,9 +236,10 @@ class Alarm(Effect, frozen=True):
     at_ms: int
 
 
-# What stands on paper: a printer turns these into its own bytes, and nothing else reaches it.
+# What stands on paper: a printer turns these into its own bytes, and nothing else reaches it.  Each is written with what is not as
+# usual alone: a receipt is half of what a sale writes.
 
-class Text(msgspec.Struct, frozen=True, tag=True):
+class Text(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """A line of text.  `align` is `l`, `c` or `r`; `size` 1 or 2 (double width and height)."""
 
     text: str
@@ -247,7 +248,7 @@ class Text(msgspec.Struct, frozen=True, tag=True):
     bold: bool = False
 
 
-class Pair(msgspec.Struct, frozen=True, tag=True):
+class Pair(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Left text and right text on one line; a left side too long is wrapped before the right side."""
 
     left: str
@@ -260,7 +261,7 @@ class Ruler(msgspec.Struct, frozen=True, tag=True):
     """A dashed line over the whole width."""
 
 
-class QrCode(msgspec.Struct, frozen=True, tag=True):
+class QrCode(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     text: str
     module: int = 6                      # dots a module
 
