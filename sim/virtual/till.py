@@ -35,7 +35,7 @@ SEED = base64.urlsafe_b64encode(b"%16d" % 7).rstrip(b"=").decode()      # names 
 ROOM_BYTES = 1 << 40
 DARK_S = (1, 20)               # how long a box is off when somebody stumbles over its cord
 KEY_S = (.05, .25)             # between two keys
-UP_S_MAX = 60
+UP_S_MAX = 600              # and on a very bad day it stumbles again and again
 FLASH_PAGE = 16 * 1024
 
 
