@@ -34,6 +34,7 @@ RULES = rules.parse((Path(rules.__file__).parent / "rules.json").read_bytes())
 CHANNELS: dict[str, type[Channel]] = {
     channel.name: channel for channel in (Wechat, Alipay, Unionpay, Gateway, Shouqianba, Card)}
 DAY_S, CREEP_S = 86_400, 300
+WELL_AGAIN_S = 120             # by then the box knows that a channel is back, and routes to it
 MORNING_H = 10                 # of Beijing: by then every channel has filed the day before
 SLOWEST_S = 60                 # payers and refunds take no longer
 SETTLED_S = 600                # virtual time for everything to end that needs no bill
@@ -143,17 +144,24 @@ class Shop:
             await asyncio.sleep(pause_s)
         noon = attempts - max(2 * len(qrs), (attempts - len(self.attempts)) // 4)
         await self.sell(lambda: len(self.attempts) >= noon, attempts)
+        # Nothing goes wrong with one payment at each: some channels have the same word for a bill without a row and for none.
+        self.fate.quiet = True
+        for channel in qrs:
+            channel.calm()
+        await self.till.up()
+        await self.customers.clear_counter()
+        await asyncio.sleep(WELL_AGAIN_S)
+        for channel in qrs:
+            await self.customers.buys(channel.part)
+        self.fate.quiet = False
         for channel in qrs:
             channel.go_deaf()
         await self.sell(lambda: len(self.attempts) >= attempts - len(qrs), attempts)
         for channel in qrs:
             await self.customers.leaves_late(channel.part)
-        # Nothing goes wrong with one payment at each: some channels have the same word for a bill without a row and for none.
         self.fate.quiet = True
         await self.till.up()
         await self.customers.clear_counter()
-        for channel in qrs:
-            await self.customers.buys(channel.part)
         self.fate.quiet = False
         await self.till.press("Z")
         await self.night()
