@@ -2,11 +2,13 @@
 
 Knows the open orders that a box told, the codecs' pure halves and one HTTPS call; refuses to move money, to close an order or to
 book one: what it learns is written beside the records, for a person.  A word counts only with the channel's proof; anything else
-is `unknown`.  Asked for WeChat and for our own gateway protocol; of the others it says that it cannot.
+is `unknown`.  WeChat, Alipay, Shouqianba and our own gateway protocol are asked; of the others it says why it cannot.
 """
 
 from __future__ import annotations
 
+import base64
+import datetime
 import http.client
 import secrets
 import ssl
@@ -17,7 +19,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from device.drivers.channels import gateway_bytes, gateway_key_bytes, wechat_bytes, wechat_word_bytes
+from device.drivers.channels import (
+    alipay_bytes,
+    alipay_words_bytes,
+    gateway_bytes,
+    gateway_key_bytes,
+    shouqianba_bytes,
+    wechat_bytes,
+    wechat_word_bytes,
+)
 from device.drivers.channels.codec_bytes import Reply, Request, Verdict
 from device.drivers.channels.terminal_bytes import held_of
 from device.mqtt.wire import OpenOrder, open_decoded
@@ -31,6 +41,10 @@ CREATE TABLE IF NOT EXISTS settled (box TEXT NOT NULL, order_no TEXT NOT NULL, c
 REPLY_BYTES_MAX = 256 * 1024
 READ_S = 15
 DECIDED = ("paid", "not_paid", "booked")
+FOLLOWS_MAX = 2
+NOT_ASKED = {
+    "unionpay": "UnionPay finds an order by its number and the second it was made in, which the box did not tell: see its file",
+    "card": "the card terminal stands at the shop: look at its journal there, or see the acquirer's bill"}
 NOT_PAID = {"absent": "the channel never held it", "closed": "it is closed, and nothing was taken",
             "given_back": "it was paid and given back", "refused": "the channel refused it"}
 
@@ -38,11 +52,12 @@ NOT_PAID = {"absent": "the channel never held it", "closed": "it is closed, and 
 class ChannelAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[account]]` of the file: whose keys ask about orders that boxes name by (channel, account).
 
-    Files hold: `private_key_file` the merchant's PEM, `platform_key_file` WeChat's public key, `terminal_key_file` what a
-    terminal's gateway.key holds.
+    Files hold: `private_key_file` the merchant's PEM, `platform_key_file` WeChat's or Alipay's public key, `terminal_key_file` what
+    a terminal's gateway.key holds, `app_auth_token_file` the shop's authorisation where the Alipay app is a partner's.  `dialect`
+    "shouqianba": the gateway is Shouqianba, and the key its terminal's of today.
     """
 
-    channel: Literal["wechat", "gateway"]
+    channel: Literal["wechat", "alipay", "gateway"]
     account: str
     base_url: str
     ca_file: str = ""
@@ -53,6 +68,8 @@ class ChannelAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     private_key_file: str = ""
     platform_key_id: str = ""
     platform_key_file: str = ""
+    app_auth_token_file: str = ""
+    dialect: Literal["", "shouqianba"] = ""
     terminal_id: str = ""
     terminal_key_file: str = ""
 
@@ -112,10 +129,11 @@ def settled(db: Any, box: str, accounts: Mapping[tuple[str, str], ChannelAccount
 
     LookupError when the box never told any list.  Nothing is moved, closed or booked.
     """
-    row = db.execute("SELECT body FROM open_now WHERE box = ?", (box,)).fetchone()
+    row = db.execute("SELECT body, at FROM open_now WHERE box = ?", (box,)).fetchone()
     if row is None:
         raise LookupError(f"box {box} never said which orders are open")
-    told = [_settled(db, order, accounts, now_s, exchange or exchanged) for order in open_decoded(row[0].encode())]
+    told_s = datetime.datetime.fromisoformat(row[1]).timestamp()
+    told = [_settled(db, order, accounts, now_s, exchange or exchanged, told_s) for order in open_decoded(row[0].encode())]
     with db.transaction():
         db.made(SCHEMA)
         for one in told:
@@ -127,7 +145,7 @@ def settled(db: Any, box: str, accounts: Mapping[tuple[str, str], ChannelAccount
 
 
 def _settled(db: Any, order: OpenOrder, accounts: Mapping[tuple[str, str], ChannelAccount], now_s: Callable[[], float],
-             exchange: Exchange) -> Settled:
+             exchange: Exchange, told_s: float) -> Settled:
     def said(word: Any, channel_no: str = "", why: str = "") -> Settled:
         return Settled(order.order_no, order.channel, order.account, order.amount_fen, word, channel_no, why)
 
@@ -136,11 +154,14 @@ def _settled(db: Any, order: OpenOrder, accounts: Mapping[tuple[str, str], Chann
         return said("booked", why="a committed sale has it")
     account = accounts.get((order.channel, order.account))
     if account is None:
-        known = order.channel in ("wechat", "gateway")
-        return said("unknown", why=f"the file names no account {order.account!r} of {order.channel}" if known else
-                    f"{order.channel} cannot be asked from here yet: see its bill")
+        return said("unknown", why=NOT_ASKED.get(order.channel, f"the file names no account {order.account!r} of {order.channel}"))
     try:
-        verdict = {"wechat": _wechat, "gateway": _gateway}[account.channel](account, order, now_s, exchange)
+        if account.channel == "alipay":
+            verdict = _alipay(account, order, now_s, exchange, told_s - order.age_s)
+        elif account.dialect == "shouqianba":
+            verdict = _shouqianba(account, order, exchange)
+        else:
+            verdict = {"wechat": _wechat, "gateway": _gateway}[account.channel](account, order, now_s, exchange)
     except (OSError, ValueError, http.client.HTTPException) as why:
         return said("unknown", why=f"it could not be asked: {why}")
     if verdict.word == "paid":
@@ -202,6 +223,59 @@ def _gateway(account: ChannelAccount, order: OpenOrder, now_s: Callable[[], floa
         if verdict.word != "unknown" or odd is not None:
             break
     return verdict
+
+
+def _alipay(account: ChannelAccount, order: OpenOrder, now_s: Callable[[], float], exchange: Exchange, made_s: float) -> Verdict:
+    """`made_s` is when the order was made: a code that nobody scanned is not known to Alipay, and may be scanned for two hours."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+    ours: Any = load_pem_private_key(Path(account.private_key_file).read_bytes(), None)
+    theirs: Any = load_pem_public_key(Path(account.platform_key_file).read_bytes())
+    token = Path(account.app_auth_token_file).read_text().strip() if account.app_auth_token_file else ""
+
+    def stamp(at_s: float) -> str:
+        return datetime.datetime.fromtimestamp(at_s, alipay_bytes.BEIJING).isoformat()
+
+    intent = _Intent(order.order_no, Account("alipay", order.account, (("appid", account.appid),)), order.amount_fen,
+                     made_at=stamp(made_s))
+    plain = alipay_bytes.order_request(alipay_bytes.QUERY, intent, stamp(now_s()))
+    trail: alipay_words_bytes.Trail = ()
+    for _ in range(1 + FOLLOWS_MAX):
+        fields = alipay_bytes.form_fields(plain.body) | ({"app_auth_token": token} if token else {})
+        signature = ours.sign(alipay_bytes.text_to_sign(fields), PKCS1v15(), SHA256())
+        reply = exchange(account, alipay_bytes.gateway_request(fields, base64.b64encode(signature).decode()))
+        if (odd := alipay_words_bytes.line_doubt(reply)) is not None:
+            return odd
+        envelope = alipay_bytes.opened(reply, fields["method"])
+        said = alipay_words_bytes.said_of(envelope.inner)
+        if not envelope.sign or envelope.error:
+            return Verdict("unknown", detail="Alipay's answer does not prove itself")
+        if envelope.cert_sn:
+            return Verdict("unknown", detail="this app is in certificate mode, which is not asked from here: see its bill")
+        try:
+            theirs.verify(base64.b64decode(envelope.sign, validate=True), envelope.inner, PKCS1v15(), SHA256())
+        except InvalidSignature:
+            return Verdict("unknown", detail="the reply's signature is wrong")
+        trail = (*trail, (fields["method"], said))
+        verdict = alipay_words_bytes.order_word(trail, intent, closing=False, now_s=now_s())
+        if verdict.follow is None:
+            return verdict
+        plain = verdict.follow
+    return Verdict("unknown", detail="one question led to ever more questions")
+
+
+def _shouqianba(account: ChannelAccount, order: OpenOrder, exchange: Exchange) -> Verdict:
+    """Its replies carry no signature: the line's certificate is the proof."""
+    key, terminal = held_of(Path(account.terminal_key_file).read_bytes()).newest, account.terminal_id
+    if not key:
+        raise ValueError("the terminal's key file holds no key")
+    fields = (("dialect", "shouqianba"), ("terminal_id", terminal))
+    intent = _Intent(order.order_no, Account("gateway", order.account, fields), order.amount_fen)
+    reply = exchange(account, shouqianba_bytes.sealed(*shouqianba_bytes.order_call("query", intent), terminal, key))
+    return shouqianba_bytes.order_word("query", intent, reply)
 
 
 def exchanged(account: ChannelAccount, request: Request) -> Reply:

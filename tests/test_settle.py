@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,14 @@ from device.mqtt.wire import OpenOrder
 from device.txn.numbers import order_number
 from fleet.__main__ import main
 from fleet.records.store import Store
+from sim.channels.alipay import AlipayRules
+from sim.channels.alipay_server import AlipayServer
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
 from sim.channels.keys import key_pair, platform
+from sim.channels.shouqianba import ShouqianbaRules
+from sim.channels.shouqianba_server import KEY as SHOUQIANBA_KEY
+from sim.channels.shouqianba_server import ShouqianbaServer
 from sim.channels.wechat import WechatRules
 from sim.channels.wechat_server import WechatServer
 from tests.record_chain import Chain, Key
@@ -25,6 +31,7 @@ AT = "2026-07-14T09:26:53+08:00"
 SECRET = b"0123456789abcdef0123456789abcdef"
 MERCHANT, THEIRS = key_pair("merchant"), platform()
 KEY = Key()
+CHANNELS = ["wechat", "gateway", "alipay", "shouqianba"]
 FAULTS = ["lying", "unsigned", "wrong_amount", "wrong_order", "down", "lost_answer", "page", "garbage", "huge"]
 
 
@@ -33,7 +40,7 @@ def no(n: int) -> str:
 
 
 class Town:
-    """Two channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
+    """Four channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
 
     def __init__(self, folder: Path) -> None:
         def now_ms() -> int:
@@ -42,7 +49,10 @@ class Town:
         self.wechat = WechatServer(WechatRules(now_ms), merchant_public_pem=MERCHANT.public_pem, merchant_serial=MERCHANT.serial_no,
                                    platform=THEIRS)
         self.gateway = GatewayServer(GatewayRules(now_ms), secret=SECRET)
-        for server in (self.wechat, self.gateway):
+        self.alipay = AlipayServer(AlipayRules(now_ms), app_public_pem=MERCHANT.public_pem, platform=THEIRS.public)
+        self.shouqianba = ShouqianbaServer(ShouqianbaRules(now_ms))
+        self.servers = {"wechat": self.wechat, "gateway": self.gateway, "alipay": self.alipay, "shouqianba": self.shouqianba}
+        for server in self.servers.values():
             server.start()
         key_id, pem = THEIRS.key_id, THEIRS.public.public_pem
         (folder / "merchant.pem").write_bytes(MERCHANT.private_pem)
@@ -67,10 +77,27 @@ account = "main"
 base_url = "{self.gateway.url}"
 terminal_id = "T10001"
 terminal_key_file = "{folder}/terminal.key"
+
+[[account]]
+channel = "alipay"
+account = "main"
+base_url = "{self.alipay.url}"
+appid = "2021000000000001"
+private_key_file = "{folder}/merchant.pem"
+platform_key_file = "{folder}/wechat.pem"
+
+[[account]]
+channel = "gateway"
+account = "shouqianba"
+dialect = "shouqianba"
+base_url = "{self.shouqianba.url}"
+terminal_id = "100012340000001"
+terminal_key_file = "{folder}/shouqianba.key"
 ''')
+        (folder / "shouqianba.key").write_bytes(SHOUQIANBA_KEY + b"\n")
 
     def stop(self) -> None:
-        for server in (self.wechat, self.gateway):
+        for server in self.servers.values():
             server.stop()
 
     def placed(self, n: int, channel: str, then: str = "") -> OpenOrder:
@@ -84,6 +111,19 @@ terminal_key_file = "{folder}/terminal.key"
             assert status == 200, said
             if then:
                 assert self.wechat.scan(said["code_url"], then)["ok"]
+        elif channel == "alipay":
+            said = self.alipay.rules.answer("alipay.trade.precreate", {
+                "out_trade_no": no(n), "total_amount": "9.00", "subject": "tea", "product_code": "FACE_TO_FACE_PAYMENT"})
+            assert said["code"] == "10000", said
+            if then:
+                assert self.alipay.scan(said["qr_code"], then)["ok"]
+        elif channel == "shouqianba":
+            said = self.shouqianba.rules.answer("precreate", json.dumps({
+                "terminal_sn": "100012340000001", "client_sn": no(n), "total_amount": "900", "subject": "tea", "payway": "3",
+                "sub_payway": "2", "operator": "01"}).encode())
+            if then:
+                assert self.shouqianba.scan(said["data"]["qr_code"], then, wallet="wechat")["ok"], said
+            return OpenOrder(no(n), "gateway", "shouqianba", 900, 30)
         else:
             status, body = self.gateway.rules.answer("place", json.dumps({
                 "order_no": no(n), "amount_fen": 900, "way": "qr", "description": "tea", "made_at": made, "expires_at": ends,
@@ -93,10 +133,15 @@ terminal_key_file = "{folder}/terminal.key"
                 assert self.gateway.scan(json.loads(body)["qr"], then, wallet="wechat")["ok"]
         return OpenOrder(no(n), channel, "main", 900, 30)
 
+    def never(self, n: int, channel: str) -> OpenOrder:
+        """An order that the channel never held, three days old."""
+        gateway = channel == "shouqianba"
+        return OpenOrder(no(n), "gateway" if gateway else channel, channel if gateway else "main", 900, 3 * 86_400)
+
     def burns(self, *orders: OpenOrder) -> None:
         store = Store(self.folder / "store.db", [KEY.jwk])
         with store.transaction():
-            store.open_orders("box-1", wire.encoded(orders).decode(), AT)
+            store.open_orders("box-1", wire.encoded(orders).decode(), datetime.now(UTC).isoformat(timespec="seconds"))
         store.close()
 
     def settle(self, capsys: pytest.CaptureFixture[str], box: str = "box-1") -> tuple[int, dict[str, tuple[str, str]], dict]:
@@ -112,22 +157,22 @@ def town(tmp_path: Path) -> Iterator[Town]:
     made.stop()
 
 
-@pytest.mark.parametrize("channel", ["wechat", "gateway"])
+@pytest.mark.parametrize("channel", CHANNELS)
 def test_paid_never_asked_and_still_open_are_told_apart(town: Town, capsys: pytest.CaptureFixture[str], channel: str) -> None:
-    town.burns(town.placed(1, channel, "pay"), OpenOrder(no(2), channel, "main", 900, 60), town.placed(3, channel))
+    town.burns(town.placed(1, channel, "pay"), town.never(2, channel), town.placed(3, channel))
     status, words, summary = town.settle(capsys)
     assert [words[no(n)][0] for n in (1, 2, 3)] == ["paid", "not_paid", "unknown"] and "never held" in words[no(2)][1]
     assert status == 1 and (summary["paid"], summary["unknown"], summary["paid_fen"]) == (1, 1, 900)
-    before = [dict(o) for o in (town.wechat.orders() if channel == "wechat" else town.gateway.orders())]
+    before = [dict(o) for o in town.servers[channel].orders()]
     town.settle(capsys)
-    assert before == (town.wechat.orders() if channel == "wechat" else town.gateway.orders()), "something was moved"
+    assert before == town.servers[channel].orders(), "something was moved"
 
 
-@pytest.mark.parametrize("channel", ["wechat", "gateway"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("channel, fault", [(channel, fault) for channel in CHANNELS for fault in FAULTS
+                                            if (channel, fault) != ("shouqianba", "unsigned")] + [("alipay", "rotated")])
 def test_a_word_without_its_proof_decides_nothing(town: Town, capsys: pytest.CaptureFixture[str], channel: str, fault: str) -> None:
     town.burns(town.placed(1, channel, "pay"))
-    server = town.wechat if channel == "wechat" else town.gateway
+    server = town.servers[channel]
     server.fault(fault, count=None)
     status, words, _ = town.settle(capsys)
     assert status == 1 and words[no(1)][0] == "unknown" and words[no(1)][1]
@@ -153,10 +198,10 @@ def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, cap
 
 
 def test_what_cannot_be_asked_is_named_and_kept_in_the_store(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
-    town.burns(OpenOrder(no(1), "alipay", "main", 900, 30), OpenOrder(no(2), "wechat", "other", 900, 30),
+    town.burns(OpenOrder(no(1), "card", "main", 900, 30), OpenOrder(no(2), "wechat", "other", 900, 30),
                town.placed(3, "gateway", "pay"))
     status, words, _ = town.settle(capsys)
-    assert status == 1 and "alipay cannot be asked" in words[no(1)][1] and "no account 'other'" in words[no(2)][1]
+    assert status == 1 and "stands at the shop" in words[no(1)][1] and "no account 'other'" in words[no(2)][1]
     store = Store(town.folder / "store.db")
     rows = store.database.execute("SELECT order_no, word FROM settled WHERE box = 'box-1' ORDER BY order_no").fetchall()
     store.close()
