@@ -238,21 +238,24 @@ class PriceList:
     def _labelled(self, said: Gs1) -> Found | Unknown:
         """The line that a GS1 label makes: its GTIN's goods, with the weight, amount or count that it says."""
         item = self._items.get(gtin_key(said.gtin) or "")
-        if item is None and said.gtin.startswith("9"):   # of variable measure: filed under the number of its base unit
+        varies = said.gtin.startswith("9")
+        if item is None and varies:                      # filed under the number of its base unit
             stem = said.gtin[1:13]
             item = self._items.get(f"{stem}{check_digit(stem)}")
         if item is None:
             return UNLISTED if said.gtin else Unknown("label", "the label names no goods")
         if 0 in (said.weight_g, said.amount_fen, said.count):
             return NOTHING
+        if varies and said.weight_g is said.amount_fen is said.count is None:
+            return NOTHING                               # of variable measure, and the label does not say it
         if said.weight_g is not None and item.unit != "kg":
             return _by_piece(item)
         if said.weight_g is None and said.amount_fen is None and item.unit == "kg":
             return _by_weight(item)
-        if said.weight_g is None and said.amount_fen is not None:
-            return Found(item, qty_milli=_implied_milli(item, said.amount_fen), amount_fen=said.amount_fen)
         if (said.count or 1) > COUNT_MAX:
             return Unknown("label", f"the label counts more than {COUNT_MAX} pieces")
+        if said.weight_g is None and said.amount_fen is not None and (item.unit == "kg" or said.count is None):
+            return Found(item, qty_milli=_implied_milli(item, said.amount_fen), amount_fen=said.amount_fen)
         return Found(item, qty_milli=said.weight_g if said.weight_g is not None else 1000 * (said.count or 1),
                      amount_fen=said.amount_fen)
 

@@ -8,7 +8,7 @@ import pytest
 
 from device.drivers import gs1_bytes
 from device.drivers.gs1_bytes import GS, Gs1, NotGs1, elements, gs1_of
-from device.goods import PriceList, Template
+from device.goods import PriceList, Template, check_digit
 from device.types import Found, Item
 
 TEA = "4891028705949"
@@ -56,6 +56,8 @@ def test_an_amount_is_whole_fen(field: str, fen: int) -> None:
     (f"{GS}01{GTIN}3203000100", "pounds"),
     (f"{GS}01{GTIN}3106000100", "more decimals"),
     (f"{GS}01{GTIN}02{GTIN}", "at once"),
+    (f"{GS}02{GTIN}17261231", "carton's content or its count"),
+    (f"{GS}01{GTIN}3724", "carton's content or its count"),
     (f"{GS}{GS}", "carries nothing"),
     (f"(01){GTIN}(3103)000195x", "7 characters"),
     (f"(01){GTIN}(", "parentheses"),
@@ -121,6 +123,10 @@ def test_a_label_becomes_the_line_of_its_goods() -> None:
     assert look(f"{GS}01{APPLES}3922001280") == Found(apples, 1000, 1280)
     assert look("0196901234567895" + "3103000500") == Found(apples, 500)             # indicator 9: of variable measure
     assert look(f"01{GTIN}3012") == Found(Item(TEA, "茶", "Tea", 700), 12_000)
+    assert look(f"{GS}02{GTIN}3724") == Found(Item(TEA, "茶", "Tea", 700), 24_000)
+    assert look(f"{GS}01{GTIN}303{GS}3922002000") == Found(Item(TEA, "茶", "Tea", 700), 3000, 2000)
+    varies = "9" + GTIN[1:13]
+    assert "no weight" in str(look(f"{GS}01{varies}{check_digit(varies)}17261231"))      # it would have been sold as one piece
     assert PRICES.found(f"{GS}01{APPLES}17261231") == "weigh" and PRICES.found(f"{GS}01{GTIN}3103001234") == "piece"
     assert PRICES.found(f"{GS}01{GTIN[:-1]}0") == "label" and PRICES.found(TEA[:-1] + "0") == "check" and PRICES.found("x") == ""
     assert "by weight" in str(look(f"{GS}01{APPLES}17261231"))

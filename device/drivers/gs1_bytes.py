@@ -156,7 +156,9 @@ def _told(pairs: list[tuple[str, str]]) -> Gs1:
         raise NotGs1("the label says two amounts")
     if "01" in by and "02" in by:
         raise NotGs1("the label names goods and a carton's content at once")
-    count = by.get("30") or (by.get("37") if "02" in by else None)
+    if ("02" in by) != ("37" in by):                # section 4.14: neither says anything without the other
+        raise NotGs1("the label names a carton's content or its count, and not the other")
+    count = by.get("37") or by.get("30")
     return Gs1(by.get("01") or by.get("02") or "", weights[0] if weights else None, amounts[0] if amounts else None,
                int(count) if count else None, tuple((ai, by[ai]) for ai in DATES if ai in by), by.get("10", ""), by.get("21", ""))
 
