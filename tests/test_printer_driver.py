@@ -166,6 +166,34 @@ def test_mute_after_it_once_answered_is_gone_not_one_way():
     assert papers == 1                                 # not a byte of the second job left
 
 
+def test_behind_a_one_way_cable_the_drawer_waits_for_an_answer_once_a_connection():
+    waited: list[float] = []
+
+    class Counted(TcpLine):
+        async def read(self, wait_s: float) -> bytes:
+            waited.append(wait_s)
+            return await super().read(0)
+
+    async def longest(printer: Printer, effect) -> float:
+        waited.clear()
+        await printer.do(effect)
+        return max(waited)
+
+    async def story():
+        with tcp() as (model, port):
+            model.silence(True)
+            line = Counted("127.0.0.1", port.port)
+            printer = Printer(line, limits=Limits(slow_s=2.0))
+            first = await longest(printer, KickDrawer(1))
+            later = [await longest(printer, KickDrawer(2)), await longest(printer, Print(1, PAPER))]
+            await line.close()
+            again = await longest(printer, KickDrawer(3))
+            await printer.close()
+            return first, max(later), again
+    first, later, again = run(story())
+    assert first > 1.9 and again > 1.9 and later <= 0.25
+
+
 def test_mute_in_the_middle_of_a_job_is_unsure():
     async def story():
         with tcp() as (model, port):

@@ -243,7 +243,7 @@ class Printer:
                     return await self._greeted()
                 except DriverGone:
                     await self._line.close()
-            self._lost = True
+            self._lost, self._talk.mute = True, False
             await self._line.open()
             return await self._greeted()
         except DriverGone as error:

@@ -15,6 +15,7 @@ import msgspec
 from device.drivers import printer_bytes as escpos
 from device.errors import DriverBusy, DriverGone, PrintUnproven
 
+MUTE_PART = 8                # of the time for an answer: how long one is waited for that never came, while a drawer waits behind it
 BABBLE_BYTES_MAX = 65_536    # a printer that says more than this between two questions is no printer
 STALE_MAX = 8
 
@@ -60,13 +61,14 @@ class Talk:
     """The conversation over `line`.  `level` is the best proof this printer was ever seen to give, see `Printer`.
 
     `model` is what it says that it is, "" while it has not said; `drawer_high` the level of the drawer's wire at the last
-    answer to DLE EOT 1, None while nothing was answered.
+    answer to DLE EOT 1, None while nothing was answered.  `mute` while a printer has answered nothing since it was connected.
     """
 
     def __init__(self, line: Line, limits: Limits, level_max: int) -> None:
         self.line, self.limits, self.level_max = line, limits, level_max
         self.level, self.model = 0, ""
         self.drawer_high: bool | None = None
+        self.mute = False
         self._names: bool | None = None                # whether it answers GS I; None: not asked yet
         self._probed = False
         self._replies = escpos.StatusReader()
@@ -77,7 +79,8 @@ class Talk:
         """Ask DLE EOT 1, 2, 4 where the line can answer; DriverGone from a printer that answered in an earlier hour."""
         if not self.line.reads or self.level_max == 0:
             return None
-        first = await self.ask(escpos.status_query(1), "eot", self.limits.slow_s)
+        first = await self.ask(escpos.status_query(1), "eot", self.limits.slow_s / (MUTE_PART if self.mute else 1))
+        self.mute = first is None and not self.level
         if first is None:
             port: Complaint | None = getattr(self.line, "port_says", lambda: None)()
             if self.level and port is None:
