@@ -41,7 +41,7 @@ FLOORS: tuple[Floor, ...] = (
            "device/wall.py", "device/anchors.py", "device/store_forward/dating.py",
            "device/store_forward/rules_of_chain.py",
            "device/goods.py", "device/price_file.py", "device/keys/sealed.py",
-           "device/crockford.py", "device/console/challenge.py",
+           "device/crockford.py", "device/console/challenge.py", "device/console/bundle_lines.py",
            "device/console/printing.py", "device/console/editor.py",
            "device/console/words.py", "device/store_forward/token.py",
            "device/store_forward/es256.py", "device/mqtt/topics.py", "device/mqtt/wire.py", "device/mqtt/*_wire.py",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from device.console import challenge as challenges
+from device.console.bundle_lines import unbundled
 from device.mqtt import topics
 from device.mqtt.jwe_wire import jwe_decrypted
 from device.store_forward.token import unb64
@@ -23,7 +24,6 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS console_code (at TEXT NOT NULL, box TEXT NOT NULL, who TEXT NOT NULL, level TEXT NOT NULL,
     boot TEXT NOT NULL, nonce TEXT NOT NULL, given_by TEXT NOT NULL, PRIMARY KEY (box, nonce));
 """
-BUNDLE_HEAD = "TILLBOX-BUNDLE-1"
 
 
 class ConsoleDesk:
@@ -73,11 +73,9 @@ def private_key(path: Path) -> Any:
 
 
 def bundle_opened(raw: bytes, key: Any) -> dict[str, Any]:
-    """What a box's `bundle` says.  ValueError, one sentence, for a damaged one or one for another fleet."""
-    lines = raw.decode("ascii", "replace").split()
-    if lines[:1] != [BUNDLE_HEAD] or len(lines) < 3:
-        raise ValueError("it is no bundle of a box's console")
-    digest, parts = lines[1], lines[2:]
+    """What a box's `bundle` says: its file, or a copy of a terminal that shows it.  ValueError, one sentence, for a damaged one or
+    one for another fleet."""
+    digest, parts = unbundled(raw.decode("ascii", "replace"))
     packed = b"".join(jwe_decrypted(part, key) for part in parts)
     if not hmac.compare_digest(hashlib.sha256(packed).hexdigest(), digest):
         raise ValueError("parts of the bundle are missing or in another order")

@@ -66,7 +66,7 @@ def test_head_office_lets_a_technician_in_and_keeps_who_it_was(room: Room, fleet
         other = spoken_for("box-2", spoken)
         assert "no box box-2" in fleet.refuses("console-code", "box-2", other, "--level", "full", "--who", "li")
         yield fleet.says("console-code", "box-1", *spoken.split("-"), "--level", "full", "--who", "li", "--by", "chen")
-        yield "bundle"
+        yield "bundle print"
     said = room.session(script)
     assert "li, level full." in said and said.endswith("ok\nbox-1> "), said
     given = json.loads(fleet.says("console-code", "list", "--json"))
@@ -77,8 +77,16 @@ def test_head_office_lets_a_technician_in_and_keeps_who_it_was(room: Room, fleet
     told = json.loads(capsys.readouterr().out)
     assert "canary" not in json.dumps(told) and "********" in json.dumps(told["config"])
     assert told["box"] == "box-1" and told["by"] == "li" and any("printer" in line for line in told["config"])
-    file.write_text("\n".join(file.read_text().splitlines()[:-1] + ["x"]))
-    assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 2
+    copied = fleet.folder / "copied"                 # what a person marks on the screen: too much before it and behind it
+    copied.write_text(said.replace("\n", "\r\n"))
+    assert tillfleet(["bundle", str(copied), "--ca", str(fleet.folder / "ca")]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    lines = file.read_text().splitlines()
+    assert len(lines) > 10 and max(map(len, lines)) < 80
+    for spoilt in (lines[:-1], lines[:4] + lines[5:], [*lines[:4], lines[5], lines[4], *lines[6:]], lines[:2] + lines[-1:],
+                   lines[3:]):
+        file.write_text("\n".join(spoilt))
+        assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 2, spoilt
 
 
 def spoken_for(box: str, spoken: str) -> str:

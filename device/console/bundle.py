@@ -15,12 +15,12 @@ from typing import Any
 from device.commands.log_ring import masked
 from device.console import looking, settings
 from device.console.asking import told
+from device.console.bundle_lines import bundled
 from device.console.place import fleet_key
 from device.console.session import Call, Failed
 from device.drivers import private_file
 from device.errors import Outside
 
-HEAD = "TILLBOX-BUNDLE-1"
 PART_BYTES = 8 * 1024                    # of one JWE
 KEPT = 3
 
@@ -57,15 +57,15 @@ def told_all(c: Call) -> dict[str, Any]:
 
 
 def packed(told: dict[str, Any], key: Any) -> str:
-    """A head line, the SHA-256 of what is packed, then one JWE a line."""
+    """The lines of `bundle_lines` about it, each with a newline."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from device.mqtt.jwe_wire import IV_BYTES, jwe_encrypted
 
     raw = zlib.compress(json.dumps(told, ensure_ascii=False).encode(), 9)
     parts = [raw[at:at + PART_BYTES] for at in range(0, len(raw), PART_BYTES)]
-    lines = [jwe_encrypted(part, key, ec.generate_private_key(ec.SECP256R1()), secrets.token_bytes(IV_BYTES)) for part in parts]
-    return "\n".join((HEAD, hashlib.sha256(raw).hexdigest(), *lines)) + "\n"
+    tokens = [jwe_encrypted(part, key, ec.generate_private_key(ec.SECP256R1()), secrets.token_bytes(IV_BYTES)) for part in parts]
+    return "".join(f"{line}\n" for line in bundled(hashlib.sha256(raw).hexdigest(), tokens))
 
 
 def _lines(lines: Callable[[Call], Iterator[str]], c: Call) -> Iterator[str]:
