@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import tracemalloc
@@ -434,3 +435,36 @@ def test_a_line_cut_in_half_costs_that_line_alone(tmp_path: Path) -> None:
     (tmp_path / "console").mkdir()
     (tmp_path / "console" / "spool-0").write_bytes(b'{"id": "a", "verb": "x", "by": "li:technician"}\n{"id": "b", "verb": "y"')
     assert spool.deliver() == 0 and told == ["x"]
+
+
+@pytest.mark.parametrize("rot", ['{"told": ["a"], "verb": "x"}',
+                                 '{"id": "a", "verb": "x"}\n{"id": "a", "told": 5}', '{"told": [["a"]]}',
+                                 '{"id": [1], "outcome": "ok"}', "[" * 5000])
+def test_a_spool_of_a_rotten_card_stops_no_console(rot: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    spool = Spool(tmp_path / "console", "boot", lambda entries: told.extend(str(one["verb"]) for one in entries) is None)
+    (tmp_path / "console").mkdir()
+    (tmp_path / "console" / "spool-0").write_text(rot + '\n{"id": "b", "verb": "good", "by": "li:technician"}\n')
+    assert spool.waiting() >= 1 and spool.deliver() == 0 and told[-1:] == ["good"]
+
+
+def test_what_a_full_card_takes_a_part_of_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "console", "boot", lambda entries: False)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+    with pytest.raises(OSError, match="no room"):
+        spool.begun(spool.entry("reboot", "", "now"))
+
+
+def test_no_line_to_the_daemon_is_longer_than_it_takes(tmp_path: Path) -> None:
+    from device.daemon import SOCKET_LINE_MAX
+    sizes: list[int] = []
+    spool = Spool(tmp_path / "console", "boot", lambda entries: False)
+    spool.visitor("li", "work")
+    for _ in range(ENTRIES_MAX):
+        entry = spool.entry("handover", "换了" * 100, "now")
+        spool.begun(entry)
+        spool.ended(entry, "ok", visit={"by": "li", "did": ["journal verify: ok"] * 60, "words": "换了" * 100})
+    taking = Spool(tmp_path / "console", "boot", lambda entries: sizes.append(len(json.dumps(entries))) is None)
+    spool.close()
+    assert taking.deliver() == 0 and len(sizes) > 1 and max(sizes) < SOCKET_LINE_MAX - 1000

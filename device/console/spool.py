@@ -19,6 +19,7 @@ from typing import Any
 from device.drivers import private_file
 
 ENTRIES_MAX = 50                         # told to the daemon at a time: fewer than the ids it remembers
+TOLD_BYTES_MAX = 32 << 10                # of them: the daemon takes lines of 64 KiB
 FILE_BYTES_MAX = 1 << 20
 UNKNOWN = "unknown"                      # how a command ended whose end is not in the file
 
@@ -69,7 +70,8 @@ class Spool:
                 entries = self._entries(fd)
                 ready = [{"outcome": UNKNOWN, **one} for one in entries if one["id"] != self._open]
                 while ready and not silent:
-                    some, ready = ready[:ENTRIES_MAX], ready[ENTRIES_MAX:]
+                    count = _at_once(ready)
+                    some, ready = ready[:count], ready[count:]
                     silent = not self._tell(some)
                     if silent:
                         ready = some + ready
@@ -103,9 +105,15 @@ class Spool:
         """This process's file, made at the first command and locked for as long as it lives."""
         if self._fd < 0:
             private_file.make_folder(self._folder)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            private_file.sync_folder(self._folder)
+            draft = self._folder / f".{self._path.name}"              # a name that no other console looks at before it is locked
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.rename(draft, self._path)
+                private_file.sync_folder(self._folder)
+            except OSError:
+                os.close(fd)
+                raise
             self._fd = fd
         return self._fd
 
@@ -126,7 +134,9 @@ class Spool:
     def _append(fd: int, event: dict[str, Any]) -> None:
         if os.fstat(fd).st_size > FILE_BYTES_MAX:
             raise OSError(errno.ENOSPC, "the console's spool is full")
-        os.write(fd, b"\n" + json.dumps(event, ensure_ascii=False).encode() + b"\n")      # a line that a cut left half ends here
+        line = b"\n" + json.dumps(event, ensure_ascii=False).encode() + b"\n"             # a line that a cut left half ends here
+        if os.write(fd, line) != len(line):          # the last of a card's room takes a part of it, and says nothing
+            raise OSError(errno.ENOSPC, "no room for a whole line")
         os.fsync(fd)
 
     @staticmethod
@@ -144,8 +154,20 @@ class Spool:
 
 
 def _lines(raw: bytes) -> Iterator[dict[str, Any]]:
+    """The events in a file; a line of any other shape is left out, whatever a rotten card made of it."""
     for line in raw.split(b"\n"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and (isinstance(event.get("id"), str) or isinstance(event.get("told"), list)):
+            if isinstance(event, dict) and (told := event.get("told", [])) == [*map(str, told)] and (
+                    isinstance(event.get("id"), str) or not event.keys() & {"id", "verb"}):
                 yield event
+
+
+def _at_once(entries: list[dict[str, Any]]) -> int:
+    """How many of the first entries go to the daemon in one line; at least one."""
+    size = 0
+    for at, one in enumerate(entries[:ENTRIES_MAX]):
+        size += len(json.dumps(one)) + 2
+        if size > TOLD_BYTES_MAX:
+            return max(at, 1)
+    return min(len(entries), ENTRIES_MAX)
