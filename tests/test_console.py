@@ -198,6 +198,25 @@ def test_a_spoilt_count_waits_and_a_dead_card_leaves_one_try_a_minute(tmp_path: 
     assert dead.count()
 
 
+def test_a_count_that_is_lost_or_cut_is_not_forgotten(tmp_path: Path) -> None:
+    """Eight wrong codes, then one of the two files is spoilt: the wait is as long as it was, or begins anew."""
+    now, file = [0.0], tmp_path / "console" / "tries"
+    for n, spoil in enumerate((file.unlink, lambda: file.write_bytes(b""), lambda: file.write_bytes(b"[" * 4000),
+                               lambda: file.write_text('{"tries": 1e999, "boot": "boot-1", "at_s": 0}'),
+                               lambda: file.write_text('{"tries": 0, "boot": "boot-1", "at_s": 0}'),
+                               lambda: (tmp_path / "console" / "lock").write_bytes(b""))):
+        tries = Tries(tmp_path / "console", "boot-1", lambda: now[0])
+        for _ in range(FREE + 3):
+            now[0] += 10 * WAIT_S
+            assert tries.count(), n
+        spoil()
+        for again in (tries, Tries(tmp_path / "console", "boot-1", lambda: now[0])):
+            assert again.wait_s() == 8 * WAIT_S and not again.count(), n
+        tries.clear()
+        assert tries.wait_s() == 0 and tries.count(), n
+        tries.clear()
+
+
 def test_noise_before_a_login_locks_nobody_out(room: Room) -> None:
     dice = random.Random(7)
 
