@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import zxingcpp
@@ -174,6 +175,21 @@ def test_a_panel_replaced_while_the_qr_stood_shows_what_is_true_on_the_new_one(t
             assert on_panel(path) == [QR]
             await until(lambda: on_panel(path) == [])
             await until(lambda: "display" not in dict(runner.box.desk.health))
+
+    asyncio.run(story())
+
+
+def test_a_panel_replaced_while_nobody_is_served_is_noticed_and_painted(tmp_path, monkeypatch):
+    monkeypatch.setattr("device.drivers.display_fb.LOOK_S", 0.05)
+    path = panel(str(tmp_path / "fb0"))
+
+    async def story():
+        async with till(display=FbDisplay(path, geometry=THERE)):
+            await until(lambda: any(Path(path).read_bytes()))
+            os.rename(path, path + ".old")
+            panel(path)
+            assert not any(Path(path).read_bytes())              # dark, and nothing changes on the screen that would paint it
+            await until(lambda: any(Path(path).read_bytes()))
 
     asyncio.run(story())
 

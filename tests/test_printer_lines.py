@@ -253,6 +253,19 @@ def test_a_tcp_printer_that_others_are_printing_on_is_waited_for_and_named():
         listener.close()
 
 
+def test_a_serial_printer_that_was_pulled_is_let_go_of(tmp_path):
+    ours, theirs = pty.openpty()
+
+    async def story():
+        line = SerialLine(os.ttyname(theirs), 115_200)
+        await line.open()
+        os.close(theirs)
+        os.close(ours)
+        await line.close()
+
+    asyncio.run(story())
+
+
 BOX = {"box": "b", "box_no": "000001", "tenant": "t", "scanner": {"kind": "none"}, "keypad": {"kind": "none"},
        "display": {"kind": "none"}}
 

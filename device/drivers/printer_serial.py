@@ -136,7 +136,7 @@ class SerialLine:
             port, self._port = self._port, None
             try:
                 port.reset_output_buffer()
-            except OSError:
+            except (OSError, termios.error):                   # the library lets the second through, which is no OSError
                 pass                                           # already unplugged: nothing waits
             port.close()
 
