@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from device.box import Box
 from device.txn import facts as wire
 from device.txn import show
@@ -210,6 +212,23 @@ def test_a_printer_that_was_away_for_a_minute_prints_what_it_missed():
     minutes_later(counter, 1)
     counter.tell(DeviceSaid("printer", "paper_low"))
     assert [p.job for p in counter.printed] == [1, 2, 3]
+
+
+def test_a_late_copy_is_what_reprint_prints_and_nothing_waits_unseen():
+    counter = sold_without_paper(1)
+    counter.tell(DeviceSaid("printer", "ok"))
+    counter.tell(DeviceSaid("printer", "gone"))
+    counter.press("REPRINT")
+    counter.journal.sync()
+    minutes_later(counter, 600)
+    for _ in range(2):                                 # each start says so, not only the first
+        counter.cut_power()
+        assert "REPRINT" in counter.box.desk.words[1]
+    assert "Papers that wait: 1" in show.footer(counter.box.books, msgspec.structs.replace(
+        counter.box.desk, terms=msgspec.structs.replace(counter.terms, lang="en")))
+    counter.press("REPRINT")
+    assert [(p.job, "COPY 1" in p.paper[0].text) for p in counter.printed] == [(1, False), (2, True)]
+    assert not [p for p in counter.box.books.papers.values() if p.state != "printed"]
 
 
 def test_a_clock_that_went_back_makes_old_papers_old():

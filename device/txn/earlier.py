@@ -205,17 +205,20 @@ def ask_reprint(b: Books, d: Desk, n: int | None, at: Stamp) -> Verdict:
     if not 1 <= nth <= len(papers):
         return refuse("reprint_none")
     paper = papers[-nth]
-    return as_itself(paper) or _reprint(b, paper, paper.copies + 1)
+    return _reprint(b, paper, paper.copies + 1)
 
 
 def find_paper(b: Books, no: str) -> Verdict:
     """A COPY of receipt or report `no`: at hand, or looked up in the journal's index."""
     paper = next((p for p in b.papers.values() if p.ref == no and p.kind in REPRINTED and not p.copy), None)
     if paper is not None:
-        return as_itself(paper) or _reprint(b, paper, paper.copies + 1)
+        return _reprint(b, paper, paper.copies + 1)
     return Verdict(words=say("refund_looking", no=no), desk={"looking": no, "typed": ""})
 
 
 def _reprint(b: Books, paper: Paper | ReceiptDue, n: int) -> Verdict:
+    late = as_itself(b, paper.job)
+    if late is not None:
+        return late
     job = ReceiptDue(b.jobs_made + 1, paper.kind, paper.ref, copy_of(paper.paper, n), n, paper.job)
     return Verdict([job], say("reprint", n=n), desk={"mode": "", "looking": "", "typed": ""})

@@ -478,8 +478,9 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     for order in asking:
         facts += _give_back(b, d, order, order.channel_no, at)
     words = say("late_paid", no=asking[0].intent.order_no) if asking else say("paper_unsure") if unsure else None
-    if words is None and late:
-        words = say("papers_late", n=sum(p.state == "late" for p in b.papers.values()) + sum(len(f.jobs) for f in late))
+    waits = sum(p.state == "late" for p in b.papers.values()) + sum(len(f.jobs) for f in late)
+    if words is None and waits:
+        words = say("papers_late", n=waits)
     return Verdict(facts, words, "wait" if words else "plain", desk=desk)
 
 

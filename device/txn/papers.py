@@ -72,11 +72,13 @@ def to_sign(b: Books, d: Desk) -> SignReceipt | None:
     return SignReceipt(shown.order_no, msgspec.json.encode(told), b.chain.kid)
 
 
-def as_itself(paper: Paper) -> Verdict | None:
-    """A late paper that somebody asks for: the paper itself, for it was never printed.  None for any other."""
-    if paper.state != "late":
+def as_itself(b: Books, job: int) -> Verdict | None:
+    """Of a paper that somebody asks for, what is late and was never printed: the paper itself, or a COPY of it.  None: nothing."""
+    paper = next((p for p in b.papers.values() if p.state == "late" and job in (p.job, p.of)), None)
+    if paper is None:
         return None
-    return Verdict([PaperAsked(paper.job)], say("paper_asked"), desk={"mode": "", "looking": "", "typed": ""})
+    words = say("reprint", n=paper.copy) if paper.copy else say("paper_asked")
+    return Verdict([PaperAsked(paper.job)], words, desk={"mode": "", "looking": "", "typed": ""})
 
 
 def put_away(b: Books) -> list[Fact]:

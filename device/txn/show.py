@@ -162,8 +162,8 @@ def footer(books: Books, desk: Desk) -> tuple[str, ...]:
             told = HEALTH.get((kind, word), (f"{kind} {word}",) * 2)[lang]
             out.append(f"{lane} {told}" if lane else told)
     waiting = sum(1 for p in books.papers.values() if p.state in ("due", "unsure", "late"))
-    if waiting > 1:
-        out.append((f"{waiting} 张单据待打印", f"{waiting} papers wait")[lang])
+    if waiting > 1 or any(p.state == "late" for p in books.papers.values()):       # one that is due is on its way
+        out.append((f"{waiting} 张单据待打印", f"Papers that wait: {waiting}")[lang])
     if books.shelved:
         out.append((f"更早 {books.shelved} 张未打印，按 REPRINT 补打",
                     f"{books.shelved} older not printed: REPRINT finds them")[lang])
