@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from device.config import CARD, PrinterConfig, ScannerConfig
-from device.doctor.holders import Holder, holders_of_file, holders_of_line
 from device.doctor.look import Finding, Look, found
 from device.drivers import printer_bytes as escpos
 from device.drivers.input_ports import Node, hid_nodes, keyboards
+from device.drivers.port_holder import Holder, holders_of_file, holders_of_line
 from device.drivers.registry import LINES
 from device.errors import DriverGone, Outside
 
@@ -259,7 +259,7 @@ def _printer_name(c: PrinterConfig) -> str:
 
 
 def _held(code: str, part: str, what: str, holder: Holder) -> Finding:
-    return found(code, part, f"{what} is held by {holder.program} (process {holder.pid}).",
+    return found(code, part, f"{what} is held by {holder}.",
                  f"end {holder.program}: kill {holder.pid}, and keep it from starting again")
 
 
