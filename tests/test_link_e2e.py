@@ -262,15 +262,17 @@ def test_a_killed_box_leaves_a_death_with_the_counter_of_its_birth(broker: Broke
                 await box.until(lambda: len(told) == 1)
                 sock = box.link._client.socket()
                 sock.shutdown(2)                              # the line is cut: no goodbye
-                await box.until(lambda: [s.state for s in told][:3] == ["up", "down", "up"])
-            await box.until(lambda: told[-1].state == "down")
+                await box.until(lambda: len(told) == 3)
+            await box.until(lambda: len(told) == 4)
         finally:
             watcher.disconnect()
             watcher.loop_stop()
         return told
 
     told = asyncio.run(scenario())
-    assert [(s.state, s.connect) for s in told] == [("up", 1), ("down", 1), ("up", 2), ("down", 2)]
+    # A busy broker may see the new line before the old one ends: a stale death comes late, which is what the counter is for.
+    assert sorted((s.connect, s.state) for s in told) == [(1, "down"), (1, "up"), (2, "down"), (2, "up")]
+    assert [s.connect for s in told if s.state == "up"] == [1, 2]
 
 
 def test_a_frozen_broker_blocks_nothing(broker: Broker) -> None:
