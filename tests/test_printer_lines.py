@@ -212,6 +212,15 @@ def test_a_usb_port_speaks_for_a_printer_that_answers_nothing(bits, word, tmp_pa
         assert isinstance(answer, Printed) if word == "ok" else isinstance(answer, DriverBusy) and said == word
 
 
+def test_a_roll_that_ends_in_a_receipt_is_seen_by_the_port_of_a_printer_that_answers_nothing(tmp_path):
+    with cable("usb", tmp_path) as (model, line):
+        model.silence(True)
+        asked = iter((None, ("paper_out", "The printer has no paper.")))
+        line.port_says = lambda: next(asked)
+        (unsure,), said = told(line, Print(1, PAPER))
+        assert isinstance(unsure, PrintUnsure) and "no paper" in unsure.why and said == "paper_out"
+
+
 def test_dtr_that_is_down_stops_us_between_two_buffers(tmp_path):
     """The printer lowers its wire after every 100 bytes until it has printed them: not a byte goes out while it is down."""
     model = PrinterModel()

@@ -111,6 +111,33 @@ def test_a_prefix_that_breaks_off_leaves_no_receipt_in_doubt(second):
     asyncio.run(story())
 
 
+def test_a_cut_that_was_lost_with_its_connection_is_made_again(second):
+    """The kernel takes the cut, and the line dies before the job: nobody knows whether the broken receipt was cut off."""
+    class Dying(BrokenLine):
+        dies = False
+
+        async def write(self, data: bytes) -> None:
+            if self.dies and data != escpos.CUT and not data.startswith(b"\0"):
+                self.is_open = False
+                raise DriverGone("broken", which="printer")
+            if not self.dies or data != escpos.CUT:
+                await super().write(data)
+
+    async def story() -> None:
+        model = PrinterModel()
+        line = Dying(model, reads=False)
+        printer = Printer(line, limits=NEVER_SLOW)
+        line.cut = 200
+        assert isinstance(await printer.do(Print(1, RECEIPT)), PrintUnsure)
+        line.dies = True
+        with pytest.raises(DriverGone):
+            await printer.do(Print(2, NEXT))
+        line.dies = False
+        assert isinstance(await printer.do(Print(2, NEXT)), Printed)
+        assert model.receipts()[-1].text == second
+    asyncio.run(story())
+
+
 async def _refuse() -> None:
     raise DriverGone("no way there", which="printer")
 

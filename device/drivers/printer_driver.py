@@ -141,7 +141,8 @@ class Printer:
     async def _print(self, effect: Print) -> Input:
         data = await asyncio.to_thread(self._encode, effect.paper, self._columns)
         await self._ready()
-        if self._torn:
+        torn = self._torn
+        if torn:
             await self._talk.tell(escpos.CUT)
         await self._beep()
         self._torn = True
@@ -153,7 +154,7 @@ class Printer:
             self._say("gone" if self._word in WELL else self._word, error.what)
             return PrintUnsure(effect.job, error.what)
         except DriverGone:
-            self._torn = False                         # not a byte of it left
+            self._torn = torn                          # not a byte of it left, and nobody knows of the cut
             raise
         self._torn, self._unproved = False, proof == 0
         if self._word == "slow":
@@ -176,6 +177,9 @@ class Printer:
     async def _proof(self, data: bytes) -> int:
         """How well the job is proved, see `level`.  PrintUnproven when a printer that can prove it does not."""
         if self.level == 0:
+            if (said := await self._talk.port_says()) is not None:
+                self._say(*said)
+                raise PrintUnproven(f"After the receipt: {said[1]}", which="printer")
             return 0
         paper_s = self._talk.limits.line_s * escpos.lines_about(data)
         patience_s = self._talk.limits.proof_s + paper_s + self._line.byte_s * len(data)

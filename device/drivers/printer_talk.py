@@ -82,13 +82,18 @@ class Talk:
         first = await self.ask(escpos.status_query(1), "eot", self.limits.slow_s / (MUTE_PART if self.mute else 1))
         self.mute = first is None and not self.level
         if first is None:
-            port: Complaint | None = getattr(self.line, "port_says", lambda: None)()
+            port = await self.port_says()
             if self.level and port is None:
                 raise DriverGone("The printer does not answer.", which="printer", hint="switch it off and on again")
-            return port                                # a USB port knows paper and errors of a printer that tells us nothing
+            return port
         self.level = max(self.level, 1)
         self.drawer_high = bool(first.byte & escpos.DRAWER_HIGH)
         return await self.complaint((2, 4)) or escpos.ill(1, first.byte)      # the cause says more than "off-line"
+
+    async def port_says(self) -> Complaint | None:
+        """What a USB port complains of: it knows paper and errors of a printer that tells us nothing.  None from other lines."""
+        says = getattr(self.line, "port_says", None)
+        return await asyncio.to_thread(says) if says is not None else None         # the kernel asks, and waits up to five seconds
 
     async def settle(self) -> None:
         """Wait for what an earlier job has asked.  DriverBusy while the printer is still at it.
