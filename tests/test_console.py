@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from device.console import challenge, printing, words
+from device.console import challenge, net, printing, words
 from device.console.editor import END, HISTORY_MAX, LINE_CHARS_MAX, STOP, Editor
 from device.console.spool import ENTRIES_MAX, Spool
 from device.console.tries import FREE, WAIT_S, Tries
@@ -242,6 +243,19 @@ def test_a_challenge_is_over_after_half_an_hour(room: Room) -> None:
     assert "older than 30 minutes" in said and "help lists" not in said and said.count("challenge ") >= 2
 
 
+def test_a_console_that_waited_for_weeks_knows_the_box_of_today(room: Room) -> None:
+    """Its process starts at boot; the box is enrolled, and its printer exchanged, long before somebody types a name."""
+    def script(said: Callable[[], str]) -> Script:
+        room.box = "box-2"
+        head, _, _ = room.toml.read_text().replace('"box-1"', '"box-2"').partition("[printer]")
+        room.toml.write_text(head + '[printer]\nkind = "tcp"\nhost = "127.0.0.1"\n')
+        yield from ("li", "work")
+        yield room.code(said())
+        yield "devices"
+    said = room.session(script)
+    assert "box box-2 " in said and "box-2> " in said and "printer       tcp" in said
+
+
 def test_silence_ends_a_session(room: Room) -> None:
     now = [0.0]
 
@@ -323,6 +337,22 @@ def test_a_bare_key_and_a_signature_over_something_else_open_nothing(tmp_path: P
             (signer / "told.sig").unlink()
     said = room.session(script)
     assert "bare key" in said and "not over this challenge" in said
+
+
+def test_a_signature_over_a_challenge_of_yesterday_opens_nothing(tmp_path: Path, signer: Path) -> None:
+    room = Room(tmp_path / "box", more=f'[console]\nssh_ca = "{(signer / "ca.pub").read_text().strip()}"\n')
+    keygen("-s", "ca", "-I", "li", "-n", "box-1", "-V", "-1m:+30m", "li.pub", folder=signer)
+    now = [0.0]
+
+    def script(said: Callable[[], str]) -> Script:
+        yield from ("li", "work")
+        spoken = said().split("challenge ")[1][:19]
+        (signer / "told").write_bytes(challenge.heard("box-1", "li", "work", spoken).signed_text())
+        keygen("-Y", "sign", "-n", challenge.NAMESPACE, "-f", "li-cert.pub", "told", folder=signer)
+        now[0] += challenge.LIFE_S + 1
+        yield from (signer / "told.sig").read_text().splitlines()
+    said = room.session(script, mono_s=lambda: now[0])
+    assert "older than 30 minutes" in said and "help lists" not in said and said.count("challenge ") >= 2
 
 
 def test_a_silent_console_tells_a_daemon_that_lives_again(room: Room) -> None:
@@ -487,3 +517,25 @@ def test_no_line_to_the_daemon_is_longer_than_it_takes(tmp_path: Path) -> None:
     taking = Spool(tmp_path / "console", "boot", lambda entries: sizes.append(len(json.dumps(entries))) is None)
     spool.close()
     assert taking.deliver() == 0 and len(sizes) > 1 and max(sizes) < SOCKET_LINE_MAX - 1000
+
+
+def test_a_place_is_reached_by_any_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with an IPv6 address first, on a line without IPv6, is no broken line."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        asked = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **named: found if host == "pay.example" else
+                            asked(host, *more, **named))
+        assert net.tried("pay.example", port) == ""
+    assert net.tried("pay.example", port).startswith("no line")
+
+
+@pytest.mark.parametrize(("told", "shown"), [
+    ("http://li:canary@proxy:3128", "http://***@proxy:3128"), ("li:canary@proxy:3128", "***@proxy:3128"),
+    ("li:can//ary@proxy", "***@proxy"), ("http://li:can//ary@proxy", "http://***@proxy"), ("http://proxy:3128", "http://proxy:3128")])
+def test_no_proxys_password_is_shown(told: str, shown: str, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", told)
+    said = room.visit("net")
+    assert f"https_proxy={shown}" in said and "canary" not in said

@@ -29,6 +29,7 @@ class Talk(Protocol):
     def tell(self, *lines: str) -> None: ...
     def asked(self, question: str, *, secret: bool = False) -> str: ...
     def own(self, said: words.Said) -> None: ...
+    def reread(self) -> Place: ...
     def claimed(self, said: words.Said) -> None: ...
 
 
@@ -59,6 +60,7 @@ class Login:
                     level = ""
                 continue
             if asked is None or self._mono_s() - born_s > LIFE_S or failed >= WRONG_MAX:
+                self._place = self._s.reread()       # a console may have waited for weeks: the box has its name of today
                 asked = challenges.fresh(self._place.box, who, level, self._boot, secrets.randbits(50))
                 born_s, failed = self._mono_s(), 0
                 self._show(asked)
@@ -66,15 +68,15 @@ class Login:
             if not line:
                 self._show(asked)
             elif line.startswith(SIGNATURE_BEGIN):
-                if self._signed(asked, line):
+                lines = self._pasted(line)
+                if not self._late(born_s) and self._signed(asked, lines):
                     return asked, "ssh"
                 asked = None
             elif not challenges.looks_like_code(line):
                 self._s.tell(self._s.t("代码是八个字母或数字；空行再看一次挑战。",
                                  "a code is eight letters and digits; an empty line shows the challenge again."))
-            elif self._mono_s() - born_s > LIFE_S:
-                self._s.tell(self._s.t("挑战已过 30 分钟，换一个新的。",
-                                       "the challenge is older than 30 minutes: here is another."))
+            elif self._late(born_s):
+                asked = None
             elif self._right(asked, line):
                 return asked, "code"
             else:
@@ -115,11 +117,22 @@ class Login:
         self._s.tell(self._s.t("代码不对。", "That is not the code."))
         return False
 
-    def _signed(self, asked: Challenge, first: str) -> bool:
-        """Whether the pasted signature answers; its lines are read on to the last."""
+    def _late(self, born_s: float) -> bool:
+        """Whether the challenge is over; whoever answered it is told."""
+        late = self._mono_s() - born_s > LIFE_S
+        if late:
+            self._s.tell(self._s.t("挑战已过 30 分钟，换一个新的。",
+                                   "the challenge is older than 30 minutes: here is another."))
+        return late
+
+    def _pasted(self, first: str) -> list[str]:
+        """A signature's lines, read on to the last."""
         lines = [first]
         while lines[-1] != SIGNATURE_END and len(lines) < SIGNATURE_LINES_MAX:
             lines.append(self._s.asked(""))
+        return lines
+
+    def _signed(self, asked: Challenge, lines: list[str]) -> bool:
         if not self._place.console.ssh_ca:
             self._s.tell(self._s.t("这台收银机没有 console.ssh_ca。", "this box names no console.ssh_ca."))
             return False

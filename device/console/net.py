@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import socket
 import struct
 import time
@@ -63,14 +64,12 @@ def needed(c: Call) -> Iterator[tuple[str, str, int]]:
 def tried(host: str, port: int) -> str:
     """What stands between here and there, "" when a line opens: the name, then the line."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as why:
-        return f"no such name ({why.strerror})"
-    try:
-        with socket.create_connection((str(found[0][4][0]), port), LINE_S_MAX):
+        with socket.create_connection((host, port), LINE_S_MAX):             # each of its addresses in turn
             return ""
-    except OSError as why:
-        return f"no line ({why.strerror or type(why).__name__})"
+    except socket.gaierror as why:
+        return f"no such name ({why.strerror})"
+    except (OSError, UnicodeError) as why:
+        return f"no line ({getattr(why, 'strerror', '') or type(why).__name__})"
 
 
 def addresses() -> Iterator[tuple[str, str]]:
@@ -122,4 +121,5 @@ def _clock(c: Call) -> str:
 
 def _without_password(address: str) -> str:
     head, at, rest = address.rpartition("@")
-    return f"{head.partition('//')[0]}//***@{rest}" if at else address
+    scheme = re.match(r"[A-Za-z0-9]+://", head)      # some write none, and then a name and its password stand first
+    return f"{scheme[0] if scheme else ''}***@{rest}" if at else address

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from device.console import place as places
 from device.console import words
 from device.console.challenge import Challenge
 from device.console.editor import END, STOP, Editor
@@ -98,7 +99,6 @@ class Session:
 
     `mono_s()` monotonic, `wall()` RFC 3339, `now_s()` the system's clock.
     """
-
 
     def __init__(self, place: Place, line: Wire, tries: Tries, spool: Spool, *, boot: str,
                  mono_s: Callable[[], float] = time.monotonic, now_s: Callable[[], float] = time.time,
@@ -188,6 +188,11 @@ class Session:
         if self.place.unclaimed:
             self.tell(self.t("这台收银机还没有入网：enrol 主机:端口 不需登录，凭一次性码。",
                              "This box is nobody's yet: enrol HOST:PORT needs no login, but a one-use code."))
+
+    def reread(self) -> Place:
+        """The place as its files say it now; the session's language stays."""
+        self.place = places.at(self.place.path)
+        return self.place
 
     def _login(self) -> None:
         asked, how = Login(self, self.place, self._tries, boot=self._boot, mono_s=self._mono_s, now_s=self._now_s).done()
