@@ -42,6 +42,12 @@ class ConsoleDesk:
         with self._db.transaction():
             self._db.execute("INSERT INTO console_code VALUES (?,?,?,?,?,?,?) ON CONFLICT (box, nonce) DO NOTHING",
                              (at, box, who, level, challenge.boot, challenge.nonce, by))
+            who_then, level_then, boot_then, by_then, at_then = self._db.execute(
+                "SELECT who, level, boot, given_by, at FROM console_code WHERE box = ? AND nonce = ?",
+                (box, challenge.nonce)).fetchone()
+        if (who_then, level_then, boot_then) != (who, level, challenge.boot):    # the list would not say who is let in, and how far
+            raise ValueError(f"this challenge was answered at {at_then} by {by_then}, for {who_then} at level {level_then}: "
+                             "have the box show another (Ctrl-C, then the name)")
         return code_for(self._key, json.loads(row[0]), self._tenant, challenge)
 
     def given(self) -> list[tuple[str, str, str, str, str]]:

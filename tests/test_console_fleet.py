@@ -89,11 +89,31 @@ def test_head_office_lets_a_technician_in_and_keeps_who_it_was(room: Room, fleet
         assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 2, spoilt
 
 
-def spoken_for(box: str, spoken: str) -> str:
+def test_no_second_code_for_one_challenge_stays_out_of_the_list(room: Room, fleet: Fleet) -> None:
+    """The check characters are no secret: who may ask for codes could have asked for `look`, which is listed, then for `full`."""
+    def script(said: Callable[[], str]) -> Iterator[str | bytes]:
+        yield from ("li", "full")
+        spoken = re.findall(r"challenge ([0-9A-Z-]{19})", said())[-1]
+        asked = ("console-code", "box-1", spoken, "--level", "full", "--who", "li")
+        as_look = spoken_for("box-1", spoken, level="look")
+        fleet.says("console-code", "box-1", as_look, "--level", "look", "--who", "li", "--by", "chen")
+        refused = fleet.refuses(*asked)
+        assert "answered at" in refused and "by chen, for li at level look" in refused
+        yield from (b"\x03", "li", "full")
+        spoken = re.findall(r"challenge ([0-9A-Z-]{19})", said())[-1]
+        asked = ("console-code", "box-1", spoken, "--level", "full", "--who", "li")
+        code = fleet.says(*asked)
+        assert code == fleet.says(*asked)                # asked again, for the line was bad: one row
+        yield code
+    assert "li, level full." in room.session(script)
+    assert len(fleet.says("console-code", "list", "--json").splitlines()) == 2
+
+
+def spoken_for(box: str, spoken: str, level: str = "full") -> str:
     """The challenge as another box of the same random bits would say it."""
     from device.console.challenge import Challenge
     stem = spoken.replace("-", "")
-    return Challenge(box, "li", "full", stem[10:14], stem[:10]).spoken()
+    return Challenge(box, "li", level, stem[10:14], stem[:10]).spoken()
 
 
 def test_a_box_enrolled_before_consoles_had_keys_says_so(room: Room) -> None:
