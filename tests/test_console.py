@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.till import Till
 from device.console import challenge, net, printing, words
 from device.console.editor import END, HISTORY_MAX, LINE_CHARS_MAX, STOP, Editor
 from device.console.spool import ENTRIES_MAX, Spool
 from device.console.tries import FREE, WAIT_S, Tries
+from device.store_forward import tools
+from device.store_forward.token import TokenError
 from tests.console_room import Room
 
 Script = Iterator[str | bytes]
@@ -539,3 +543,25 @@ def test_no_proxys_password_is_shown(told: str, shown: str, room: Room, monkeypa
     monkeypatch.setenv("https_proxy", told)
     said = room.visit("net")
     assert f"https_proxy={shown}" in said and "canary" not in said
+
+
+def test_a_dead_boxs_chain_is_walked_without_being_held_in_memory(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    Till(room.folder).close()
+    (room.folder / "record.pem").rename(room.folder / "record.key")
+    monkeypatch.setattr(tools, "exported", lambda db: ("x" * 2000 for _ in range(10_000)))
+    tracemalloc.start()
+    try:
+        said, peak = room.visit("journal verify"), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "failed: CHAIN" in said and peak < 16_000_000
+
+
+@pytest.mark.parametrize("rot", [sqlite3.DatabaseError("database disk image is malformed"), TokenError("TOO_LONG", "no token")])
+def test_a_rotten_journal_is_told_as_one(rot: Exception, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exported(db: object) -> Iterator[str]:
+        yield "x"
+        raise rot
+    Till(room.folder).close()
+    monkeypatch.setattr(tools, "exported", exported)
+    assert f"failed: JOURNAL {rot}" in room.visit("journal verify")

@@ -154,8 +154,10 @@ def _unacked(c: Call) -> int | str:
 def _verified(c: Call) -> Iterator[str]:
     """The records of a dead box's journal, checked by `tillbox verify` under the box's own key."""
     import json
+    import sqlite3
 
     from device.drivers.registry import signer_of
+    from device.store_forward.token import TokenError
     from device.store_forward.tools import exported, opened
     from device.store_forward.verify import main
 
@@ -164,20 +166,19 @@ def _verified(c: Call) -> Iterator[str]:
     if not c.place.journal.exists():
         raise Failed("JOURNAL", c.t("没有日志账", "there is no journal"))
     with tempfile.TemporaryDirectory(prefix="tillbox-") as folder:
+        chain, keys = Path(folder) / "chain", Path(folder) / "keys"
         try:
             db = opened(readable(c.place, Path(folder)))
-        except OSError as why:
+            try:
+                with chain.open("w") as file:            # a year of records is more than this process may hold
+                    file.writelines(f"{token}\n" for token in exported(db))
+            finally:
+                db.conn.close()
+        except (OSError, sqlite3.Error, TokenError) as why:
             raise Failed("JOURNAL", str(why)) from None
-        try:
-            tokens = list(exported(db))
-        finally:
-            db.conn.close()
-    if not tokens:
-        yield c.t("还没有记录", "there is no record yet")
-        return
-    with tempfile.TemporaryDirectory(prefix="tillbox-") as folder:
-        chain, keys = Path(folder) / "chain", Path(folder) / "keys"
-        chain.write_text("\n".join(tokens) + "\n")
+        if not chain.stat().st_size:
+            yield c.t("还没有记录", "there is no record yet")
+            return
         keys.write_text(json.dumps({"keys": [signer_of(c.place.config, make=False).jwk]}))
         code, lines = printed(main, [str(chain), "--keys", str(keys)])
     yield from lines[-40:]
