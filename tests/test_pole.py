@@ -117,6 +117,13 @@ def test_a_row_is_twenty_cells_and_no_command_whatever_the_goods_are_called(char
             cells.decode("gbk")
 
 
+def test_a_pole_without_chinese_letters_says_the_goods_name_that_it_has():
+    tea = msgspec.structs.replace(BASKET, lines=(Line("脉动青柠味600ml", "1", 500, "Mizone lime 600ml"),))
+    assert rows_on("cd5220", tea)[0] == "Mizone lime 600 5.00"
+    alone = msgspec.structs.replace(BASKET, lines=(Line("脉动青柠味600ml", "1", 500),))
+    assert rows_on("cd5220", alone)[0].startswith("ITEM ")
+
+
 @pytest.mark.parametrize("dialect", TEXT)
 def test_hostile_goods_stay_on_their_row(dialect):
     """A name with a clear, a cursor move or a whole command in it writes letters."""

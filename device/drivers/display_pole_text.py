@@ -84,7 +84,8 @@ def _newest(screen: Screen, charset: str, item: str) -> str:
     if not screen.lines:
         return ""
     line = screen.lines[-1]
-    name = line.name if sayable(line.name, charset) else f"{item} {max(screen.lines_total, len(screen.lines))}"
+    name = next((name for name in (line.name, line.other) if name and sayable(name, charset)),
+                f"{item} {max(screen.lines_total, len(screen.lines))}")
     many = f" x{line.qty}" if line.qty.isdigit() and line.qty != "1" else ""
     amount, name = _yuan(line.amount_fen), name.strip()
     while name and width(name + many, charset) > COLUMNS - len(amount) - 1:

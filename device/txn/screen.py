@@ -6,11 +6,13 @@ import msgspec
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One basket line.  `qty` is text ("2", "0.512 kg"); `unknown` marks a code no price list knows."""
+    """One basket line.  `qty` is text ("2", "0.512 kg"); `other` its name in the other language, for a glass that lacks this one's
+    letters."""
 
     name: str
     qty: str
     amount_fen: int
+    other: str = ""
 
 
 class Screen(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from device.txn import papers
 from device.txn.books import Books, Order, Phase
+from device.txn.books import Line as Goods
 from device.txn.check_words import check_words
 from device.txn.desk import Desk
 from device.txn.paying import UNHEARD, wallet_meant
@@ -47,8 +48,7 @@ def render(books: Books, desk: Desk) -> Screen:
     screen = {"phase": now, "lines_total": len(basket.lines), "total_fen": total, "footer": footer(books, desk),
               "typed": typed(desk), "lang": terms.lang, "training": terms.training,
               "notice": notice, "tone": tone, "cash_only": cash_only(books, desk),
-              "lines": tuple(Line(x.name_en if lang and x.name_en else x.name_zh, quantity(x.qty_milli, x.unit), x.amount_fen)
-                             for x in basket.lines[-LINES_SHOWN:])}
+              "lines": tuple(_line(x, lang) for x in basket.lines[-LINES_SHOWN:])}
     shop = (terms.shop_zh, terms.shop_en)[lang]
     if order is not None:
         name = wallet_meant(order.intent) or order.intent.channel
@@ -113,6 +113,11 @@ def _wallets(name: str, terms: Terms, lang: int) -> tuple[str, ...]:
     if name == "gateway":
         return tuple(WALLETS[wallet][lang] for wallet in terms.gateway_wallets or ALL_WALLETS)
     return WALLETS.get(name, (name,) * 2)
+
+
+def _line(line: Goods, lang: int) -> Line:
+    first, second = (line.name_en, line.name_zh) if lang and line.name_en else (line.name_zh, line.name_en)
+    return Line(first, quantity(line.qty_milli, line.unit), line.amount_fen, "" if second == first else second)
 
 
 def typed(desk: Desk) -> str:
