@@ -99,7 +99,7 @@ def test_one_that_cannot_be_taken_yet_is_named_once_and_tried_again(tmp_path: Pa
     strangers, real = watch(sys), scanner_strangers.open_events
     for fault, state in ((DriverGone("no", which="keyboard"), "cannot be taken"),
                          (DriverBusy("no", which="keyboard"), "held by another program")):
-        def closed(path: str, which: str, fault: Exception = fault):
+        def closed(path: str, fault: Exception = fault, **manner: str):
             raise fault
         monkeypatch.setattr(scanner_strangers, "open_events", closed)
         told = words(strangers) + words(strangers)
@@ -108,6 +108,26 @@ def test_one_that_cannot_be_taken_yet_is_named_once_and_tried_again(tmp_path: Pa
     monkeypatch.setattr(scanner_strangers, "open_events", real)
     assert words(strangers) == [] and strangers.shown()[0]["state"] == "refused" and strangers.seen == 1
     assert node.exists() and strangers.look() == []
+    strangers.let_go()
+
+
+def test_a_key_that_is_held_down_on_a_strange_keyboard_does_not_stop_the_till(tmp_path: Path, monkeypatch) -> None:
+    from device.drivers import input_line
+    sys, grabbed = FakeSys(tmp_path), []
+    sys.keyboard(3, "1-1.2")
+
+    def ioctl(fd: int, request: int, arg: object) -> bytes:
+        if request == input_line.EVIOCGRAB:
+            grabbed.append(fd)
+        return b"\1" + bytes(95) if request == input_line.EVIOCGKEY else b""
+
+    monkeypatch.setattr(input_line.stat, "S_ISCHR", lambda mode: True)
+    monkeypatch.setattr(input_line.os, "major", lambda device: input_line.INPUT_MAJOR)
+    monkeypatch.setattr(input_line.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(input_line.time, "sleep", lambda seconds: pytest.fail("the till stood still"))
+    strangers = watch(sys)
+    assert words(strangers) == ["strange"] and strangers.shown()[0]["state"] == "a key is held down" and not grabbed
+    assert words(strangers) == [] and strangers.shown()[0]["state"] == "refused" and grabbed     # a weight lies on it: taken
     strangers.let_go()
 
 

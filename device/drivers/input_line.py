@@ -179,11 +179,17 @@ def _wake(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset(), eager: bool = False) -> InputLine | EagerLine:
+class KeyDown(DriverBusy):
+    """A key of the node is held down."""
+
+
+def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset(), eager: bool = False,
+                pressed: str = "wait") -> InputLine | EagerLine:
     """Open the event node, FIFO or pty at `path`; an event node is grabbed.
 
-    `needed` are evdev codes that the node must have; `eager` for what types faster than the loop may be late.
-    DriverGone when nothing is there, DriverBusy when another program holds it.  Blocks briefly: call it in a thread.
+    `needed` are evdev codes that the node must have; `eager` for what types faster than the loop may be late.  While a key is
+    `pressed`: `wait`, up to a second, so call it in a thread; `refuse` with KeyDown; `take` it all the same.
+    DriverGone when nothing is there, DriverBusy when another program holds it.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -192,19 +198,21 @@ def open_events(path: str, *, which: str, needed: frozenset[int] = frozenset(), 
     try:
         kind = os.fstat(fd)
         if stat.S_ISCHR(kind.st_mode) and os.major(kind.st_rdev) == INPUT_MAJOR:
-            _grab(fd, path, which, needed)
+            _grab(fd, path, which, needed, pressed)
         return EagerLine(fd) if eager else InputLine(fd)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _grab(fd: int, path: str, which: str, needed: frozenset[int]) -> None:
+def _grab(fd: int, path: str, which: str, needed: frozenset[int], pressed: str = "wait") -> None:
     try:
         fcntl.ioctl(fd, EVIOCSCLOCKID, CLOCK_MONOTONIC.to_bytes(4, "little"))
-        for _ in range(KEY_UP_TRIES):                # its release would come to us, and the console's key would repeat for ever
+        for _ in range(KEY_UP_TRIES if pressed != "take" else 0):
             if not any(fcntl.ioctl(fd, EVIOCGKEY, bytes(KEY_BYTES))):
-                break
+                break                                # else its release would come to us, and the console's key repeat for ever
+            if pressed == "refuse":
+                raise KeyDown(f"a key of {path} is held down", which=which, hint="let it go")
             time.sleep(KEY_UP_S)
         fcntl.ioctl(fd, EVIOCGRAB, 1)
     except OSError as fault:

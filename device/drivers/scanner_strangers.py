@@ -17,7 +17,7 @@ import msgspec
 
 from device.drivers import input_ports
 from device.drivers.evdev_bytes import EventBytes
-from device.drivers.input_line import InputLine, open_events
+from device.drivers.input_line import InputLine, KeyDown, open_events
 from device.drivers.input_ports import Node
 from device.drivers.scanner_keys import KeyEvents
 from device.errors import DriverBusy, Outside
@@ -30,6 +30,7 @@ LOOK_MS = 1_000               # between two looks: half of the two seconds in wh
 KEPT_MAX = 16                 # strangers held at once; a hub full of them is an attack, and named as many
 PART = "keyboards"
 REFUSED, BUSY, CLOSED = "refused", "held by another program", "cannot be taken"
+PRESSED = "a key is held down"
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -121,9 +122,12 @@ class Strangers:
         if before is not None and before.line is not None:
             return
         try:
-            line = open_events(node.path, which="keyboard")
+            # Until the next look, and not here: the till stands still while we look.
+            line = open_events(node.path, which="keyboard", pressed="refuse" if before is None else "take")
             assert isinstance(line, InputLine)
             self._held[key] = Stranger(node, line)
+        except KeyDown:
+            self._held[key] = Stranger(node, None, PRESSED)
         except DriverBusy:
             self._held[key] = Stranger(node, None, BUSY)
         except Outside as why:
