@@ -99,8 +99,9 @@ CODES = """
 
 `tillbox-console@.service` runs the console as the till's own user in a closed room; its key for codes is agreed between the box's
 encryption key and the fleet's console key (`console.pem` in the CA's folder), so the cloud stores no secret for any box. `bundle`
-is encrypted to the same key: `tillfleet bundle FILE --ca DIR` opens it. Its configuration is
-section `[console]` of docs/config.md.
+is encrypted to the same key: `tillfleet bundle FILE --ca DIR` opens it. So is `journal export`, for a box whose line or card is
+failing: `tillfleet bundle FILE --ca DIR --records > told`, then `tillfleet collect told --store STORE` brings the records in. FILE
+may be a copy of the terminal as well. The console's configuration is section `[console]` of docs/config.md.
 """
 
 

@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
 
     bundle = commands.add_parser("bundle", help="bundle FILE: what a box's console packed, as JSON")
     bundle.add_argument("file", type=Path, help="- reads standard input")
+    bundle.add_argument("--records", action="store_true", help="the records of a journal export, one a line, for tillfleet collect")
     bundle.add_argument("--ca", required=True, type=Path, metavar="DIR", help="folder of the tenant's authority")
     bundle.set_defaults(run=_bundle)
 
@@ -59,5 +60,10 @@ def _code(args: argparse.Namespace) -> int:
 def _bundle(args: argparse.Namespace) -> int:
     raw = sys.stdin.buffer.read() if str(args.file) == "-" else args.file.read_bytes()
     told = console.bundle_opened(raw, console.private_key(args.ca / "console.pem"))
-    print(json.dumps(told, ensure_ascii=False, indent=1))
+    if args.records:
+        if "tokens" not in told:
+            raise ValueError("it is a bundle, and no journal export: it holds no records")
+        print("\n".join(map(str, told["tokens"])))
+    else:
+        print(json.dumps(told, ensure_ascii=False, indent=1))
     return 0

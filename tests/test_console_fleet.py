@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.till import Till
 from device.config import Config
+from device.console import bundle
 from device.identity import enrol as box_enrol
 from device.mqtt import enrol_wire
+from device.store_forward.tools import exported, opened
+from device.types import Account, Terms
 from fleet.__main__ import main as tillfleet
 from tests.console_room import TOML, Room
 
@@ -107,6 +111,33 @@ def test_no_second_code_for_one_challenge_stays_out_of_the_list(room: Room, flee
         yield code
     assert "li, level full." in room.session(script)
     assert len(fleet.says("console-code", "list", "--json").splitlines()) == 2
+
+
+def test_a_box_with_a_dead_line_gives_its_records_by_the_console(room: Room, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encrypted on the box, read off a screen, brought in at head office: what the cloud has not, in order, and no more of it."""
+    till = Till(room.folder, terms=Terms(box="box-1", box_no="00BX01", accounts=(Account("wechat", "main", ()),)))
+    for _ in range(3):
+        till.qr_sale()
+    till.close()
+    db = opened(room.folder / "journal.db")
+    whole = list(exported(db))
+    db.conn.close()
+    monkeypatch.setattr(bundle, "EXPORT_BYTES_MAX", sum(map(len, whole[1:3])))
+
+    def script(said: Callable[[], str]) -> Iterator[str | bytes]:
+        yield from ("li", "work")
+        spoken = re.findall(r"challenge ([0-9A-Z-]{19})", said())[-1]
+        yield fleet.says("console-code", "box-1", spoken, "--level", "work", "--who", "li")
+        yield from ("journal export 2 print", "journal export 99")
+    said = room.session(script)
+    assert "2 records, 2 to 3" in said and f"{len(whole) - 3} more: journal export 4" in said
+    assert whole[1] not in said.replace("\n", "") and "there is no record to export" in said
+    copied, ca = fleet.folder / "copied", ("--ca", str(fleet.folder / "ca"))
+    copied.write_text(said)
+    fleet._capsys.readouterr()
+    assert tillfleet(["bundle", str(copied), "--records", *ca]) == 0
+    assert fleet._capsys.readouterr().out.split() == whole[1:3]
+    assert not list((room.folder / "console").glob("bundle-*")) and len(list((room.folder / "console").glob("records-*"))) == 1
 
 
 def spoken_for(box: str, spoken: str, level: str = "full") -> str:
