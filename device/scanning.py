@@ -115,7 +115,7 @@ class Scanning:
         if not self._idle():
             return {"ok": False, "error": "A customer is being served: pair the scanner between two customers."}
         from device.drivers.scanner_strangers import Pairing
-        watch.look()
+        watch.look_now()
         code = code or f"PAIR-{digits(secrets.randbits(30), 6)}"
         self._pairing = Pairing(watch, code, PAIR_S)
         self._tap.begin(PAIR_S)                       # a scanner that is set up already says so, and sells nothing meanwhile

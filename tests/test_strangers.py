@@ -208,6 +208,23 @@ def test_the_scanner_that_read_the_code_is_learned_and_the_one_beside_it_not(tmp
     asyncio.run(story())
 
 
+def test_a_keyboard_that_pairing_finds_first_is_told_to_the_till_as_well(tmp_path: Path) -> None:
+    async def story() -> None:
+        sys = FakeSys(tmp_path)
+        desk = Desk(sys)
+        sys.keyboard(3, "1-1.2")
+        assert desk.asks("pair")["keyboards"] == 1
+        said = await anext(desk.strangers.inputs())
+        assert isinstance(said, DeviceSaid) and said.word == "strange"
+        desk.strangers.let_go()
+
+    async def patient() -> None:
+        async with asyncio.timeout(5):
+            await story()
+
+    asyncio.run(patient())
+
+
 def test_a_code_that_a_person_types_pairs_nothing(tmp_path: Path) -> None:
     sys = FakeSys(tmp_path)
     node = sys.keyboard(3, "1-1.2")

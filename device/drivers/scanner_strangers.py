@@ -66,12 +66,15 @@ class Strangers:
         self._held: dict[str, Stranger] = {}                   # by the kernel's own name of the node, which is used once
         self._looked: tuple[tuple[tuple[str, str], ...], tuple[str, ...]] | None = None
         self._told: frozenset[str] = frozenset()
+        self._unsaid: list[Input] = []                         # what a look of somebody else's found
 
     async def inputs(self) -> AsyncGenerator[Input, None]:
         """DeviceSaid `strange` when an unknown keyboard came, `ok` when the last is gone."""
         try:
             while True:
-                for said in self.look():
+                self.look_now()
+                unsaid, self._unsaid = self._unsaid, []
+                for said in unsaid:
                     yield said
                 await self._sleep(LOOK_MS / 1000)
         finally:
@@ -98,6 +101,10 @@ class Strangers:
     def lines(self) -> list[tuple[Node, InputLine]]:
         """The keyboards that are held, for whoever listens to them."""
         return [(s.node, s.line) for s in self._held.values() if s.line is not None]
+
+    def look_now(self) -> None:
+        """A look out of turn; `inputs` tells what it found."""
+        self._unsaid += self.look()
 
     def look(self) -> list[Input]:
         """Take who is new and no one's, give back who is claimed by now, forget who left; what is to be told of it."""
