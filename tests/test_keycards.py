@@ -125,6 +125,7 @@ def test_cards_of_others_forged_or_revoked_or_without_a_key_do_nothing() -> None
     assert refused_for(counter, card("CASH", store="S02"), "keycard_store")
     assert refused_for(counter, card("CASH", 24), "keycard_revoked")
     assert refused_for(counter, Scanned("TBK.S01.CASH"), "keycard_bad")
+    assert refused_for(counter, Scanned(BOSS_CARD.lower()), "keycard_bad")      # caps lock: no part of it stands on a screen
     plain = Counter(TERMS)
     plain.scan(TEA)
     assert refused_for(plain, card("CASH"), "keycard_off") and refused_for(plain, Scanned("TBK.S01.CASH.000005."), "keycard_off")

@@ -20,7 +20,8 @@ WAYS_OUT = ("CLEAR", "CANCEL")
 
 
 def is_card(symbol: str) -> bool:
-    return symbol.startswith(HEAD)
+    """Also in small letters, as a scanner with caps lock types it: refused, and not put on a screen as an unknown code."""
+    return symbol[:len(HEAD)].upper() == HEAD
 
 
 def card_scanned(b: Books, d: Desk, symbol: str, at: Stamp,
