@@ -92,7 +92,7 @@ CODES = """
 | `KEY` | `config why`: no such key |
 | `ENROL` | the desk did not take the code; the line above says why |
 | `OWES` | `swap`: something is not in the cloud or not decided yet |
-| `REFUSED`, `FULL` | the daemon said no; its disk is full |
+| `REFUSED`, `FULL` | the daemon said no; the disk is full, or a dead card keeps nothing |
 | `OUTSIDE`, `FAULT` | something outside failed in a way no command knows; a fault of the console's own |
 
 ## On the box's side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from bench.till import Till
+from device.commands.console_door import ConsoleDoor
 from device.console import challenge, net, printing, words
 from device.console.editor import END, HISTORY_MAX, LINE_CHARS_MAX, STOP, Editor
 from device.console.spool import ENTRIES_MAX, Spool
 from device.console.tries import FREE, WAIT_S, Tries
 from device.store_forward import tools
 from device.store_forward.token import TokenError
+from device.txn.desk import Verdict
 from tests.console_room import Room
 
 Script = Iterator[str | bytes]
@@ -565,3 +568,28 @@ def test_a_rotten_journal_is_told_as_one(rot: Exception, room: Room, monkeypatch
     Till(room.folder).close()
     monkeypatch.setattr(tools, "exported", exported)
     assert f"failed: JOURNAL {rot}" in room.visit("journal verify")
+
+
+def test_a_report_that_no_card_keeps_is_not_said_to_be_kept(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+    assert "kept until it can be signed" in room.visit("handover all well")
+    append = Spool._append
+    monkeypatch.setattr(Spool, "_append", staticmethod(lambda fd, event: full() if "visit" in event else append(fd, event)))
+    said = room.visit("handover all well")
+    assert "kept until" not in said and "failed: FULL" in said and "this report becomes no record" in said.replace("\n", " ")
+    assert (room.folder / "paper.bin").read_bytes().count(b"all well") == 2
+
+
+@pytest.mark.parametrize("line", [{"verb": "logs", "count": []}, {"verb": "logs", "count": "x"}, {"verb": "console", "entries": 5},
+                                  {"verb": "console do", "entry": []}, {"verb": "console do"}])
+def test_no_line_at_the_daemons_door_ends_the_till(line: dict[str, object]) -> None:
+    async def lines(args: str) -> dict[str, object]:
+        return {"lines": [args]}
+
+    async def never(asked: object) -> Verdict:
+        raise AssertionError(asked)
+    door = ConsoleDoor(never, {"logs": lines})
+    said = asyncio.run(door.answered(json.dumps(line).encode()))
+    assert said is not None and said["ok"] is False and "cannot read that" in str(said["error"])
+    assert asyncio.run(door.answered(b'{"verb": "logs", "count": 5}')) == {"ok": True, "lines": ["5"]}

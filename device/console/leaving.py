@@ -30,12 +30,17 @@ def handover(c: Call) -> Iterator[str]:
     if alive(c.place):
         yield deed(c, "handover", c.args)
         return
-    yield c.t("守护进程停着：报告先存着，它回来后签名。", "The daemon is dead: the report is kept until it can be signed.")
+    kept = c.spool.noted(c.entry, visit=report)
+    if kept:
+        yield c.t("守护进程停着：报告先存着，它回来后签名。", "The daemon is dead: the report is kept until it can be signed.")
     if c.place.config is not None and c.place.config.printer.kind != "none":
         try:
             yield from put_on_paper(c, visit_paper(c.place.box, report, signed=False))
         except Failed as why:
             yield c.t(f"没有打印：{why.sentence}", f"not printed: {why.sentence}")
+    if not kept:
+        raise Failed("FULL", c.t("卡上存不下：这份报告不会成为记录，请抄下上面几行",
+                                 "the card keeps nothing: this report becomes no record; copy the lines above"))
 
 
 def swap(c: Call) -> Iterator[str]:

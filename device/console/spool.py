@@ -54,6 +54,16 @@ class Spool:
         self._append(self._own(), entry)
         self._open = str(entry["id"])
 
+    def noted(self, entry: dict[str, Any], **more: Any) -> bool:
+        """More of a command that runs, on the card before it ends: whether it is there."""
+        if self._open != entry["id"]:
+            return False
+        try:
+            self._append(self._own(), {"id": entry["id"], **more})
+        except OSError:
+            return False
+        return True
+
     def ended(self, entry: dict[str, Any], outcome: str, **more: Any) -> None:
         """How it ended; then the daemon is told, if it lives.  Never fails: what cannot be told now is told later."""
         if self._open == entry["id"]:
