@@ -11,6 +11,8 @@ from functools import cache
 
 import msgspec
 
+from device.goods import check_digit
+
 GS = "\x1d"
 CNY = "156"                     # ISO 4217 number of the renminbi
 TEXT_LEN_MAX = 200              # more than any label carries; what is longer is not looked into
@@ -218,7 +220,7 @@ def _one(ai: str, value: str) -> tuple[str, str]:
 
 
 def _check_ok(digits: str) -> bool:
-    return sum(int(digit) * (1, 3)[n % 2] for n, digit in enumerate(reversed(digits))) % 10 == 0
+    return check_digit(digits[:-1]) == int(digits[-1])
 
 
 def _date_ok(value: str) -> bool:

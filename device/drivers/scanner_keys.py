@@ -27,6 +27,7 @@ from device.drivers.layout_keys import (
     keys_of,
     third_of,
 )
+from device.goods import check_digit
 
 SYMBOL_LEN_MAX = 200      # GS1-128 carries 48 characters, a digital link or a DataMatrix of the pharmacy some more
 KEY_GAP_MS_MAX = 80       # scanners type every 7 to 16 ms, people above 80
@@ -121,7 +122,7 @@ def misread(read: Read) -> bool:
         return False
     if read.aim == "]E0" and len(text) == 8:
         text = _upc_a(text)
-    return sum(int(digit) * (1, 3)[n % 2] for n, digit in enumerate(reversed(text))) % 10 != 0
+    return check_digit(text[:-1]) != int(text[-1])
 
 
 def _upc_a(upc_e: str) -> str:
