@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS console_code (at TEXT NOT NULL, box TEXT NOT NULL, who TEXT NOT NULL, level TEXT NOT NULL,
     boot TEXT NOT NULL, nonce TEXT NOT NULL, given_by TEXT NOT NULL, PRIMARY KEY (box, nonce));
 """
+TOLD_BYTES_MAX = 32 << 20                # of a bundle, unpacked
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 
 
 class ConsoleDesk:
@@ -85,5 +88,26 @@ def bundle_opened(raw: bytes, key: Any) -> dict[str, Any]:
     packed = b"".join(jwe_decrypted(part, key) for part in parts)
     if not hmac.compare_digest(hashlib.sha256(packed).hexdigest(), digest):
         raise ValueError("parts of the bundle are missing or in another order")
-    told: Any = json.loads(zlib.decompress(packed))
-    return dict(told)
+    return _told(packed)
+
+
+def records_in(told: dict[str, Any]) -> list[str]:
+    """The tokens of a journal export, in chain order.  ValueError when it holds none, or what no token looks like."""
+    tokens = told.get("tokens")
+    if not isinstance(tokens, list):
+        raise ValueError("it is a bundle, and no journal export: it holds no records")
+    if not all(isinstance(one, str) and _TOKEN.fullmatch(one) for one in tokens):
+        raise ValueError("it holds something that is no record: nothing is taken from it")
+    return tokens
+
+
+def _told(packed: bytes) -> dict[str, Any]:
+    """Whoever holds a box knows the key that bundles are encrypted to: what is in one is believed no further than its form."""
+    unpacking = zlib.decompressobj()
+    try:
+        told = json.loads(unpacking.decompress(packed, TOLD_BYTES_MAX))
+    except (zlib.error, ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise ValueError(f"what is packed in it is no bundle, or larger than {TOLD_BYTES_MAX >> 20} MiB")
+    return told

@@ -61,9 +61,8 @@ def _bundle(args: argparse.Namespace) -> int:
     raw = sys.stdin.buffer.read() if str(args.file) == "-" else args.file.read_bytes()
     told = console.bundle_opened(raw, console.private_key(args.ca / "console.pem"))
     if args.records:
-        if "tokens" not in told:
-            raise ValueError("it is a bundle, and no journal export: it holds no records")
-        print("\n".join(map(str, told["tokens"])))
-    else:
-        print(json.dumps(told, ensure_ascii=False, indent=1))
+        print("\n".join(console.records_in(told)))
+    else:                                            # Chinese as it is; what steers a terminal as JSON writes it
+        print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1]
+                      for c in json.dumps(told, ensure_ascii=False, indent=1)))
     return 0

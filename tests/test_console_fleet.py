@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.till import Till
 from device.config import Config
 from device.console import bundle
+from device.console.bundle_lines import bundled
+from device.console.place import fleet_key
 from device.identity import enrol as box_enrol
 from device.mqtt import enrol_wire
+from device.mqtt.jwe_wire import IV_BYTES, jwe_encrypted
 from device.store_forward.tools import exported, opened
 from device.types import Account, Terms
 from fleet.__main__ import main as tillfleet
@@ -138,6 +144,39 @@ def test_a_box_with_a_dead_line_gives_its_records_by_the_console(room: Room, fle
     assert tillfleet(["bundle", str(copied), "--records", *ca]) == 0
     assert fleet._capsys.readouterr().out.split() == whole[1:3]
     assert not list((room.folder / "console").glob("bundle-*")) and len(list((room.folder / "console").glob("records-*"))) == 1
+
+
+@pytest.mark.parametrize(("packed", "more", "said"), [
+    (b"no zlib", (), "is no bundle"), (zlib.compress(b"["), (), "is no bundle"), (zlib.compress(b"[1]"), (), "is no bundle"),
+    (zlib.compress(b"[" * 100_000), (), "is no bundle"), (zlib.compress(b'"' + b" " * (40 << 20)), (), "larger than 32 MiB"),
+    (zlib.compress(b'{"box": "x"}'), ("--records",), "no journal export"),
+    (zlib.compress(b'{"tokens": ["a.b.\\u001b[2J"]}'), ("--records",), "is no record"),
+])
+def test_head_office_believes_no_bundle_further_than_its_form(packed: bytes, more: tuple[str, ...], said: str, room: Room,
+                                                              fleet: Fleet) -> None:
+    """The key to encrypt one lies on every box, so anybody who holds a box can make one."""
+    file = made_by_a_thief(packed, room, fleet)
+    assert tillfleet(["bundle", str(file), *more, "--ca", str(fleet.folder / "ca")]) == 2
+    err = fleet._capsys.readouterr().err
+    assert said in err and "\x1b" not in err
+
+
+def test_no_bundle_steers_the_terminal_at_head_office(room: Room, fleet: Fleet) -> None:
+    told = {"box": "水 \x9b2J\u202e\x1b]0;x\x07\n"}
+    file = made_by_a_thief(zlib.compress(json.dumps(told).encode()), room, fleet)
+    fleet._capsys.readouterr()
+    assert tillfleet(["bundle", str(file), "--ca", str(fleet.folder / "ca")]) == 0
+    out = fleet._capsys.readouterr().out
+    assert "水" in out and json.loads(out) == told and all(c.isprintable() or c == "\n" for c in out)
+
+
+def made_by_a_thief(packed: bytes, room: Room, fleet: Fleet) -> Path:
+    key = fleet_key(room.place())
+    parts = [jwe_encrypted(packed[at:at + bundle.PART_BYTES], key, ec.generate_private_key(ec.SECP256R1()), bytes(IV_BYTES))
+             for at in range(0, len(packed), bundle.PART_BYTES)]
+    file = fleet.folder / "forged"
+    file.write_text("\n".join(bundled(hashlib.sha256(packed).hexdigest(), parts)))
+    return file
 
 
 def spoken_for(box: str, spoken: str, level: str = "full") -> str:

@@ -124,7 +124,7 @@ COMMANDS: tuple[Command, ...] = (
             ("换语言", "changes the language of this session"),
             ("只改本次会话", "changes this session alone"),
             "session", ("lang zh", "lang en")),
-    Command("help", "[COMMAND]", r"[a-z ]{0,40}", "",
+    Command("help", "[COMMAND]", r"[A-Za-z ]{0,40}", "",
             ("这张表；或一个命令的说明", "this list; or what one command does"),
             ("只读", "reads only"),
             "session", ("help", "help print test")),
