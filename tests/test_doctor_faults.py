@@ -21,8 +21,6 @@ from device.drivers.signer_file import FileSigner
 from device.store_forward.second_copy import MAGIC
 from tests.doctor_room import Door, Outside, Room
 
-NOW = datetime.datetime.now().astimezone()
-
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
@@ -271,7 +269,8 @@ def started(*starts):
 
         def told(look, db):
             answer = folded(look, db)
-            look.boots[:] = [((NOW - datetime.timedelta(seconds=ago)).isoformat(), software) for ago, software in starts]
+            now = datetime.datetime.now().astimezone()           # not of the module: a whole suite may lie between
+            look.boots[:] = [((now - datetime.timedelta(seconds=ago)).isoformat(), software) for ago, software in starts]
             return answer
 
         room.patch.setattr(Look, "_folded", told)
