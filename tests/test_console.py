@@ -447,6 +447,18 @@ def test_a_broken_configuration_leaves_the_console(room: Room) -> None:
     room.toml.write_text(room.toml.read_text().replace("[printer]\nkinds = 1\n", "[scanners]\n"))
 
 
+@pytest.mark.parametrize("broken", ["state_dri", "state_dir = x\n#"])
+def test_a_box_that_sold_is_nobodys_by_no_typing_error(broken: str, room: Room) -> None:
+    """Where it keeps its journal stands in the very line that is broken: that alone lets nobody enrol it without a login."""
+    Till(room.folder).close()
+    room.toml.write_text(room.toml.read_text().replace("state_dir", broken, 1))
+
+    def script(said: Callable[[], str]) -> Script:
+        yield "enrol 127.0.0.1:9"
+    said = room.session(script)
+    assert "nobody's" not in said and "That needs a login first." in said
+
+
 def test_each_command_is_on_the_card_before_it_is_done(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     from device.console import looking
     seen: list[str] = []

@@ -51,8 +51,8 @@ class Place(msgspec.Struct):
 
     @property
     def unclaimed(self) -> bool:
-        """A box that belongs to nobody yet: it was never enrolled and never sold."""
-        return not (self.identity_dir / "cloud.json").exists() and not self.journal.exists()
+        """A box that belongs to nobody yet: it was never enrolled and never sold.  Where the file is refused nobody knows that."""
+        return not self.faults and not (self.identity_dir / "cloud.json").exists() and not self.journal.exists()
 
     @property
     def socket(self) -> Path:

@@ -2,7 +2,7 @@
 
 Five tries, then a minute, two, four ... up to a day.  The clock on the wall is not believed: waits count the time since this boot,
 and begin again in full at the next.  The count stands in two files, so that neither is lost or spoilt in silence; where the card
-takes nothing, one try a minute is left.
+takes nothing, one try a minute is left to a console (and one to each that starts: 40 bits bear that).
 """
 
 from __future__ import annotations
