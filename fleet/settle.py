@@ -2,7 +2,7 @@
 
 Knows the open orders that a box told, the codecs' pure halves and one HTTPS call; refuses to move money, to close an order or to
 book one: what it learns is written beside the records, for a person.  A word counts only with the channel's proof; anything else
-is `unknown`.  WeChat, Alipay, Shouqianba and our own gateway protocol are asked; of the others it says why it cannot.
+is `unknown`.  WeChat, Alipay, UnionPay, Shouqianba and our own gateway protocol are asked; of a card terminal it says why not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from device.drivers.channels import (
     gateway_bytes,
     gateway_key_bytes,
     shouqianba_bytes,
+    unionpay_bytes,
+    unionpay_proof_bytes,
     wechat_bytes,
     wechat_word_bytes,
 )
@@ -42,8 +44,8 @@ REPLY_BYTES_MAX = 256 * 1024
 READ_S = 15
 DECIDED = ("paid", "not_paid", "booked")
 FOLLOWS_MAX = 2
+UNIONPAY_QR_S = 86_400         # how long UnionPay's QR may be paid, and nobody can close it: as the box's rules have it
 NOT_ASKED = {
-    "unionpay": "UnionPay finds an order by its number and the second it was made in, which the box did not tell: see its file",
     "card": "the card terminal stands at the shop: look at its journal there, or see the acquirer's bill"}
 NOT_PAID = {"absent": "the channel never held it", "closed": "it is closed, and nothing was taken",
             "given_back": "it was paid and given back", "refused": "the channel refused it"}
@@ -52,12 +54,13 @@ NOT_PAID = {"absent": "the channel never held it", "closed": "it is closed, and 
 class ChannelAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[account]]` of the file: whose keys ask about orders that boxes name by (channel, account).
 
-    Files hold: `private_key_file` the merchant's PEM, `platform_key_file` WeChat's or Alipay's public key, `terminal_key_file` what
-    a terminal's gateway.key holds, `app_auth_token_file` the shop's authorisation where the Alipay app is a partner's.  `dialect`
-    "shouqianba": the gateway is Shouqianba, and the key its terminal's of today.
+    Files hold: `private_key_file` the merchant's PEM, `platform_key_file` WeChat's or Alipay's public key, or UnionPay's root and
+    middle certificates, `terminal_key_file` what a terminal's gateway.key holds, `app_auth_token_file` the shop's authorisation
+    where the Alipay app is a partner's.  For UnionPay `serial_no` is decimal, and `platform_key_id` the name that replies are
+    signed under, where it is not its own.  `dialect` "shouqianba": the gateway is Shouqianba, and the key its terminal's of today.
     """
 
-    channel: Literal["wechat", "alipay", "gateway"]
+    channel: Literal["wechat", "alipay", "unionpay", "gateway"]
     account: str
     base_url: str
     ca_file: str = ""
@@ -158,6 +161,8 @@ def _settled(db: Any, order: OpenOrder, accounts: Mapping[tuple[str, str], Chann
     try:
         if account.channel == "alipay":
             verdict = _alipay(account, order, now_s, exchange, told_s - order.age_s)
+        elif account.channel == "unionpay":
+            verdict = _unionpay(account, order, now_s, exchange, told_s - order.age_s)
         elif account.dialect == "shouqianba":
             verdict = _shouqianba(account, order, exchange)
         else:
@@ -165,7 +170,7 @@ def _settled(db: Any, order: OpenOrder, accounts: Mapping[tuple[str, str], Chann
     except (OSError, ValueError, http.client.HTTPException) as why:
         return said("unknown", why=f"it could not be asked: {why}")
     if verdict.word == "paid":
-        return said("paid", verdict.channel_no)
+        return said("paid", verdict.channel_no, verdict.detail)
     if verdict.word in NOT_PAID:
         return said("not_paid", verdict.channel_no, NOT_PAID[verdict.word])
     return said("unknown", why=verdict.detail or "it can still be paid: ask again when its time is over")
@@ -265,6 +270,39 @@ def _alipay(account: ChannelAccount, order: OpenOrder, now_s: Callable[[], float
             return verdict
         plain = verdict.follow
     return Verdict("unknown", detail="one question led to ever more questions")
+
+
+def _unionpay(account: ChannelAccount, order: OpenOrder, now_s: Callable[[], float], exchange: Exchange, made_s: float) -> Verdict:
+    """`made_s` is when the order was made: a QR that nobody paid is no order to UnionPay, and may be paid for a day."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if not order.made_at:
+        return Verdict("unknown", detail="UnionPay finds an order by its number and the second it was made in, which this box's "
+                                         "older software did not tell: see UnionPay's file")
+    if not (account.serial_no.isascii() and account.serial_no.isdigit()):
+        raise ValueError("serial_no, of the merchant's certificate, is written in decimal digits")
+    ours: Any = load_pem_private_key(Path(account.private_key_file).read_bytes(), None)
+    signers = unionpay_proof_bytes.Signers(Path(account.platform_key_file).read_bytes(),
+                                           account.platform_key_id or unionpay_proof_bytes.UNIONPAY)
+    intent = _Intent(order.order_no, Account("unionpay", order.account, (("mchid", account.mchid),)), order.amount_fen,
+                     made_at=order.made_at)
+    plain = unionpay_bytes.query_request(dict(intent.account.fields), intent.order_no, intent.made_at)
+    reply = exchange(account, unionpay_proof_bytes.sealed(plain, account.serial_no, ours))
+    if (odd := unionpay_bytes.line_doubt(reply)) is not None:
+        return odd
+    said = unionpay_bytes.pairs_of(reply.body)
+    doubt = (unionpay_proof_bytes.proof_fault(said, signers, now_s())
+             or unionpay_bytes.echo_doubt(said, unionpay_bytes.form_fields(plain.body)))
+    if doubt:
+        return Verdict("unknown", detail=doubt)
+    told_made_s = datetime.datetime.fromisoformat(order.made_at).timestamp()
+    age_s = now_s() - max(made_s, told_made_s)           # the box's clock may have been wrong: the younger age proves less
+    verdict = unionpay_bytes.query_verdict(said, intent, age_s=age_s)
+    if verdict.word == "absent" and age_s < UNIONPAY_QR_S:
+        return Verdict("unknown", detail="nobody has paid it yet, and its code may be paid for a day: ask again then")
+    if verdict.word == "paid":                           # a payment's query is silent about refunds
+        return msgspec.structs.replace(verdict, detail="UnionPay does not say here whether it was given back: see its file first")
+    return verdict
 
 
 def _shouqianba(account: ChannelAccount, order: OpenOrder, exchange: Exchange) -> Verdict:

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 from device.drivers.channels import unionpay_bytes as wire
 from device.drivers.channels.codec_bytes import Reply
 from device.drivers.channels.https import HttpsChannel, told, unbuildable
-from device.drivers.channels.unionpay import UNIONPAY, Signers, UnionpayCodec
+from device.drivers.channels.unionpay import UnionpayCodec
 from device.drivers.channels.unionpay_bill_bytes import _moment as moment
+from device.drivers.channels.unionpay_proof_bytes import UNIONPAY, Signers
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,

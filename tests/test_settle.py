@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from device.drivers.channels import unionpay_bytes
+from device.drivers.channels.unionpay_bytes import BEIJING
 from device.mqtt import wire
 from device.mqtt.wire import OpenOrder
+from device.txn.effects import Intent
 from device.txn.numbers import order_number
+from device.types import Account
 from fleet.__main__ import main
 from fleet.records.store import Store
 from sim.channels.alipay import AlipayRules
@@ -23,6 +28,8 @@ from sim.channels.keys import key_pair, platform
 from sim.channels.shouqianba import ShouqianbaRules
 from sim.channels.shouqianba_server import KEY as SHOUQIANBA_KEY
 from sim.channels.shouqianba_server import ShouqianbaServer
+from sim.channels.unionpay import UnionpayRules
+from sim.channels.unionpay_server import UnionpayServer, authority
 from sim.channels.wechat import WechatRules
 from sim.channels.wechat_server import WechatServer
 from tests.record_chain import Chain, Key
@@ -31,7 +38,9 @@ AT = "2026-07-14T09:26:53+08:00"
 SECRET = b"0123456789abcdef0123456789abcdef"
 MERCHANT, THEIRS = key_pair("merchant"), platform()
 KEY = Key()
-CHANNELS = ["wechat", "gateway", "alipay", "shouqianba"]
+UNIONPAY = authority()
+UNIONPAY_FAULTS = ["unclear", "half_booked", "foreign_root", "merchant_signed", "expired"]
+CHANNELS = ["wechat", "gateway", "alipay", "shouqianba", "unionpay"]
 FAULTS = ["lying", "unsigned", "wrong_amount", "wrong_order", "down", "lost_answer", "page", "garbage", "huge"]
 
 
@@ -39,8 +48,12 @@ def no(n: int) -> str:
     return order_number("000001", "BVRN", n)
 
 
+def ago(seconds: int) -> str:
+    return (datetime.now(BEIJING) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
 class Town:
-    """Four channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
+    """Five channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
 
     def __init__(self, folder: Path) -> None:
         def now_ms() -> int:
@@ -51,7 +64,10 @@ class Town:
         self.gateway = GatewayServer(GatewayRules(now_ms), secret=SECRET)
         self.alipay = AlipayServer(AlipayRules(now_ms), app_public_pem=MERCHANT.public_pem, platform=THEIRS.public)
         self.shouqianba = ShouqianbaServer(ShouqianbaRules(now_ms))
-        self.servers = {"wechat": self.wechat, "gateway": self.gateway, "alipay": self.alipay, "shouqianba": self.shouqianba}
+        self.unionpay = UnionpayServer(UnionpayRules(now_ms), merchant_public_pem=MERCHANT.public_pem, cert_id="68759663125",
+                                       authority=UNIONPAY)
+        self.servers = {"wechat": self.wechat, "gateway": self.gateway, "alipay": self.alipay, "shouqianba": self.shouqianba,
+                        "unionpay": self.unionpay}
         for server in self.servers.values():
             server.start()
         key_id, pem = THEIRS.key_id, THEIRS.public.public_pem
@@ -93,7 +109,17 @@ dialect = "shouqianba"
 base_url = "{self.shouqianba.url}"
 terminal_id = "100012340000001"
 terminal_key_file = "{folder}/shouqianba.key"
+
+[[account]]
+channel = "unionpay"
+account = "main"
+base_url = "{self.unionpay.url}"
+mchid = "777290058110048"
+serial_no = "68759663125"
+private_key_file = "{folder}/merchant.pem"
+platform_key_file = "{folder}/unionpay.pem"
 ''')
+        (folder / "unionpay.pem").write_bytes(UNIONPAY.trust_pem)
         (folder / "shouqianba.key").write_bytes(SHOUQIANBA_KEY + b"\n")
 
     def stop(self) -> None:
@@ -124,6 +150,12 @@ terminal_key_file = "{folder}/shouqianba.key"
             if then:
                 assert self.shouqianba.scan(said["data"]["qr_code"], then, wallet="wechat")["ok"], said
             return OpenOrder(no(n), "gateway", "shouqianba", 900, 30)
+        elif channel == "unionpay":
+            said = self.unionpay.rules.answer(unionpay_bytes.form_fields(unionpay_bytes.place_request(Intent(
+                no(n), "unionpay", Account("unionpay", "main", (("mchid", "777290058110048"),)), 900, "tea", made, ends)).body))
+            assert said["respCode"] == "00", said
+            if then:
+                assert self.unionpay.scan(said["qrCode"], then)["ok"]
         else:
             status, body = self.gateway.rules.answer("place", json.dumps({
                 "order_no": no(n), "amount_fen": 900, "way": "qr", "description": "tea", "made_at": made, "expires_at": ends,
@@ -131,12 +163,12 @@ terminal_key_file = "{folder}/shouqianba.key"
             assert status == 200, body
             if then:
                 assert self.gateway.scan(json.loads(body)["qr"], then, wallet="wechat")["ok"]
-        return OpenOrder(no(n), channel, "main", 900, 30)
+        return OpenOrder(no(n), channel, "main", 900, 30, made)
 
     def never(self, n: int, channel: str) -> OpenOrder:
         """An order that the channel never held, three days old."""
         gateway = channel == "shouqianba"
-        return OpenOrder(no(n), "gateway" if gateway else channel, channel if gateway else "main", 900, 3 * 86_400)
+        return OpenOrder(no(n), "gateway" if gateway else channel, channel if gateway else "main", 900, 3 * 86_400, ago(3 * 86_400))
 
     def burns(self, *orders: OpenOrder) -> None:
         store = Store(self.folder / "store.db", [KEY.jwk])
@@ -169,7 +201,8 @@ def test_paid_never_asked_and_still_open_are_told_apart(town: Town, capsys: pyte
 
 
 @pytest.mark.parametrize("channel, fault", [(channel, fault) for channel in CHANNELS for fault in FAULTS
-                                            if (channel, fault) != ("shouqianba", "unsigned")] + [("alipay", "rotated")])
+                                            if (channel, fault) != ("shouqianba", "unsigned")] + [("alipay", "rotated")]
+                         + [("unionpay", fault) for fault in UNIONPAY_FAULTS])
 def test_a_word_without_its_proof_decides_nothing(town: Town, capsys: pytest.CaptureFixture[str], channel: str, fault: str) -> None:
     town.burns(town.placed(1, channel, "pay"))
     server = town.servers[channel]
@@ -179,6 +212,41 @@ def test_a_word_without_its_proof_decides_nothing(town: Town, capsys: pytest.Cap
     server.clear()
     status, words, _ = town.settle(capsys)
     assert status == 0 and words[no(1)][0] == "paid"
+
+
+def test_a_unionpay_code_that_nobody_paid_is_unknown_for_its_day_by_the_younger_of_two_clocks(
+        town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    """34 is what UnionPay says of a QR that can still be paid: only time makes a `no` of it, and a box's clock may be wrong."""
+    def never(n: int, age_s: int, made_at: str) -> OpenOrder:
+        return OpenOrder(no(n), "unionpay", "main", 900, age_s, made_at)
+    day = 86_400
+    town.burns(never(1, day - 60, ago(day - 60)), never(2, day + 60, ago(day + 60)), never(3, 60, "1970-01-01T08:00:07.000+08:00"),
+               never(4, 3 * day, ago(60)), never(5, 10, ago(10)))
+    _, words, _ = town.settle(capsys)
+    assert [words[no(n)][0] for n in range(1, 6)] == ["unknown", "not_paid", "unknown", "unknown", "unknown"]
+    assert "for a day" in words[no(1)][1] and "on its way" in words[no(5)][1]
+
+
+def test_unionpay_is_asked_by_the_second_an_order_was_made_in_and_an_older_box_is_told_of(
+        town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    paid = town.placed(1, "unionpay", "pay")
+    town.burns(paid, msgspec.structs.replace(paid, order_no=no(2), made_at=""),
+               msgspec.structs.replace(paid, order_no=no(3), made_at="2026-13-40T10:26:40+08:00"))
+    status, words, _ = town.settle(capsys)
+    assert status == 1 and words[no(1)][0] == "paid" and "given back" in words[no(1)][1]
+    assert words[no(2)][0] == "unknown" and "older software" in words[no(2)][1]
+    assert words[no(3)][0] == "unknown" and "could not be asked" in words[no(3)][1]
+
+
+@pytest.mark.parametrize(("code", "says"), [("42", "its booking is not clear (42)"), ("74", "(74)"), ("75", "(75)"),
+                                            ("64", "the code may be scanned again")])
+def test_money_whose_booking_is_not_clear_is_neither_paid_nor_not(town: Town, capsys: pytest.CaptureFixture[str], code: str,
+                                                                  says: str) -> None:
+    town.burns(town.placed(1, "unionpay", "pay"))
+    (trade,) = town.unionpay.rules._trades.values()
+    trade.result = code
+    status, words, summary = town.settle(capsys)
+    assert status == 1 and words[no(1)][0] == "unknown" and says in words[no(1)][1] and summary["paid_fen"] == 0
 
 
 def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, capsys: pytest.CaptureFixture[str]) -> None:

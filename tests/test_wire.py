@@ -113,8 +113,14 @@ def test_hello_status_and_open_come_back() -> None:
     assert wire.hello_decoded(wire.encoded(hello)) == hello
     born = wire.Status("up", 7, "2026-07-14T09:26:53+08:00")
     assert wire.status_decoded(wire.encoded(born)) == born
-    orders = (wire.OpenOrder("N1", "wechat", "m1", 100, 3),)
+    orders = (wire.OpenOrder("N1", "wechat", "m1", 100, 3),
+              *(wire.OpenOrder("N2", "wechat", "m1", 100, 3, at) for at in (
+                  "1970-01-01T08:00:07+08:00", "2026-07-14T09:26:53.123+08:00", "2026-07-14T01:26:53.123456Z")))
     assert wire.open_decoded(wire.encoded(orders)) == orders
+    assert wire.open_decoded(b'[{"order_no":"N1","channel":"wechat","account":"m1","amount_fen":100,"age_s":3}]') == orders[:1]
+    for odd in ("2026-07-14T09:26:53", "0001-01-01T00:00:00+14:00", "2026-07-14T09:26:53+08:00\n", "now", "9" * 41):
+        with pytest.raises(WireError):
+            wire.open_decoded(wire.encoded((wire.OpenOrder("N1", "wechat", "m1", 100, 3, odd),)))
     for decode, raw in [(wire.hello_decoded, b"{}"), (wire.status_decoded, b"\xff"), (wire.open_decoded, b"[1]")]:
         with pytest.raises(WireError):
             decode(raw)

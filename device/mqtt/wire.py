@@ -34,6 +34,8 @@ Jid = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,43}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{43}\Z")]
 BoxId = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]{1,32}\Z")]
 Short = Annotated[str, msgspec.Meta(max_length=500)]
+Moment = Annotated[str, msgspec.Meta(max_length=40, pattern=
+                   r"\A([12][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2}))?\Z")]
 
 
 class WireError(Exception):
@@ -284,13 +286,14 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
-    """An order that its channel has not decided yet."""
+    """An order that its channel has not decided yet.  `made_at` is the box's time, "" from older software."""
 
     order_no: Annotated[str, msgspec.Meta(max_length=32)]
     channel: Annotated[str, msgspec.Meta(max_length=32)]
     account: Annotated[str, msgspec.Meta(max_length=64)]
     amount_fen: Count
     age_s: Count
+    made_at: Moment = ""
 
 
 OpenOrders = Annotated[tuple[OpenOrder, ...], msgspec.Meta(max_length=1000)]

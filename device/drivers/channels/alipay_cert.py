@@ -13,7 +13,7 @@ import hashlib
 import re
 from typing import Any
 
-from device.drivers.channels.chain import led, may_sign
+from device.drivers.channels.chain_bytes import led, may_sign
 from device.drivers.channels.rsa import private_key, public_key
 
 RSA_SIGNATURES = "1.2.840.113549.1.1."       # every RSA signature's OID begins so

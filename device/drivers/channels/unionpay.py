@@ -11,17 +11,15 @@ to UnionPay: the till lets go of it, asks on until it is dead, and gives back wh
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 from collections.abc import Callable
 from typing import Any
 
 from device.drivers.channels import unionpay_bytes as wire
-from device.drivers.channels.chain import led
 from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
 from device.drivers.channels.rsa import private_key
 from device.drivers.channels.unionpay_bill_bytes import rows_of, unpacked
+from device.drivers.channels.unionpay_proof_bytes import UNIONPAY, Signers, proof_fault, sealed
 from device.txn.effects import (
     ChargeCode,
     CloseOrder,
@@ -32,9 +30,6 @@ from device.txn.effects import (
     QueryRefund,
     RefundOrder,
 )
-
-UNIONPAY = "中国银联股份有限公司"       # the third part of the subject's name; merchants' certificates have the same roots
-SIGNERS_MAX = 8
 
 
 class UnionpayCodec:
@@ -81,14 +76,7 @@ class UnionpayCodec:
 
     def sealed(self, effect: Any, follow: Request) -> Request:
         """`follow` with our certificate's number and our signature in its form."""
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        fields = wire.form_fields(follow.body) | {"certId": self._cert_id}
-        signature = self._key.sign(wire.digest(wire.text_to_sign(fields)), PKCS1v15(), SHA256())
-        body = wire.form(fields | {"signature": base64.b64encode(signature).decode()})
-        return Request(follow.method, follow.path, body, {
-            "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8", "User-Agent": "tillbox"})
+        return sealed(follow, self._cert_id, self._key)
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
@@ -98,7 +86,7 @@ class UnionpayCodec:
             said = wire.pairs_of(reply.body)
         except ValueError:
             return lie("the reply is not what UnionPay documents")
-        if doubt := self._doubt(said):
+        if doubt := proof_fault(said, self._signers, self._now_s()):
             return lie(doubt)
         asked = wire.form_fields(self._asked(effect).body)
         if isinstance(effect, FetchBill):
@@ -138,71 +126,3 @@ class UnionpayCodec:
 
     def _age_s(self, made_at: str) -> float:
         return self._now_s() - datetime.datetime.fromisoformat(made_at).timestamp()
-
-    def _doubt(self, said: dict[str, str]) -> str:
-        """Why the reply's proof does not hold, one sentence; "" when it does."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        if (said.get("version"), said.get("signMethod")) != ("5.1.0", "01"):
-            return "the reply is not signed as version 5.1.0 signs"
-        try:
-            key = self._signers.key(said.get("signPubKeyCert", ""), self._now_s())
-            signature = base64.b64decode(said.get("signature", ""), validate=True)
-            key.verify(signature, wire.digest(wire.text_to_sign(said)), PKCS1v15(), SHA256())
-        except ValueError as why:
-            return "the reply's signature is no base64" if isinstance(why, binascii.Error) else str(why)
-        except InvalidSignature:
-            return "the reply's signature is wrong"
-        return ""
-
-
-class Signers:
-    """Who may sign replies: whoever shows a certificate of the right name that leads to a root we hold.
-
-    `trust_pem` roots (self-signed) and middle certificates, PEM; ValueError, one sentence, when it holds no root.  A reply brings
-    its certificate along, so UnionPay may change it in the middle of a day.
-    """
-
-    def __init__(self, trust_pem: bytes, signer: str) -> None:
-        from cryptography import x509
-
-        try:
-            self._held = x509.load_pem_x509_certificates(trust_pem)
-        except ValueError:
-            raise ValueError("the trust file holds no readable PEM certificates") from None
-        if not any(cert.subject == cert.issuer for cert in self._held):
-            raise ValueError("the trust file holds no root certificate: put UnionPay's root and middle one into it")
-        self._signer = signer
-        self._known: dict[str, tuple[Any, float, float]] = {}      # a proven certificate, its key and its days
-
-    def key(self, pem: str, now_s: float) -> Any:
-        """The public key in `pem`.  ValueError, one sentence, when nothing vouches for it now."""
-        if pem not in self._known:
-            if len(self._known) >= SIGNERS_MAX:
-                self._known.clear()
-            self._known[pem] = self._proven(pem, now_s)
-        key, since_s, until_s = self._known[pem]
-        if not since_s <= now_s <= until_s:
-            raise ValueError("UnionPay's certificate is not valid today: check the clock")
-        return key
-
-    def _proven(self, pem: str, now_s: float) -> tuple[Any, float, float]:
-        from cryptography import x509
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-        try:
-            cert = x509.load_pem_x509_certificate(pem.encode())
-            key, names = cert.public_key(), cert.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        except (ValueError, TypeError):
-            raise ValueError("the reply carries no readable certificate") from None
-        parts = str(names[0].value).split("@") if len(names) == 1 else []
-        if len(parts) < 3 or parts[2] != self._signer:
-            raise ValueError("the reply is signed by somebody else than UnionPay")
-        if not isinstance(key, RSAPublicKey) or key.key_size < 2048:
-            raise ValueError("the reply's certificate has a key that proves nothing")
-        days = led(cert, self._held)
-        if days is None:
-            raise ValueError("the reply's certificate leads to no root that we hold")
-        return key, *days
