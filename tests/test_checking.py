@@ -208,6 +208,20 @@ def test_an_end_that_changed_before_it_came_is_an_alarm(place: Place) -> None:
     assert [(a[2], a[3]) for a in desk.store.alarms()] == [(7, "EndChanged")]
 
 
+def test_an_end_that_came_on_another_branch_is_a_fork_and_nothing_else(place: Place) -> None:
+    desk, chain = Desk(place()), Chain(KEY).grow(7)
+    desk.up(chain.batch(1, 7))
+    clone = _clone(chain, 5, 2)
+    _hello(desk, clone, 7)
+    assert desk.up(clone.batch(6, 7)).verdict == "fork"
+    _hello(desk, clone, 7)
+    _hello(desk, chain, 7)
+    assert [(a[2], a[3]) for a in desk.store.alarms()] == [(6, "Fork")]
+    _hello(desk, _clone(chain, 6, 1), 7)                     # a third one, whose record 7 never came
+    _hello(desk, chain, 7)
+    assert [(a[2], a[3]) for a in desk.store.alarms()] == [(6, "Fork"), (7, "EndChanged")]
+
+
 def test_what_a_database_cannot_hold_is_put_aside_and_stops_nothing(place: Place) -> None:
     desk, chain, bad = Desk(place()), Chain(KEY), Chain(KEY, jid="b" * 21 + "A")
     bad.add(body={"order_no": "N\x001", "amount_fen": 5, "tenders": []})

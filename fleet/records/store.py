@@ -356,7 +356,8 @@ class Store:
         if last < before and upto < before:
             self._alarm(at, box, jid, before, "CutTail", f"the box had {before} records, its last {before_head}, and now ends at "
                         f"{last}; {upto} of them are committed", "")
-        elif 0 < before <= upto and before_head and before_head not in self.digests(box, jid, before):
+        elif (0 < before <= upto and before_head and before_head not in self.digests(box, jid, before)
+              and not self._on_branch(box, jid, before, before_head)):       # what it had said did come: a fork, named as one
             self._alarm(at, box, jid, before, "EndChanged", f"record {before} came with another content than the box had said", "")
         self._db.execute("UPDATE guard SET said_last = ?, said_head = ? WHERE box = ? AND jid = ?", (last, head, box, jid))
 
