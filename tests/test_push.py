@@ -248,6 +248,16 @@ def test_a_word_that_a_cut_kept_from_the_journal_is_said_again_and_recorded_once
     assert len(box.kept) == 5 and not box.layers.store.state.unsaid
 
 
+def test_a_word_that_a_cut_took_is_said_by_the_start_and_not_by_the_next_document_alone(box: Box):
+    box.push(doc(1))
+    box.flushes = False
+    box.wait(30)
+    box.start()
+    box.flushes = True
+    box.wait(2)
+    assert box.tale == [(1, "trial"), (1, "active")]
+
+
 def test_a_number_is_not_given_twice_when_the_folder_is_emptied(box: Box):
     box.push(doc(1))
     box.wait(30)

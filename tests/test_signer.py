@@ -254,6 +254,17 @@ def test_a_private_half_that_is_not_of_the_public_one_signs_nothing_and_is_said(
     assert isinstance(said, DeviceSaid) and said.word == "error" and str(path) in said.why
 
 
+def test_the_halves_are_compared_by_us_whatever_the_library_lets_pass(tmp_path, monkeypatch):
+    from cryptography.hazmat.primitives import serialization
+    path = tmp_path / "record.key"
+    kid = FileSigner(path).kid
+    FileSigner(tmp_path / "other")
+    other = serialization.load_pem_private_key((tmp_path / "other").read_bytes(), None)
+    monkeypatch.setattr(serialization, "load_pem_private_key", lambda pem, password: other)
+    with pytest.raises(DriverGone, match="two halves are not of one key"):
+        FileSigner(path, kid).signature(b"x")
+
+
 @pytest.mark.parametrize("written", ["sec1", "bare", "spoilt"])
 def test_a_key_written_another_way_is_read_whole_at_once(tmp_path, written):
     from cryptography.hazmat.primitives import serialization

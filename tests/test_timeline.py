@@ -14,6 +14,7 @@ import pytest
 
 from bench.till import QR, Till
 from device.timeline import Asked, Story, main, told
+from device.timeline_words import Step, cause
 from device.txn.inputs import ChannelSaid, Pressed, Printed, PrintUnsure, QrReady, Said
 from device.types import Stamp
 
@@ -75,6 +76,30 @@ def test_what_went_wrong_is_said_in_a_sentence(till, words, cause):
     one = story(till, no)
     assert re.search(cause, one.cause), (one.cause, whats(one))
     assert one.cause_zh and whats(one)[0] == "scan"
+
+
+@pytest.mark.parametrize("whats, likely", [
+    ("intent paid sale held", "held at 3"),
+    ("intent paid sale refund refund_stuck", "refund_stuck at 4: act at the channel's own page"),
+    ("intent paid sale refund refund_stuck refunded", "nothing went wrong"),
+    ("intent paid sale refund refund_failed", "refund_failed at 4: the money did not go back"),
+    ("intent paid sale refund refund_failed refunded", "nothing went wrong"),
+    ("intent paid late refund refunded", "the customer paid after the till had given up, and the money went back"),
+    ("intent paid late", "the customer paid after the till had given up; the money is not given back yet"),
+    ("intent paid paid_undoing refund", "the customer paid after the till had given up; the money is on its way back"),
+    ("intent qr parked", "undecided: the channel has not said whether it was paid; it is asked on"),
+    ("intent charge overdue", "undecided: the channel has not said whether it was paid; it is asked on"),
+    ("intent paid sale paper_due", "the receipt waits for the printer"),
+    ("intent paid sale paper_due paper record_due", "the record waits for the signer"),
+    ("intent paid sale record_due record", "nothing went wrong"),
+    ("intent - - - - - - - - - - qr paid sale", "the channel took 11 s to give a QR"),
+    ("intent - - - - - - - - - qr paid sale", "nothing went wrong"),
+    ("intent paid paper_due - - - - - - - - - - - paper", "the receipt came 12 s late")])
+def test_the_likely_cause_is_the_worst_that_the_steps_tell(whats, likely):
+    steps = [Step("", float(at), what, f"{what} at {at}", "") for at, what in enumerate(whats.split()) if what != "-"]
+    assert cause(steps, acked=None)[0] == likely
+    if likely == "nothing went wrong":
+        assert cause(steps, acked=False) == ("the record waits for the cloud", "记录等待上传")
 
 
 def test_a_receipt_that_may_not_have_come_out_and_a_record_that_waits_for_the_cloud(till, monkeypatch):
