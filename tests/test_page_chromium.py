@@ -109,7 +109,7 @@ def test_a_sale_through_the_page_is_paid_by_the_qr_that_its_picture_shows(url: s
     waited(browser, "document.querySelectorAll('.strip img').length === 1")
     waited(browser, "document.querySelector('.strip img').naturalHeight > 200")
     waited(browser, "document.getElementById('cloud-badge').textContent.includes('2 ')")        # boot and sale
-    assert "¥9.00" in browser.find_element(By.ID, "channel-figures").text
+    waited(browser, "document.getElementById('channel-figures').textContent.includes('¥9.00')")
     assert [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
