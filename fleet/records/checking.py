@@ -12,7 +12,6 @@ the same piece one settles and the other's work falls away.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import random
@@ -35,7 +34,6 @@ BEHIND_NICE = 15                         # of a checker that leaves the processo
 JOURNALS = 64                            # journals fetched at a time
 
 COUNTED = frozenset({"sale", "refund"})
-THREADS, THREADS_FROM = 2, 32            # that check signatures of one piece, from so many on
 ALARMS_MAX = 64                          # wrong totals told of one piece
 
 Held = tuple[Parsed, Verify, int]      # and the amount in fen, 0 for what has none
@@ -96,7 +94,7 @@ def examined(store: Store, box: str, jid: str, limit: int = PIECE) -> Piece | No
     last = min(upto, start + limit)
     tokens = store.numbered(box, jid, start + 1, last)
     held, stop = _read(store, box, jid, start, tokens)
-    unproven = _first_unproven(held)
+    unproven = _unproven(held)
     if unproven is not None:
         seq = start + 1 + unproven
         stop = Stop(seq, "BAD_SIGNATURE", f"the signature of record {seq} does not hold", tokens[unproven][1])
@@ -146,30 +144,13 @@ def _read(store: Store, box: str, jid: str, start: int, tokens: list[tuple[int, 
     return held, None
 
 
-def _first_unproven(held: list[Held]) -> int | None:
-    """The index of the first record whose signature does not hold.  The library checks without Python's lock: on several cores."""
-    if len(held) < THREADS_FROM:
-        return _unproven(held)
-    step = -(-len(held) // THREADS)
-    starts = range(0, len(held), step)
-    for at, found in zip(starts, _pool(_nice()).map(_unproven, [held[at:at + step] for at in starts]), strict=True):
-        if found is not None:
-            return at + found
-    return None
-
-
 def _unproven(held: list[Held]) -> int | None:
+    """The index of the first record whose signature does not hold.  On one thread: two of them fight over Python's lock, and each
+    signature costs a quarter more.  Several cores are for several checkers."""
     for at, (record, verify, _) in enumerate(held):
         if not verify(record.signing_input, record.signature):
             return at
     return None
-
-
-@functools.cache
-def _pool(nice: int) -> ThreadPoolExecutor:
-    """Threads of the priority of whoever asks: they inherit it."""
-    assert nice == _nice()
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="signatures")
 
 
 def _sum_at(store: Store, box: str, jid: str, seq: int) -> Sums:
