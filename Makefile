@@ -47,7 +47,7 @@ bench: setup
 proof: test cuts world storm plants search attacks link
 
 cuts: setup
-	@TILLBOX_EVERY=1 .venv/bin/pytest -q tests/test_printer_cut_off.py
+	@TILLBOX_EVERY=1 .venv/bin/pytest -q tests/drivers/test_printer_cut_off.py
 
 world: setup
 	@$(PY) -m sim.world --seed 1 --sales 1000 --json $(ARGS)

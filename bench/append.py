@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.till import IDENTITY
 from bench.turns import in_turns, seconds
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.recovery.recovering import opened
 from device.store_forward.journal import Row
 from device.store_forward.second_copy import Stand

@@ -19,10 +19,11 @@ import tempfile
 import time
 from typing import Any
 
-from device.drivers import display_draw, qr_bits
-from device.drivers.display_fb import FbDisplay, Geometry
-from device.drivers.display_file import FileDisplay
-from device.drivers.display_pixels import BYTES_OF, Box, packed, spans, turned, turned_box
+from device.drivers import qr_bits
+from device.drivers.display import draw as display_draw
+from device.drivers.display.fb import FbDisplay, Geometry
+from device.drivers.display.file import FileDisplay
+from device.drivers.display.pixels import BYTES_OF, Box, packed, spans, turned, turned_box
 from device.txn.screen import Line, Screen
 
 WIDTH, HEIGHT = 800, 480

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bench.till import EPOCH, GOODS, Till
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.store_forward.token import b64, digest, seal, signing_input
 from device.txn import facts
 from device.txn.books import Books

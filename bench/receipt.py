@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.till import GOODS, TERMS
-from device.drivers import printer_bytes as escpos
-from device.drivers.printer_dialect_bytes import DIALECTS, Page
-from device.drivers.printer_raster import Raster
+from device.drivers.printer import escpos_bytes as escpos
+from device.drivers.printer.dialect_bytes import DIALECTS, Page
+from device.drivers.printer.raster import Raster
 from device.txn.books import Line, Sale, Tender
 from device.txn.receipt import sale_paper
 from device.types import Stamp

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from bench.append import BareCopy
 from bench.till import GOODS, Paced, Till
 from bench.turns import in_turns
-from device.drivers.display_file import FileDisplay
-from device.drivers.signer_file import FileSigner
+from device.drivers.display.file import FileDisplay
+from device.drivers.signer.file import FileSigner
 from device.store_forward.token import signing_input
 from device.txn.inputs import Pressed, Scanned
 from device.txn.numbers import order_number

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from device.drivers.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, event_bytes
-from device.drivers.scanner_evdev import EvdevScanner
-from device.drivers.scanner_keys import key_codes
-from device.drivers.scanner_strangers import LOOK_MS, Claim, Strangers
+from device.drivers.input.evdev_bytes import EV_KEY, EV_SYN, SYN_DROPPED, event_bytes
+from device.drivers.input.scanner_evdev import EvdevScanner
+from device.drivers.input.scanner_keys import key_codes
+from device.drivers.input.scanner_strangers import LOOK_MS, Claim, Strangers
 from device.goods import PriceList
 from device.runner import REOPEN_MS
 from device.txn.inputs import Scanned

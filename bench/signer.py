@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from device.drivers.signer_pkcs11 import Pkcs11Signer
+from device.drivers.signer.pkcs11 import Pkcs11Signer
 from device.txn.effects import SignRecord
 
 MODULE, PIN = "/usr/lib/softhsm/libsofthsm2.so", "bench-only"

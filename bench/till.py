@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.recovery.recovering import opened
 from device.runner import Runner
 from device.txn.effects import Effect, KickDrawer, PlaceOrder, Print, QueryOrder, SignRecord

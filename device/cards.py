@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from device.config import Config
-from device.drivers.keycard_bytes import SUPERVISOR, card_text
+from device.drivers.input.keycard_bytes import SUPERVISOR, card_text
 from device.drivers.qr_bits import QUIET_MODULES, matrix, side
 from device.errors import ConfigError, Outside
 from device.identity import folder as identity
@@ -153,7 +153,7 @@ def _bars(sheet, left: int, top: int, text: str, names: list[tuple[int, str]]) -
 def _font(line: str, size: int, wide: int):
     from PIL import ImageFont
 
-    from device.drivers.display_draw import FONT_PATH
+    from device.drivers.display.draw import FONT_PATH
     while True:
         try:
             font = ImageFont.truetype(FONT_PATH, size)

@@ -29,7 +29,7 @@ from device.config_keys import (
     needed,
 )
 from device.config_values import nearest, read_section, read_table
-from device.drivers.keypad_keys import layout_codes
+from device.drivers.input.keypad_keys import layout_codes
 from device.errors import ConfigError
 from device.goods import Template, template_faults
 from device.types import Account, Cards, Rules, Supervisor, Terms
@@ -471,7 +471,7 @@ def _across(top: dict[str, Any], parts: dict[str, dict[str, Any]], scanners: lis
         faults.append("sound.path is empty: name a file, or say sound.kind = \"none\"")
     cards = parts["cards"]
     if cards["card_key"]:
-        from device.drivers.keycard_bytes import KEY_LEN_MIN
+        from device.drivers.input.keycard_bytes import KEY_LEN_MIN
         if len(cards["card_key"]) < KEY_LEN_MIN or not cards["store"]:
             faults.append(f"cards.card_key has at least {KEY_LEN_MIN} characters, and cards.store names the store whose it is")
     if bool(parts["mqtt"]["cert_file"]) != bool(parts["mqtt"]["key_file"]):

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from device.drivers.display_pole_bytes import CHARSETS as POLE_CHARSETS
-from device.drivers.display_pole_bytes import DIALECTS as POLES
-from device.drivers.layout_keys import CAPS, LAYOUTS
+from device.drivers.display.pole_bytes import CHARSETS as POLE_CHARSETS
+from device.drivers.display.pole_bytes import DIALECTS as POLES
+from device.drivers.input.layout_keys import CAPS, LAYOUTS
 from device.goods import TEMPLATE_KINDS
 
 MASK = "********"

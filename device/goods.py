@@ -15,7 +15,7 @@ import msgspec
 from device.types import Found, Item
 
 if TYPE_CHECKING:
-    from device.drivers.gs1_bytes import Gs1
+    from device.drivers.input.gs1_bytes import Gs1
 
 GTIN_LENS = (8, 12, 13, 14)
 TEMPLATE_KINDS = ("weight", "price", "both")
@@ -276,7 +276,7 @@ class PriceList:
 
 def _gs1(symbol: str) -> Gs1 | Unknown | None:
     """What a GS1 label says, None when `symbol` is none, or what is wrong with it."""
-    from device.drivers.gs1_bytes import NotGs1, gs1_of  # by the first label: a start has no time for its table
+    from device.drivers.input.gs1_bytes import NotGs1, gs1_of  # by the first label: a start has no time for its table
     try:
         return gs1_of(symbol)
     except NotGs1 as why:

@@ -76,7 +76,7 @@ def _told(scan: dict[str, Any], as_json: bool) -> int:
 
 def list_all(as_json: bool = False, sysfs: str = "/sys", dev: str = "/dev") -> int:
     """What could be a scanner, one line each: its kind, USB port, vendor and product, path, name."""
-    from device.drivers.hidpos_bytes import is_scanner
+    from device.drivers.input.hidpos_bytes import is_scanner
     from device.drivers.input_ports import hid_nodes, keyboards, report_descriptor, serial_nodes
     rows = [("keyboard", node) for node in keyboards(sysfs, dev) if node.types]
     rows += [("hid-pos", node) for node in hid_nodes(sysfs, dev) if is_scanner(report_descriptor(node.path, sysfs))]

@@ -16,8 +16,8 @@ from device.config import Config
 from device.crockford import digits
 
 if TYPE_CHECKING:
-    from device.drivers.scanner_keys import Read
-    from device.drivers.scanner_strangers import Pairing, Strangers
+    from device.drivers.input.scanner_keys import Read
+    from device.drivers.input.scanner_strangers import Pairing, Strangers
 
 TEST_S, PAIR_S = 30.0, 60.0
 LISTEN_S = 0.05
@@ -64,7 +64,7 @@ def strangers_of(config: Config) -> Strangers | None:
     """The watch over keyboards, where this box keeps one."""
     if not refuses(config):
         return None
-    from device.drivers.scanner_strangers import Claim, Strangers
+    from device.drivers.input.scanner_strangers import Claim, Strangers
     return Strangers(tuple(Claim(path, port) for _, path, port in _named(config)))
 
 
@@ -114,7 +114,7 @@ class Scanning:
             return {"ok": False, "error": 'This box does not listen to keyboards: say keyboards = "refuse" in box.toml.'}
         if not self._idle():
             return {"ok": False, "error": "A customer is being served: pair the scanner between two customers."}
-        from device.drivers.scanner_strangers import Pairing
+        from device.drivers.input.scanner_strangers import Pairing
         watch.look_now()
         code = code or f"PAIR-{digits(secrets.randbits(30), 6)}"
         self._pairing = Pairing(watch, code, PAIR_S)

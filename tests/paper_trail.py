@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device.drivers import printer_bytes as escpos
-from device.drivers.printer_driver import Limits, Printer
+from device.drivers.printer import escpos_bytes as escpos
+from device.drivers.printer.driver import Limits, Printer
 from device.errors import DriverBusy, DriverGone, PrintUnproven
 from device.txn.effects import Effect
 from device.txn.inputs import DrawerKicked, PrintRefused

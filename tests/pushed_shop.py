@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from device.ask import ask
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.mqtt import config_wire as wire
 from device.mqtt import topics
 from device.store_forward.token import parse

@@ -16,7 +16,7 @@ from device.config import MASK, show
 from device.doctor import counter, kernel
 from device.doctor.look import Finding, Look, found
 from device.drivers.registry import signer_of
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.errors import Outside
 from device.identity import folder as identity
 from device.price_file import read_prices

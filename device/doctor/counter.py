@@ -16,9 +16,9 @@ import msgspec
 
 from device.config import CARD, PrinterConfig, ScannerConfig
 from device.doctor.look import Finding, Look, found
-from device.drivers import printer_bytes as escpos
 from device.drivers.input_ports import Node, hid_nodes, keyboards
 from device.drivers.port_holder import Holder, holders_of_file, holders_of_line
+from device.drivers.printer import escpos_bytes as escpos
 from device.drivers.registry import LINES
 from device.errors import DriverGone, Outside
 

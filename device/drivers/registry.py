@@ -38,7 +38,7 @@ from device.types import Account, Found
 if TYPE_CHECKING:
     from device.drivers.channels.accounts import KeySet
     from device.drivers.channels.https import HttpsChannel
-    from device.drivers.scanner_reads import Tap
+    from device.drivers.input.scanner_reads import Tap
 
 log = logging.getLogger("tillbox")
 
@@ -144,65 +144,65 @@ def displays_of(config: Config) -> dict[str, Display]:
 
 
 def _signer_file(config: Config, kid: str, make: bool) -> Signer:
-    from device.drivers.signer_file import FileSigner
+    from device.drivers.signer.file import FileSigner
     return FileSigner(Path(config.state_dir, "training", "training.key") if config.training else config.record_key_file, kid,
                       make=make)
 
 
 def _signer_pkcs11(config: Config, kid: str, make: bool) -> Signer:
-    from device.drivers.signer_pkcs11 import Pkcs11Signer
+    from device.drivers.signer.pkcs11 import Pkcs11Signer
     c = config.signer
     pin_file = c.pin_file or str(Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials"), "tillbox-pin"))
     return Pkcs11Signer(c.module, c.token, c.key, pin_file, kid, make=make, refused_file=str(Path(config.state_dir, "pin.refused")))
 
 
 def _scanner_evdev(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
-    from device.drivers.scanner_evdev import EvdevScanner
+    from device.drivers.input.scanner_evdev import EvdevScanner
     return EvdevScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, layout=c.layout, caps=c.caps, port=c.port,
                         lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
 def _scanner_serial(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
-    from device.drivers.scanner_serial import SerialScanner
+    from device.drivers.input.scanner_serial import SerialScanner
     return SerialScanner(c.path, look_up, suffix=c.suffix, gap_ms=c.gap_ms, gs=c.gs, baud=c.baud, port=c.port,
                          lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
 def _scanner_hidraw(c: ScannerConfig, look_up: LookUp, tap: Tap | None) -> Driver:
-    from device.drivers.scanner_hidraw import HidrawScanner
+    from device.drivers.input.scanner_hidraw import HidrawScanner
     return HidrawScanner(c.path, look_up, gs=c.gs, port=c.port, lane=c.lane, repeat_ms=c.repeat_ms, tap=tap)
 
 
 def _keypad_evdev(config: Config) -> Driver:
-    from device.drivers.keypad_evdev import EvdevKeypad
+    from device.drivers.input.keypad_evdev import EvdevKeypad
     return EvdevKeypad(config.keypad.path, layout=config.keypad.layout, port=config.keypad.port)
 
 
 def _line_tcp(c: PrinterConfig):
-    from device.drivers.printer_tcp import TcpLine
+    from device.drivers.printer.tcp import TcpLine
     return TcpLine(c.host, c.port)
 
 
 def _line_serial(c: PrinterConfig):
-    from device.drivers.printer_serial import SerialLine
+    from device.drivers.printer.serial import SerialLine
     return SerialLine(c.path, c.baud, flow=c.flow)
 
 
 def _line_file(c: PrinterConfig):
-    from device.drivers.printer_file import FileLine
+    from device.drivers.printer.file import FileLine
     return FileLine(c.path, create=c.kind == "file")
 
 
 def _line_usb(c: PrinterConfig):
-    from device.drivers.printer_usb import UsbLine
+    from device.drivers.printer.usb import UsbLine
     return UsbLine(c.path)
 
 
 def _printer(c: PrinterConfig, state_dir: str) -> Driver:
-    from device.drivers.printer_driver import Limits, Printer
+    from device.drivers.printer.driver import Limits, Printer
     more: dict[str, Any] = {}
     if c.backend == "escpos":
-        from device.drivers.printer_library import LibraryEncoder
+        from device.drivers.printer.library import LibraryEncoder
         more["encode"] = LibraryEncoder(c.profile, Path(state_dir) / "escpos")
         more["longest"] = 2_048                        # a row of its column images
     elif (c.dialect, c.qr, c.cut, c.logo) != ("chinese", "auto", "partial", ""):
@@ -212,64 +212,64 @@ def _printer(c: PrinterConfig, state_dir: str) -> Driver:
 
 
 def _page(c: PrinterConfig):
-    from device.drivers.printer_dialect_bytes import DIALECTS, Page
-    from device.drivers.printer_raster import Logo, Raster
+    from device.drivers.printer.dialect_bytes import DIALECTS, Page
+    from device.drivers.printer.raster import Logo, Raster
     return Page(DIALECTS[c.dialect], Raster(), qr=c.qr, cut=c.cut, **({"logo": Logo(c.logo)} if c.logo else {}))
 
 
 def _speaker(config: Config, printer: Driver | None) -> Driver:
-    from device.drivers.sound_driver import Speaker
+    from device.drivers.sound.driver import Speaker
     c, voice = config.sound, None
     if c.speak and c.voice_dir:
-        from device.drivers.sound_voice import RecordedVoice
+        from device.drivers.sound.voice import RecordedVoice
         voice = RecordedVoice(c.voice_dir)
     elif c.speak:
-        from device.drivers.sound_aplay import espeak as voice
+        from device.drivers.sound.aplay import espeak as voice
     return Speaker(SOUNDS[c.kind](c, printer), volume=c.volume, lang=config.lang, voice=voice)
 
 
 def _sink_aplay(c: SoundConfig, printer: Driver | None):
-    from device.drivers.sound_aplay import AplaySink
+    from device.drivers.sound.aplay import AplaySink
     return AplaySink(c.device)
 
 
 def _sink_file(c: SoundConfig, printer: Driver | None):
-    from device.drivers.sound_file import FileSink
+    from device.drivers.sound.file import FileSink
     return FileSink(c.path)
 
 
 def _sink_printer(c: SoundConfig, printer: Any):
-    from device.drivers.sound_buzzer import PrinterBuzzer
+    from device.drivers.sound.buzzer import PrinterBuzzer
     return PrinterBuzzer(printer)
 
 
 def _sink_wire(c: SoundConfig, printer: Driver | None):
-    from device.drivers.sound_buzzer import WireBuzzer
+    from device.drivers.sound.buzzer import WireBuzzer
     return WireBuzzer(c.path)
 
 
 def _sink_board(c: SoundConfig, printer: Driver | None):
-    from device.drivers.sound_buzzer import BoardBuzzer
+    from device.drivers.sound.buzzer import BoardBuzzer
     return BoardBuzzer(c.path)
 
 
 def _display_fb(c: DisplayConfig, part: str) -> Display:
-    from device.drivers.display_fb import FbDisplay
+    from device.drivers.display.fb import FbDisplay
     return FbDisplay(c.path, rotation=c.rotation, large=c.large, slide_s=c.slide_s, part=part)
 
 
 def _display_file(c: DisplayConfig, part: str) -> Display:
-    from device.drivers.display_file import FileDisplay
+    from device.drivers.display.file import FileDisplay
     return FileDisplay(c.path, width=c.width, height=c.height, large=c.large, slide_s=c.slide_s, part=part)
 
 
 def _display_pole(c: DisplayConfig, part: str) -> Display:
-    from device.drivers.display_pole import PoleDisplay
+    from device.drivers.display.pole import PoleDisplay
     return PoleDisplay(c.path, dialect=c.dialect, baud=c.baud, charset=c.charset, part=part)
 
 
 def _display_oled(c: DisplayConfig, part: str) -> Display:
-    from device.drivers.display_oled import OledDisplay
+    from device.drivers.display.oled import OledDisplay
     return OledDisplay(c.path, chip=c.chip, width=c.width, height=c.height, rotation=c.rotation, part=part)
 
 

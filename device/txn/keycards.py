@@ -27,7 +27,7 @@ def is_card(symbol: str) -> bool:
 def card_scanned(b: Books, d: Desk, symbol: str, at: Stamp,
                  press: Callable[[Books, Desk, Pressed, Stamp], Verdict]) -> Verdict:
     """The verdict of the card's keys, one decision for all of them; `press` is what a key of the keypad does."""
-    from device.drivers.keycard_bytes import CardRefused, card_of  # by the first card: a start has no time for it
+    from device.drivers.input.keycard_bytes import CardRefused, card_of  # by the first card: a start has no time for it
     try:
         card = card_of(symbol, key=d.terms.cards.key, store=d.terms.cards.store, revoked=d.terms.cards.revoked, known=KEYS)
     except CardRefused as why:

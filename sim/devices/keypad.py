@@ -7,8 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-from device.drivers.evdev_bytes import event_bytes
-from device.drivers.keypad_keys import EVENTS_OF
+from device.drivers.input.evdev_bytes import event_bytes
+from device.drivers.input.keypad_keys import EVENTS_OF
 from sim.devices.scanner import open_fifo, opened_by
 
 

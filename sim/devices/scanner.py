@@ -10,10 +10,10 @@ import time
 import tty
 from pathlib import Path
 
-from device.drivers.evdev_bytes import EV_KEY, EV_SYN, PRESS, RELEASE, SYN_REPORT, event_bytes
-from device.drivers.hidpos_bytes import reports_of
-from device.drivers.layout_keys import LEFTCTRL, LEFTSHIFT
-from device.drivers.scanner_keys import key_codes
+from device.drivers.input.evdev_bytes import EV_KEY, EV_SYN, PRESS, RELEASE, SYN_REPORT, event_bytes
+from device.drivers.input.hidpos_bytes import reports_of
+from device.drivers.input.layout_keys import LEFTCTRL, LEFTSHIFT
+from device.drivers.input.scanner_keys import key_codes
 
 KEY_MS = 2                # a pause between two keys that any scanner in service exceeds and no reader mistakes
 F_SETPIPE_SZ = 1031       # linux/fcntl.h

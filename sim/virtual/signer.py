@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.errors import DriverGone
 from device.txn.effects import Effect
 from device.txn.inputs import Input

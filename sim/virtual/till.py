@@ -17,7 +17,7 @@ from typing import Any
 
 from device.box import Box
 from device.drivers.contract import Driver
-from device.drivers.signer_file import FileSigner
+from device.drivers.signer.file import FileSigner
 from device.errors import JournalUnreadable
 from device.recovery.recovering import doubt, opened
 from device.recovery.table import Act

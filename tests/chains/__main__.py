@@ -6,7 +6,7 @@ import shutil
 
 from tests.chains import FILES
 from tests.chains.cases import CASES
-from tests.test_chains import found, keys_text, text_of
+from tests.store_forward.test_chains import found, keys_text, text_of
 
 shutil.rmtree(FILES, ignore_errors=True)
 expected = []

@@ -11,10 +11,10 @@ import io
 import msgspec
 from PIL import Image
 
-from device.drivers.display_draw import Slide, frame
-from device.drivers.display_oled import picture
-from device.drivers.display_pole_bytes import DIALECTS, frame_of
-from device.drivers.display_pole_text import glass_of
+from device.drivers.display.draw import Slide, frame
+from device.drivers.display.oled import picture
+from device.drivers.display.pole_bytes import DIALECTS, frame_of
+from device.drivers.display.pole_text import glass_of
 from device.txn.screen import Line, Screen
 from sim.devices.pole import MODELS
 from sim.devices.pole_glass import glass_image

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from device.drivers.printer_dialect_bytes import DIALECTS, Page
-from device.drivers.printer_raster import Raster
+from device.drivers.printer.dialect_bytes import DIALECTS, Page
+from device.drivers.printer.raster import Raster
 from device.txn.books import Line, Sale, Tender, Totals
 from device.txn.effects import Cut, Pair, PaperPart, QrCode, Ruler, Text
 from device.txn.receipt import copy_of, refund_paper, report_paper, sale_paper

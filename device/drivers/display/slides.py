@@ -1,0 +1,67 @@
+"""Pictures for the time in which nobody is served.  Knows files and whose turn it is; whether one may stand, `draw` knows.
+
+Each is looked at before it is opened: no file and no picture is larger than its bound, whoever signed it.  One is held in memory,
+as large as the frame.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from device.drivers.display.draw import BRAND, Slide
+from device.drivers.picture_bytes import MOST_BYTES, picture_fault
+
+log = logging.getLogger("tillbox")
+
+
+class Slides:
+    """The pictures at `paths`, each for `every_s` seconds, after the till's own screen has stood as long."""
+
+    def __init__(self, paths: tuple[str, ...] = (), every_s: int = 8) -> None:
+        self.paths, self.every_ms = paths, every_s * 1000
+        self.refused: dict[str, str] = {}            # why a picture is not shown, by path
+        self._held: tuple[str, int, int] = ("", 0, 0)
+        self._slide: Slide | None = None
+
+    def due(self, now_ms: int) -> str:
+        """The picture whose turn it is at monotonic `now_ms`; "" for the till's own screen."""
+        paths = [path for path in self.paths if path not in self.refused]
+        turn = now_ms // self.every_ms % (len(paths) + 1)
+        return paths[turn - 1] if turn else ""
+
+    def at_hand(self, path: str, width: int, height: int) -> bool:
+        """True when `of` costs nothing."""
+        return self._held == (path, width, height)
+
+    def of(self, path: str, width: int, height: int) -> Slide | None:
+        """The picture as a slide; None when it cannot be shown.  Takes its time when not `at_hand`: call it in a thread."""
+        if not self.at_hand(path, width, height):
+            try:
+                self._slide = self._made(path, width, height)
+            except (OSError, ValueError, SyntaxError) as why:          # Pillow says all three of a broken picture
+                log.warning("picture %s is not shown: %s", path, why)
+                self.refused[path] = str(why)
+                self._slide = None
+            self._held = (path, width, height)
+        return self._slide
+
+    @staticmethod
+    def _made(path: str, width: int, height: int) -> Slide:
+        import io
+
+        from PIL import Image, ImageOps
+
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        fault = picture_fault(data)
+        if fault:
+            raise ValueError(fault)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as told:
+            told.draft("RGB", (width, height))                         # a JPEG is read no larger than it is shown
+            picture = told.convert("RGBA") if "A" in told.getbands() or "transparency" in told.info else told.convert("RGB")
+        near = abs(picture.width * height / (picture.height * width) - 1) < 0.12
+        fitted = (ImageOps.fit if near else ImageOps.contain)(picture, (width, height), Image.Resampling.LANCZOS)
+        sheet = Image.new("RGB", (width, height), BRAND)
+        place = ((width - fitted.width) // 2, (height - fitted.height) // 2)
+        sheet.paste(fitted, place, fitted if fitted.mode == "RGBA" else None)
+        return Slide(sheet)
