@@ -213,3 +213,22 @@ def test_a_spoilt_picture_never_breaks_the_till():
         picture_fault(bytes(data[:pick.randrange(len(data) + 1)]))
         with contextlib.suppress(OSError, ValueError, SyntaxError):
             Image.open(io.BytesIO(bytes(data)), formats=("PNG", "JPEG"))
+
+
+@pytest.mark.parametrize("second", [(9_000, 9_000), (60_000, 60_000)])
+def test_a_picture_with_a_second_larger_head_is_refused_before_it_is_opened(tmp_path, second):
+    whole = drawn(RED, form="JPEG")
+    at = whole.index(b"\xff\xc0")
+    head = whole[at:at + 2 + int.from_bytes(whole[at + 2:at + 4])]
+    jpeg = whole[:at] + head + head[:5] + struct.pack(">HH", *second) + head[9:] + whole[at + len(head):]
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    heads = b"".join(chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)) for size in ((100, 100), second))
+    png = b"\x89PNG\r\n\x1a\n" + heads + chunk(b"IDAT", zlib.compress(bytes(30_100))) + chunk(b"IEND", b"")
+    for data in (jpeg, png):
+        (tmp_path / "two").write_bytes(data)
+        slides = Slides((str(tmp_path / "two"),), 8)
+        assert picture_fault(data) == "" and slides.of(str(tmp_path / "two"), 400, 240) is None
+        assert "size" in slides.refused[str(tmp_path / "two")]

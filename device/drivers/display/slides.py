@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from device.drivers.display.draw import BRAND, Slide
-from device.drivers.picture_bytes import MOST_BYTES, picture_fault
+from device.drivers.picture_bytes import MOST_BYTES, picture_fault, picture_size
 
 log = logging.getLogger("tillbox")
 
@@ -56,7 +56,13 @@ class Slides:
         fault = picture_fault(data)
         if fault:
             raise ValueError(fault)
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as told:
+        try:
+            told = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        except Image.DecompressionBombError as why:                    # neither OSError nor ValueError
+            raise ValueError(str(why)) from why
+        with told:
+            if told.size != picture_size(data):                        # a second head behind the first: the bound would not hold
+                raise ValueError("it says more than one size")
             told.draft("RGB", (width, height))                         # a JPEG is read no larger than it is shown
             picture = told.convert("RGBA") if "A" in told.getbands() or "transparency" in told.info else told.convert("RGB")
         near = abs(picture.width * height / (picture.height * width) - 1) < 0.12
