@@ -221,3 +221,11 @@ def test_a_pole_that_lost_its_power_is_written_again(tmp_path, monkeypatch):
     asyncio.run(story())
     assert port.shows(lambda pole: "SCAN" in pole.rows()[0])
     port.unplug()
+
+
+@pytest.mark.parametrize("charset", ["ascii", "gbk"])
+@pytest.mark.parametrize(("screen", "right"), [(BASKET, "7.50"), (PAY, "27"), (PAID, "11.50"), (CHANGE, "11.50"), (CHECKING, ""),
+                                               (IDLE, ""), (msgspec.structs.replace(BASKET, lines=LINES[:1]), "4.00")])
+def test_a_training_till_says_so_whatever_else_stands_there(screen, right, charset):
+    top = glass_of(msgspec.structs.replace(screen, training=True), 60, charset).top
+    assert top.startswith(WORDS["training"][charset == "ascii"]) and top.endswith(right)

@@ -75,7 +75,7 @@ def glass_of(screen: Screen, left_s: int | None, charset: str = "ascii") -> Glas
             top, bottom = (say("cash_only"), say("cash_only_too")) if screen.cash_only else (
                 _middle(screen.title if sayable(screen.title, charset) else "", charset), _middle(say("welcome"), charset))
     if screen.training:
-        top = _beside(say("training"), "" if screen.phase == "IDLE" else top, charset)
+        top = _beside(say("training"), "" if screen.phase == "IDLE" else _right_of(top), charset)
     return Glass(top, bottom, sum_, light)
 
 
@@ -98,6 +98,13 @@ def _beside(left: str, right: str, charset: str) -> str:
     while left and width(left, charset) + len(right.encode("gbk", "replace")) + bool(right) > COLUMNS:
         left = left[:-1]
     return left + " " * (COLUMNS - width(left, charset) - width(right, charset)) + right
+
+
+def _right_of(row: str) -> str:
+    """What stands at the right edge of `row`, a sum or a word to compare; "" where it is one sentence."""
+    _, gap, right = row.rpartition("  ")
+    last = row.rpartition(" ")[2]
+    return right if gap and row.strip() != right else last if last.lstrip("-").replace(".", "").isdigit() else ""
 
 
 def _middle(text: str, charset: str) -> str:
