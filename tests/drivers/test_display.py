@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import struct
 
 import msgspec
@@ -280,6 +281,39 @@ def test_hostile_words_stay_inside():
         for size in [(320, 240), (800, 480)]:
             picture = frame(wild, 0, *size)
             assert picture.size == size and (read(picture) == [URL]) == bool(screen.qr)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (300, 200), (480, 320), (800, 480), (1280, 400), (480, 1920)])
+def test_no_sum_is_ever_cut(monkeypatch, size, large):
+    """A part of an amount would be another amount."""
+    cut, was = [], display_draw._cut
+    monkeypatch.setattr(display_draw, "_cut", lambda text, font, width: (
+        cut.append(text) if font.getlength(text) > width and re.search(r"\d\.\d\d", text) else None, was(text, font, width))[1])
+    lines = tuple(Line("Sparkling water with lemon, family pack", "12", 99_999_999) for _ in range(8))
+    huge = {"big": "¥999999.99", "lang": "en", "lines": lines, "lines_total": 100}
+    paid = changed(PAID, big="¥999999.99", lang="en", notice="Change ¥999999.99")
+    for screen in (changed(BASKET, **huge), changed(PAY, **huge), changed(ASKING, big="¥999999.99"), paid,
+                   changed(paid, receipt_qr="https://r.example.org/0000017K3M00000012AB")):
+        frame(screen, 0, *size, large=large)
+    assert cut == []
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (480, 800), (800, 480), (1280, 400)])
+def test_the_newest_line_is_whole_and_its_words_stay_apart(monkeypatch, size):
+    told, was = [], display_draw._Sheet.text
+
+    def seen(sheet, text, x, y, **how):
+        told.append((text, y + how["size"] / 2 <= sheet.h + 1))
+        return was(sheet, text, x, y, **how)
+
+    monkeypatch.setattr(display_draw._Sheet, "text", seen)
+    name = "Sparkling mineral water with natural lemon flavour"
+    many = tuple(Line(name, "1", 100) for _ in range(8))
+    for large in (False, True):
+        frame(changed(BASKET, lines=many, lines_total=100, lang="en"), 0, *size, large=large)
+    assert all(inside for _, inside in told)
+    assert {piece for text, _ in told for piece in text.split() if text[:5] in name} <= set(name.split())
 
 
 def test_names_of_the_price_list_have_letters_of_their_own():

@@ -272,7 +272,7 @@ class _Sheet:
         while True:
             font = _font(size)
             rows, step = _wrapped(text, font, int(width)), int(size * 1.28)
-            if len(rows) * step <= height or size <= floor:
+            if size <= floor or (len(rows) * step <= height and all(font.getlength(row) <= int(width) for row in rows)):
                 break
             size = max(floor, size * 9 // 10)
         rows = rows[: max(1, int(height // step))]
@@ -329,14 +329,16 @@ def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str
     row = max(16, s.pad * (84 if s.large else 47) // 20)
     size, qty_wide, sum_wide = row * 0.62, s.w * 0.16, s.w * 0.22
     name_wide = s.w - 2 * s.pad - qty_wide - sum_wide
-    newest_rows = 2 if lines and len(_wrapped(lines[-1].name, _font(int(size)), int(name_wide))) > 1 else 1
+    first = _wrapped(lines[-1].name, _font(int(size)), int(name_wide))[0] if lines else ""
+    newest_rows = 2 if lines and first != lines[-1].name.rstrip() and s.h >= 1.8 * row else 1
     room = max(1, s.h // row - (newest_rows - 1))
     hidden = max(lines_total, len(lines)) - min(len(lines), room)
-    if hidden and room > 2:
+    told = hidden and room > 2
+    if told:
         room, hidden = room - 1, hidden + (1 if len(lines) >= room else 0)
     shown = lines[-room:]
     y = 0
-    if hidden and s.h // row > 2:
+    if told:
         s.text(CAPTIONS["more"][_at(lang)].format(n=hidden), s.pad, y + row / 2, size=size * 0.8, width=s.w - 2 * s.pad,
                colour=s.muted)
         y += row
@@ -350,16 +352,14 @@ def _paint_lines(s: _Sheet, lines: tuple[Line, ...], lines_total: int, lang: str
             s.draw.line((s.pad, y + tall - 1, s.w - s.pad, y + tall - 1), fill=s.hair)
         middle = y + tall / 2
         if newest and newest_rows == 2:
-            rows = _wrapped(line.name, _font(int(size)), int(name_wide))
-            rows = [rows[0], "".join(rows[1:])]
-            for k, part in enumerate(rows):
+            for k, part in enumerate((first, line.name[len(first):].strip())):
                 s.text(part, s.pad, y + row * (0.55 + 0.9 * k), size=size, width=name_wide, colour=INK)
         else:
             s.text(line.name, s.pad, middle, size=size, width=name_wide, colour=INK)
         s.text("×" + line.qty if line.qty.isdigit() else line.qty, s.w - s.pad - sum_wide, middle, size=size * 0.88,
                width=qty_wide - s.pad / 2, colour=s.muted, anchor="rm", shrink=0.7)
         s.text(_yuan(line.amount_fen), s.w - s.pad, middle, size=size, width=sum_wide - s.pad / 2, colour=INK, anchor="rm",
-               shrink=0.7)
+               shrink=0.2)                                      # small, but never cut: a part of a sum is another sum
         y += tall
 
 
@@ -368,6 +368,13 @@ def _paint_total(s: _Sheet, big: str, count: int, lang: str, mark: bool) -> None
     s.draw.rectangle((0, 0, s.w, max(2, s.h // 40)), fill=BRAND)
     first, second = _both("total", lang)
     share = 0.24 if s.large else TOTAL_SHARE + 0.02
+    if s.w < s.tall * (1.0 if s.large else 0.5):       # no room beside the sum: the words above it
+        half, line = s.w / 2 - 1.2 * s.pad, min(s.h * 0.15, s.w * 0.1)
+        s.text(first, s.pad, s.h * 0.16, size=line, width=half, colour=INK)
+        s.text(CAPTIONS["count"][_at(lang)].format(n=count), s.w - s.pad, s.h * 0.16, size=line * 0.8, width=half, colour=s.muted,
+               anchor="rm", shrink=0.5)
+        s.money(big, s.w - s.pad, s.h * 0.6, ink=min(s.tall * share, s.h * 0.6), width=s.w - 2 * s.pad, colour=INK)
+        return
     wide, _ = s.money(big, s.w - s.pad, s.h * 0.52, ink=s.tall * share, width=s.w * (0.8 if s.large else 0.69), colour=INK)
     left = s.w - wide - 2.5 * s.pad
     used = s.text(first, s.pad, s.h * 0.34, size=s.h * 0.30, width=left, colour=INK, shrink=0.45)
@@ -586,7 +593,7 @@ def _choice(s: _Sheet, asked: re.Match[str], big: str, clock: str, tone: tuple[C
     wide = s.w - 3 * s.pad
     s.lines(lead, s.w / 2, s.h * 0.17, size=s.h * 0.13, width=wide, height=s.h * 0.28, colour=CARD)
     s.text("   ".join(x for x in (big, clock) if x), s.w / 2, s.h * 0.385, size=s.h * 0.11, width=wide, colour=tone[0], anchor="mm",
-           shrink=0.6)
+           shrink=0.2)
     for n, (key, words) in enumerate(zip(("ENTER", "CANCEL"), answers, strict=True)):
         left = s.pad + n * (s.w - s.pad) / 2
         right = left + (s.w - 3 * s.pad) / 2
