@@ -27,7 +27,7 @@ FBIOGET_VSCREENINFO, FBIOGET_FSCREENINFO = 0x4600, 0x4602            # <linux/fb
 VAR_BYTES = 160                # struct fb_var_screeninfo is the same on 32 and 64 bits
 FIX_BYTES_MAX = 128            # struct fb_fix_screeninfo is 68 or 80
 CHANNELS = {(32, (16, 8), (8, 8), (0, 8)): "XRGB8888", (16, (11, 5), (5, 6), (0, 5)): "RGB565"}
-SIDE_PX_MIN, SIDE_PX_MAX = 64, 4096
+SIDE_PX_MIN, SIDE_PX_MAX = 160, 4096          # on less no screen can be laid out
 LOOK_S = 2.0
 
 
