@@ -32,18 +32,22 @@ def ask(path: Path, verb: str, *, timeout_s: float = 3.0, **more: object) -> dic
     except OSError as away:
         raise DaemonAway(f"the daemon does not answer: {away}") from away
     try:
-        return json.loads(answer)
+        said = json.loads(answer)
     except ValueError as wrong:
         raise DaemonAway(f"the daemon's answer to {verb} is no JSON") from wrong
+    if not isinstance(said, dict):
+        raise DaemonAway(f"the daemon's answer to {verb} is no object")
+    return said
 
 
-def runs(run_dir: str) -> bool:
+def runs(run_dir: str, *, timeout_s: float = 3.0) -> bool:
     """Whether a daemon holds this box; one that does not answer in time does."""
     path = Path(run_dir) / "daemon.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(timeout_s)                   # a frozen one with a full backlog lets nobody in, and nobody go
         try:
             line.connect(_short(path))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
         except OSError:                              # not for us, or busy: it is there
             return True

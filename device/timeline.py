@@ -275,6 +275,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if len(args.words) > 2:
         parser.error("a journal file and a number, or a number alone")
+    if not (args.words[-1].isascii() and args.words[-1].isalnum()):
+        parser.error("a number has letters and digits only")
     try:
         story = story_of(args.words[-1].upper(), args.config, args.words[0] if len(args.words) == 2 else "")
     except LookupError as why:
@@ -302,7 +304,7 @@ def story_of(no: str, config: str, file: str = "") -> Story | None:
         with reading(Path(file)) as db:
             journal = FileRows(db)
             return told(journal, no, acked=journal.acked())
-    except (sqlite3.Error, msgspec.DecodeError, Outside) as why:
+    except (sqlite3.Error, msgspec.DecodeError, TypeError, Outside) as why:
         hint = "ask the daemon that holds it: --config" if "locked" in str(why) else "give the journal.db of a box"
         raise LookupError(f"{file} cannot be read: {why}; {hint}") from None
 

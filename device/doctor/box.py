@@ -204,7 +204,7 @@ def cloud_files(look: Look) -> Iterator[Finding]:
         yield Finding("command_key_gone", "link", f"{look.config.command_key_file} cannot be read: no command is obeyed.",
                       "fetch it from the cloud's people, or take command_key_file out of the file")
     for path in filter(None, (c.ca_file, c.cert_file, c.key_file)):
-        if not os.access(path, os.R_OK):
+        if os.path.isdir(path) or not os.access(path, os.R_OK):
             yield Finding("cloud_file_gone", "link", f"{path} cannot be read.", "put it there, for the user of the service")
     if c.key_file and os.path.exists(c.key_file) and os.stat(c.key_file).st_mode & 0o077:
         yield Finding("key_open", "link", f"{c.key_file} may be read by others.", f"chmod 600 {c.key_file}")

@@ -151,8 +151,8 @@ def _input(look: Look, part: str, which: str, kind: str, path: str, port: str) -
 
 
 def _node(look: Look, part: str, which: str, path: str, way: int) -> Iterator[Finding]:
-    if not os.path.exists(path):
-        yield found(f"{which}_gone", part, f"There is no {path}.", "plug it in, or name the right path in box.toml")
+    if not os.path.exists(path) or os.path.isdir(path):
+        yield found(f"{which}_gone", part, f"There is no device at {path}.", "plug it in, or name the right path in box.toml")
     elif not os.access(path, way):
         yield found(f"{which}_closed", part, f"{path} may not be used by this user.")
     elif which == "scanner" and (holder := next(iter(holders_of_file(look.root, path)), None)):
@@ -162,7 +162,9 @@ def _node(look: Look, part: str, which: str, path: str, way: int) -> Iterator[Fi
 def _printer(look: Look, c: PrinterConfig) -> Iterator[Finding]:
     if c.kind == "file":
         folder = os.path.dirname(c.path) or "."
-        if not os.access(folder, os.W_OK):
+        if os.path.isdir(c.path):
+            yield found("printer_gone", "printer", f"{c.path} is a folder.", "name a file in box.toml")
+        elif not os.access(folder, os.W_OK):
             yield found("printer_gone", "printer", f"{folder} cannot be written.",
                         "make the folder, or name another path in box.toml")
         return
@@ -174,8 +176,18 @@ def _printer(look: Look, c: PrinterConfig) -> Iterator[Finding]:
         yield _held("printer_held", "printer", _printer_name(c), holder)
     elif c.kind != "tcp" and not os.access(path, os.W_OK):
         yield found("printer_closed", "printer", f"{path} may not be used by this user.")
+    elif c.kind == "tcp" and (lost := _name_lost(c)):
+        yield found("printer_gone", "printer", lost, "look at printer.host, and at the box's network and its name server")
     else:
         yield from asyncio.run(_asked(c))
+
+
+def _name_lost(c: PrinterConfig) -> str:
+    """Why its name leads nowhere.  Tried before any loop is, which would wait for a resolver that hangs, even at its own end."""
+    from device.doctor import online
+    late = ("again", f"The name {c.host} was not looked up in time.")
+    fault = online.at_once({c.host: lambda: online.name_fault(c.host, c.port)}, online.NAME_S_MAX).get(c.host, late)
+    return fault[1] if fault else ""
 
 
 async def _asked(c: PrinterConfig) -> list[Finding]:

@@ -63,7 +63,7 @@ def sealing(look: Look) -> Iterator[Finding]:
         return
     file, worth = look.config.seal_key_file, "so whoever has the card opens everything."
     if file and os.path.exists(file):
-        if os.stat(file).st_dev == os.stat(look.config.state_dir).st_dev:
+        if os.path.isdir(look.config.state_dir) and os.stat(file).st_dev == os.stat(look.config.state_dir).st_dev:
             yield Finding("seal_same_card", "keys", f"The sealing key {file} lies on the same card as what it seals, {worth}", "")
     elif not os.path.exists(TPM):
         yield Finding("seal_without_tpm", "keys", f"Without a TPM systemd's key lies on the card with what it seals, {worth}", "")

@@ -108,8 +108,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
                 db = sqlite3.connect(Path(folder) / path.name)
             else:
                 db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-        except OSError as why:
-            raise _unread(path, f"cannot be read: {why.strerror}") from None
+        except (OSError, sqlite3.Error) as why:
+            raise _unread(path, f"cannot be read: {getattr(why, 'strerror', '') or why}") from None
         with contextlib.closing(db):
             yield db
 

@@ -55,7 +55,7 @@ def lines(look: Look) -> Iterator[Finding]:
     sections = [] if look.config.training else [c for c in look.config.channels if c.name != CARD and c.base_url]
     mqtt = look.config.mqtt
     ends = {(urlsplit(c.base_url).hostname or "", _port(c)) for c in sections} | ({(mqtt.host, mqtt.port)} if mqtt.host else set())
-    names = _at_once({end: partial(_name_fault, *end) for end in ends}, NAME_S_MAX)
+    names = at_once({end: partial(name_fault, *end) for end in ends}, NAME_S_MAX)
     lost = {host: names.get((host, port), ("again", f"The name {host} was not looked up in time."))
             for host, port in ends if names.get((host, port), "late")}
     if lost and (dead := _no_names(look, lost, {host for host, _ in ends})):
@@ -67,11 +67,13 @@ def lines(look: Look) -> Iterator[Finding]:
     drivers = drivers_of(look.config, lambda symbol: None, Reading(look.store)) if sections else {}
     for c in sections:
         work[c.name] = partial(_channel, c, drivers[f"channel:{c.name}"], look.config.box_no, lost)
-    answers = _at_once(work, ALL_S_MAX - NAME_S_MAX)
+    answers = at_once(work, ALL_S_MAX - NAME_S_MAX)
     for who in work:
         if who in answers:
             yield from answers[who]
-        elif who != "link":
+        elif who == "link":
+            yield found("broker_line", "link", f"{mqtt.host}:{mqtt.port} did not finish its greeting in time.")
+        else:
             yield found("channel_silent", f"channel.{who}", f"{who} did not finish its answer in time.")
 
 
@@ -259,7 +261,7 @@ def _port(c: ChannelConfig) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _name_fault(host: str, port: int) -> tuple[str, str] | None:
+def name_fault(host: str, port: int) -> tuple[str, str] | None:
     """("again" when no server answered, else "none", a sentence); None for a name that leads somewhere."""
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -279,7 +281,7 @@ def _numeric(host: str) -> bool:
     return False
 
 
-def _at_once(work: dict[Any, Callable[[], Any]], seconds: float) -> dict[Any, Any]:
+def at_once(work: dict[Any, Callable[[], Any]], seconds: float) -> dict[Any, Any]:
     """What each of `work` gives; what is not ready after `seconds` is left out, and its thread holds up no end of the process."""
     answers: dict[Any, Any] = {}
     faults: list[Exception] = []

@@ -22,7 +22,7 @@ from device.doctor import kernel as doctor_kernel
 from device.doctor import keys as doctor_keys
 from device.doctor import online as doctor_online
 from device.doctor.codes import RANK, WELL
-from device.doctor.look import Finding, Look
+from device.doctor.look import Finding, Look, found
 from device.doctor.words_zh import ZH
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
@@ -142,8 +142,13 @@ def looked(path: str) -> list[Finding]:
 
 
 def _found(look: Look, checks: tuple[tuple[str, Check], ...]) -> Iterator[Finding]:
-    for _, check in checks:
-        yield from check(look)
+    """What every check finds; one that the file system stops in the middle says so, and the next has its turn."""
+    for name, check in checks:
+        try:
+            yield from check(look)
+        except OSError as why:
+            yield found("part_unwell", "doctor", f"The check of the {name} could not look: {why}.",
+                        "look at that file or folder, and at the card")
 
 
 def _look(path: str, root: Path) -> Look | list[Finding]:
@@ -167,7 +172,8 @@ def _look(path: str, root: Path) -> Look | list[Finding]:
     running = runs(config.run_dir)
     if running:
         try:
-            state = ask(Path(config.run_dir) / "daemon.sock", "state").get("state", {})
+            said = ask(Path(config.run_dir) / "daemon.sock", "state").get("state")
+            state = said if isinstance(said, dict) else {}
         except DaemonAway:
             pass                                             # said by the daemon's check
     return Look(path, with_terminal(config), KeyStore(Path(config.state_dir) / "keys", sealing), running, state, seal_fault, root)
