@@ -26,7 +26,7 @@ from device.commands.log_ring import LogRing
 from device.commands.restart import Restart
 from device.config import Config, show, to_terms
 from device.drivers.registry import displays_of, drivers_of, signer_of
-from device.errors import ConfigError, CopyFailed, JournalUnreadable, KeyMissing, Outside
+from device.errors import ConfigError, CopyFailed, JournalHeld, JournalUnreadable, KeyMissing, Outside
 from device.gateway import activate, arguments
 from device.goods import PriceList
 from device.identity.folder import enrolled
@@ -452,8 +452,11 @@ def main(argv: list[str]) -> int:
     except KeyMissing as why:
         _last_words(config, f"tillbox cannot sell: {why}")
         return EXIT_KEY
-    except Outside as why:
+    except JournalHeld as why:
         print(f"tillbox cannot start: {why}", file=sys.stderr)     # not on the display: it may be another daemon's
+        return 1
+    except Outside as why:
+        _last_words(config, f"tillbox cannot start: {why}")        # and over the QR of a life that was cut off
         return 1
 
 

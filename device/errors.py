@@ -32,6 +32,10 @@ class PrintUnproven(Outside):
     """Bytes may have reached paper and nothing proves that all did."""
 
 
+class JournalHeld(Outside):
+    """Another process has the journal or its second copy, and may be a daemon that sells."""
+
+
 class JournalFull(Outside):
     """The reserve would be touched: nothing was kept."""
 

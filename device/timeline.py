@@ -18,9 +18,11 @@ from typing import Any, Protocol
 import msgspec
 
 from device.ask import DaemonAway, ask, runs
+from device.console.printing import safe
 from device.store_forward.token import TokenError, parse
 from device.timeline_words import STEPS, Step, cause, question
 from device.txn import facts
+from device.txn.numbers import order_number_ok
 from device.types import Stamp
 
 BEFORE, AFTER, BESIDE = 3_000, 3_000, 300     # rows around those that the index names: an open payment, a paper that waited long
@@ -68,6 +70,8 @@ def told(journal: Rows, no: str, *, acked: tuple[str, int] = ("", 0), asked: Seq
     `acked` the cloud's cursor: its journal id and the last record of it that the cloud confirmed; `asked` what memory has of the
     questions, `acks` (record, wall time) of acknowledgements since the start, `now` the box's clock, to date both.
     """
+    if not order_number_ok(no):
+        return None
     rows = _near(journal, no)
     names, mine = _named(rows, no)
     if not mine:
@@ -164,11 +168,12 @@ def _may_follow(row: bytes, jobs: set[int], kicks: set[int]) -> bool:
 def _is_of(fact: facts.Fact, names: set[str]) -> bool:
     if isinstance(fact, facts.RecordSigned):
         try:
-            body = bytes(parse(fact.token).payload.body).decode()
+            said = bytes(parse(fact.token).payload.body)
         except (TokenError, ValueError):
             return False
-        return any(name in body for name in names)
-    return any(name.encode() in msgspec.json.encode(fact) for name in names)
+    else:
+        said = msgspec.json.encode(fact)
+    return any(name.encode() in said for name in names)
 
 
 def _basket(rows: Sequence[Row], names: set[str], first: int) -> list[Pick]:
@@ -312,8 +317,8 @@ def story_of(no: str, config: str, file: str = "") -> Story | None:
 def shown(story: Story, lang: str = "en") -> Iterable[str]:
     """The story for a person, a line a step."""
     for step in story.steps:
-        yield f"{step.at[11:23] or '':<12} {step.after_s:>+10.3f} s  {step.zh if lang == 'zh' else step.en}"
-    yield f"{'多半是' if lang == 'zh' else 'Most likely'}: {story.cause_zh if lang == 'zh' else story.cause}"
+        yield safe(f"{step.at[11:23] or '':<12} {step.after_s:>+10.3f} s  {step.zh if lang == 'zh' else step.en}")
+    yield f"{'多半是' if lang == 'zh' else 'Most likely'}: {safe(story.cause_zh if lang == 'zh' else story.cause)}"
 
 
 def _asked_of(run_dir: str, no: str) -> Story | None:

@@ -184,7 +184,7 @@ def lists(look: Look) -> Iterator[Finding]:
                       "put the price list there")
     except Outside as why:
         yield Finding("prices_refused", "prices", f"{why}.", "put the price list right")
-    if look.config.rules_file and not os.access(look.config.rules_file, os.R_OK):
+    if (path := look.config.rules_file) and not (os.path.isfile(path) and os.access(path, os.R_OK)):
         yield Finding("rules_gone", "rules", f"{look.config.rules_file} cannot be read: the table that ships is used.",
                       "put the fleet's rule table there, or take rules_file out of box.toml")
 
@@ -241,6 +241,8 @@ def expiring(part: str, path: str) -> Iterator[Finding]:
     except ValueError:
         yield Finding("certificate_unfit", part, f"{path} holds no readable PEM certificate.", "put the right file there")
         return
+    if cert.not_valid_before_utc > datetime.datetime.now(datetime.UTC):
+        yield found("certificate_early", part, f"The certificate {path} begins on {cert.not_valid_before_utc.date()}.")
     left = cert.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
     if left < datetime.timedelta(0):
         yield found("certificate_over", part, f"The certificate {path} ended on {cert.not_valid_after_utc.date()}.")

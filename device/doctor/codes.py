@@ -77,6 +77,8 @@ LINK = (
          "A file for the line to the cloud cannot be read.", "put it there, for the user of the service"),
     Code("certificate_unfit", "certificate: no certificate", "A file holds no readable certificate.",
          "put the right file there"),
+    Code("certificate_early", "certificate: not yet", "The certificate of this box is not valid yet.",
+         "set the clock; if it is right, the certificate is of another day: tillbox enrol"),
     Code("certificate_over", "certificate: over", "The certificate of this box is over.",
          "have it renewed: tillbox enrol CODE --again"),
     Code("broker_name", "broker: name leads nowhere", "The broker's name leads nowhere.", "look at mqtt.host"),
@@ -174,6 +176,8 @@ COPY = (
          "look at its partition; docs/recovery.md"),
     Code("copy_damaged", "second copy: damaged", "The journal's second copy is damaged.",
          "start the box: it lays the copy anew; then look at its card"),
+    Code("journal_short", "journal: shorter than its copy", "The journal lacks rows that its second copy has.",
+         "start the box: it takes them from the copy; then look at the card; docs/recovery.md"),
     Code("copy_behind", "second copy: behind", "The journal's second copy is behind the journal.",
          "start the box: it brings the copy up; docs/recovery.md"),
 )

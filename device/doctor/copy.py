@@ -44,3 +44,6 @@ def copy(look: Look) -> Iterator[Finding]:
     elif held.last < look.last_row:
         yield found("copy_behind", "second_copy", f"The second copy in {folder} ends {look.last_row - held.last} rows before "
                     "the journal.")
+    elif held.last > look.last_row:
+        yield found("journal_short", "journal", f"The journal lacks the last {held.last - look.last_row} rows of its second copy "
+                    f"in {folder}.")

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from device.ask import DaemonAway, ask, runs
+from device.console.printing import safe
 from device.doctor import box as doctor_box
 from device.doctor import copy as doctor_copy
 from device.doctor import counter as doctor_counter
@@ -180,15 +181,15 @@ def _look(path: str, root: Path) -> Look | list[Finding]:
 
 
 def _told(finding: Finding) -> str:
-    head = f"{'WRONG' if finding.action else 'know '}  {finding.part}: {finding.sentence}  [{finding.code}]"
-    return f"{head}\n       -> {finding.action}" if finding.action else head
+    head = safe(f"{'WRONG' if finding.action else 'know '}  {finding.part}: {finding.sentence}  [{finding.code}]")
+    return f"{head}\n       -> {safe(finding.action)}" if finding.action else head
 
 
 def _ended(report: Report) -> list[str]:
     """The end of the tree: one sentence, one next action, one code, in both languages."""
     lines = [f"{report.checks} checks: {report.wrong or 'nothing'} wrong, {report.to_know} to know",
-             f"{report.code}: {report.part}: {report.sentence} {report.sentence_zh}"]
-    return [*lines, f"  -> {report.action}", f"  -> {report.action_zh}"] if report.action else lines
+             safe(f"{report.code}: {report.part}: {report.sentence} {report.sentence_zh}")]
+    return [*lines, f"  -> {safe(report.action)}", f"  -> {safe(report.action_zh)}"] if report.action else lines
 
 
 class _Parser(argparse.ArgumentParser):

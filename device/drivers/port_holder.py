@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+MEMORY_MAJOR = 1                         # linux/major.h
 ESTABLISHED = "01"                       # linux/tcp_states.h
 
 
@@ -35,6 +36,8 @@ def holders_of_file(root: Path, path: str) -> Iterator[Holder]:
         wanted = _device(os.stat(real))
     except OSError:
         wanted = None
+    if wanted is not None and len(wanted) == 1 and os.major(wanted[0]) == MEMORY_MAJOR:
+        return                                           # /dev/null and its like are everybody's
     yield from _with(root, lambda fd: _target(fd) == real or (wanted is not None and _open_as(fd) == wanted))
 
 

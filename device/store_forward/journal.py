@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from device.errors import JournalFull, JournalUnreadable, Outside
+from device.errors import JournalFull, JournalHeld, JournalUnreadable, Outside
 from device.store_forward.schema import SCHEMA_VERSION, migrate, version_of
 from device.store_forward.second_copy import Copied, SecondCopy, Stand
 
@@ -398,7 +398,8 @@ class Journal:
             if not _of_database(error):
                 raise
             if "locked" in str(error):
-                raise self._refused("is held by another process", "stop it first: one box has one daemon") from None
+                raise JournalHeld(f"The journal {self.path} is held by another process.", which="journal", again=False,
+                                  hint="stop it first: one box has one daemon") from None
             raise self.unreadable(f"it cannot be opened: {error}") from None
         return db
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from device.errors import CopyFailed, Outside
+from device.errors import CopyFailed, JournalHeld
 
 SEGMENT_BYTES = 256 * 1024
 COPY_BYTES_MAX = 32 * 1024 * 1024        # segments kept for records that the cloud has not confirmed are at most so many
@@ -159,8 +159,8 @@ class SecondCopy:
             self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Outside(f"The journal's second copy {folder} is held by another process.", which="second copy", again=False,
-                          hint="stop it first: one box has one daemon") from None
+            raise JournalHeld(f"The journal's second copy {folder} is held by another process.", which="second copy", again=False,
+                              hint="stop it first: one box has one daemon") from None
         except OSError as why:
             raise self.failed(why) from None
 

@@ -117,13 +117,15 @@ def refused(room):
     room.state["link_why"] = "127.0.0.1:8883: the connection ended: Not authorized"
 
 
-def own_certificate_over(room):
+def own_certificate(room, begins_d, ends_d):
     from cryptography import x509
     real = x509.load_pem_x509_certificate
     room.file("box.pem", room.outside.tls.client_pem.decode()).rename(room.home / "box.pem")
     room.put("mqtt", cert_file=str(room.home / "box.pem"), key_file=str(room.home / "box.pem"))
     (room.home / "box.pem").chmod(0o600)
-    over = SimpleNamespace(not_valid_after_utc=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1))
+    now = datetime.datetime.now(datetime.UTC)
+    over = SimpleNamespace(not_valid_before_utc=now + datetime.timedelta(days=begins_d),
+                           not_valid_after_utc=now + datetime.timedelta(days=ends_d))
     ours = room.outside.tls.client_pem
     room.patch.setattr(x509, "load_pem_x509_certificate", lambda pem, *more: over if pem == ours else real(pem, *more))
 
@@ -253,6 +255,14 @@ def old_copy(room):
     segment.write_bytes(data[:data.rindex(MAGIC)] + bytes(len(data) - data.rindex(MAGIC)))
 
 
+def short_journal(room):
+    """As a card that lost what it had confirmed."""
+    db = sqlite3.connect(room.home / "journal.db")
+    db.execute("DELETE FROM journal WHERE n = (SELECT max(n) FROM journal)")
+    db.commit()
+    db.close()
+
+
 def no_key(room):
     (room.home / "record.pem").unlink()
 
@@ -303,7 +313,8 @@ FAULTS = {
     "broker without TLS": (plain_broker, "broker_tls", "link"),
     "broker wants our certificate": (wants_ours, "broker_tls", "link"),
     "broker refuses the box": (refused, "broker_refuses", "link"),
-    "our certificate over": (own_certificate_over, "certificate_over", "link"),
+    "our certificate over": (lambda room: own_certificate(room, -400, -1), "certificate_over", "link"),
+    "our certificate not yet": (lambda room: own_certificate(room, 1, 400), "certificate_early", "link"),
     "roots gone": (put("mqtt", ca_file="/nowhere/ca.pem"), "cloud_file_gone", "link"),
     "ack key gone": (put("", ack_key_file="/nowhere/ack.jwk"), "ack_key_unfit", "link"),
     "collector away": (says(collector="away"), "collector_away", "link"),
@@ -367,6 +378,7 @@ FAULTS = {
     "no second copy": (no_copy, "copy_gone", "second_copy"),
     "second copy rotten": (rotten_copy, "copy_damaged", "second_copy"),
     "second copy behind": (old_copy, "copy_behind", "second_copy"),
+    "journal shorter than its copy": (short_journal, "journal_short", "journal"),
     "second copy gone, says the daemon": (says(second_copy="gone"), "copy_gone", "second_copy"),
     "record key gone": (no_key, "record_key_gone", "signer"),
     "another record key": (another_key, "record_key_unfit", "signer"),

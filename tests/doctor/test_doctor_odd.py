@@ -17,6 +17,7 @@ from bench.till import Till
 from device.ask import runs
 from device.doctor import online
 from device.timeline import main as timeline
+from device.txn.numbers import order_number
 from tests.sealed_box import SealedBox, command
 
 
@@ -57,6 +58,7 @@ ODD = {
     "a folder for the display": (edit('[display]\nkind = "none"', '[display]\nkind = "fb"\npath = "/tmp"'), "display_gone"),
     "a folder for a scanner": (edit('[scanner]\nkind = "none"', '[scanner]\nkind = "serial"\npath = "/tmp"'), "scanner_gone"),
     "a folder for paper": (edit('[printer]\nkind = "none"', '[printer]\nkind = "file"\npath = "/tmp"'), "printer_gone"),
+    "a folder for the rules": (edit("[display]", 'rules_file = "/tmp"\n[display]'), "rules_gone"),
     "a folder for the roots": (edit("[display]", '[mqtt]\nhost = "127.0.0.1"\nca_file = "/tmp"\n[display]'), "cloud_file_gone"),
 }
 
@@ -107,12 +109,13 @@ def test_a_timeline_of_no_number_is_refused(box, no, capsys):
 
 
 def test_a_timeline_of_a_rotten_row_says_so(box, capsys):
+    no = order_number("000001", "1Q4V", 7)
     db = sqlite3.connect(box.state / "journal.db")
     db.execute("UPDATE journal SET facts = 5 WHERE n = 3")
-    db.execute("UPDATE journal SET facts = '000001' WHERE n = 2")
+    db.execute("UPDATE journal SET facts = ? WHERE n = 2", (f'"{no}"',))
     db.commit()
     db.close()
-    assert timeline(["--config", str(box.toml), "000001"]) == 2 and "cannot be read" in capsys.readouterr().err
+    assert timeline(["--config", str(box.toml), no]) == 2 and "cannot be read" in capsys.readouterr().err
 
 
 def test_a_resolver_that_hangs_holds_no_printer_up(box, monkeypatch):

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from bench.till import QR, Till
-from device.timeline import Asked, Story, main, told
+from device.timeline import Asked, Story, main, shown, told
 from device.timeline_words import Step, cause
 from device.txn.inputs import ChannelSaid, Pressed, Printed, PrintUnsure, QrReady, Said
 from device.types import Stamp
@@ -109,6 +109,22 @@ def test_a_receipt_that_may_not_have_come_out_and_a_record_that_waits_for_the_cl
     monkeypatch.setattr("bench.till.Printed", Printed)
     one = story(till, no, acked=(till.box.books.chain.jid, 1))
     assert one.acked is False and whats(one)[-1] == "unacked"
+
+
+def test_a_piece_of_a_number_is_no_number(till):
+    """Box number, cashier and amounts stand in every row, and a number begins like its neighbour."""
+    no = paying(till)
+    till.tell(Pressed("CANCEL"))
+    assert told(till.journal, no) is not None
+    for piece in (no[:6], no[:-1], no[1:], "1", "07", "", no + "0"):
+        assert told(till.journal, piece) is None, piece
+
+
+def test_words_of_others_reach_the_terminal_written_out():
+    step = Step("2026-11-24T10:00:00.000+08:00", 0.0, "asked", "wechat said \x1b[2Jdone", "\x9b2J", 1)
+    story_ = Story("X", (step,), None, "a\x07", "b\u202e")
+    told_ = "".join([*shown(story_), *shown(story_, "zh")])
+    assert not set("\x1b\x9b\x07\u202e") & set(told_) and "\\x1b[2Jdone" in told_
 
 
 def test_a_number_that_nobody_knows_and_a_file_that_is_none(till, tmp_path, capsys):

@@ -23,6 +23,7 @@ from device.drivers.display.pole import PoleDisplay
 from device.drivers.display.sim import DisplaySim
 from device.errors import DriverGone, Outside
 from device.runner import Runner
+from device.store_forward.journal import Journal
 from device.txn.inputs import ChannelSaid, DeviceSaid, Pressed, QrReady, Said, Scanned, Started
 from device.txn.show import render
 from device.types import Stamp
@@ -261,6 +262,30 @@ def test_a_daemon_wipes_the_glass_once_the_journal_is_its_own(tmp_path):
         assert on_file(str(frame)) == [QR]                       # the first one's, and it lives
     finally:
         first.journal.close()
+
+
+@pytest.mark.parametrize("beside_another", [False, True])
+def test_a_start_that_fails_leaves_no_qr_unless_another_daemon_may_live(tmp_path, beside_another):
+    frame, toml, none = tmp_path / "frame", tmp_path / "box.toml", "{kind = 'none'}"
+    toml.write_text(f"box = 'box-8'\nbox_no = '00000A'\ntenant = 'corner'\nstate_dir = '{tmp_path}'\nrun_dir = '{tmp_path}/run'\n"
+                    f"scanner = {none}\nkeypad = {none}\nprinter = {none}\n[display]\nkind = 'file'\npath = '{frame}'\n")
+    ours = Journal(tmp_path / "journal.db", identity={"box": "box-8" if beside_another else "box-7", "mode": "real"})
+    if not beside_another:
+        ours.close()
+
+    async def left():
+        async with till(display=FileDisplay(str(frame))) as runner:
+            await asks(runner)
+            await until(lambda: on_file(str(frame)) == [QR])
+            runner.displays["display"].show = DisplaySim().show
+
+    asyncio.run(left())
+    run = [sys.executable, "-m", "device", "run", "--config", str(toml)]
+    died = subprocess.run(run, capture_output=True, text=True, timeout=30)
+    assert died.returncode == 1 and "tillbox cannot start" in died.stderr, died.stderr
+    assert on_file(str(frame)) == ([QR] if beside_another else [])
+    if beside_another:
+        ours.close()
 
 
 def test_wiping_what_is_not_there_is_no_error(tmp_path):

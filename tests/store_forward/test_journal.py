@@ -167,7 +167,7 @@ def test_a_second_process_is_refused_in_one_sentence(tmp_path):
             "try: Journal(sys.argv[1], identity={'box': 'box-1', 'mode': 'real'})\n"
             "except Exception as e: print(type(e).__name__, e)")
     said = subprocess.run([sys.executable, "-c", code, str(tmp_path / "journal.db")], capture_output=True, text=True, timeout=30)
-    assert said.stdout.startswith("Outside journal:") and "held by another process" in said.stdout, said
+    assert said.stdout.startswith("JournalHeld journal:") and "held by another process" in said.stdout, said
     journal.append(Row(b"still ours", 0), sync=True)
     journal.close()
 
