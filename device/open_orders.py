@@ -16,7 +16,7 @@ from device.txn.books import Order, Phase
 log = logging.getLogger("tillbox")
 
 EVERY_MS = 10_000
-LIST_MAX = 250               # what one message holds with room to spare, whatever the names in it
+LIST_MAX = 220               # what one message holds with room to spare, whatever the names in it
 
 
 class OpenOrders:
@@ -55,7 +55,7 @@ class OpenOrders:
             log.error("%d orders are undecided, the cloud is told of the newest %d", len(found), LIST_MAX)
         now_s = self._now_s()
         return tuple(wire.OpenOrder(o.intent.order_no, o.intent.channel, o.intent.account.account, o.intent.amount_fen,
-                                    _age_s(o.intent.made_at, now_s), o.intent.made_at) for o in found[-LIST_MAX:])
+                                    _age_s(o.intent.made_at, now_s), o.intent.made_at, o.intent.way) for o in found[-LIST_MAX:])
 
 
 def is_open(order: Order) -> bool:

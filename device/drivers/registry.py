@@ -400,7 +400,7 @@ def _unionpay(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
 
 def _alipay(c: ChannelConfig, k: KeySet, wall: WallClock) -> HttpsChannel:
     from device.drivers.channels.alipay import AlipayCodec
-    from device.drivers.channels.alipay_cert import AlipayKeys
+    from device.drivers.channels.alipay_proof_bytes import AlipayKeys
     from device.drivers.channels.https import HttpsChannel
     return HttpsChannel(AlipayCodec(account=c.account, keys=AlipayKeys(k.private_key, k.platform_key), now_s=wall.now_s,
                                     app_auth_token=k.secret), base_url=c.base_url, ca_file=k.ca_file, dated=wall.dated)

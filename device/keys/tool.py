@@ -19,7 +19,7 @@ import msgspec
 from device.ask import runs
 from device.config import ChannelConfig, Config, account_of
 from device.drivers import private_file
-from device.drivers.channels.alipay_cert import pem_of
+from device.drivers.channels.alipay_proof_bytes import pem_of
 from device.drivers.channels.terminal_bytes import held_of
 from device.errors import ConfigError, Outside
 from device.inside import keep_inside
@@ -202,7 +202,7 @@ def fingerprint(store: KeyStore, name: Name, held: bytes) -> str:
 
 def _proven(c: ChannelConfig, kind: str, held: bytes) -> None:
     """ValueError, one sentence, for what is no key of this kind."""
-    from device.drivers.channels.rsa import private_key
+    from device.drivers.channels.rsa_bytes import private_key
 
     if kind == "private_key":
         private_key(held)

@@ -286,7 +286,11 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
-    """An order that its channel has not decided yet.  `made_at` is the box's time, "" from older software."""
+    """An order that its channel has not decided yet.
+
+    `made_at` is the box's time; `way` how the payer was asked: `qr` on our display, `code` theirs scanned, `card`.  Both "" from
+    older software.
+    """
 
     order_no: Annotated[str, msgspec.Meta(max_length=32)]
     channel: Annotated[str, msgspec.Meta(max_length=32)]
@@ -294,6 +298,7 @@ class OpenOrder(msgspec.Struct, frozen=True):
     amount_fen: Count
     age_s: Count
     made_at: Moment = ""
+    way: Annotated[str, msgspec.Meta(max_length=8)] = ""
 
 
 OpenOrders = Annotated[tuple[OpenOrder, ...], msgspec.Meta(max_length=1000)]

@@ -16,7 +16,7 @@ import msgspec
 
 from device.drivers.channels.accounts import ChannelAccounts
 from device.drivers.channels.alipay import AlipayCodec
-from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.alipay_proof_bytes import AlipayKeys
 from device.drivers.channels.gateway import GatewayCodec
 from device.drivers.channels.gateway_rotation import GatewayChannel
 from device.drivers.channels.https import HttpsChannel

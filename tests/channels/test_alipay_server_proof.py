@@ -17,7 +17,7 @@ import pytest
 
 from device.drivers.channels.alipay import AlipayCodec
 from device.drivers.channels.alipay_bytes import opened
-from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.alipay_proof_bytes import AlipayKeys
 from device.drivers.channels.codec_bytes import Reply
 from device.txn.effects import ChargeCode, Intent, PlaceOrder
 from device.types import Account

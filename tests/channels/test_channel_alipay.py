@@ -12,7 +12,7 @@ import pytest
 
 from device.drivers.channels import alipay_bytes as wire
 from device.drivers.channels.alipay import AlipayCodec
-from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.alipay_proof_bytes import AlipayKeys
 from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply
 from device.drivers.channels.https import FOLLOWS_MAX, HttpsChannel, told, unbuildable
 from device.txn.effects import (

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from device.drivers.channels import alipay_bytes as alipay
-from device.drivers.channels.alipay_cert import number_of, pem_of
+from device.drivers.channels.alipay_proof_bytes import number_of, pem_of
 from device.drivers.channels.alipay_words_bytes import fen_of
 from device.drivers.channels.codec_bytes import Reply
 from device.txn.effects import Intent
@@ -139,7 +139,7 @@ def test_a_reply_that_alipay_once_signed_holds_with_its_escapes_untouched() -> N
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    from device.drivers.channels.rsa import public_key
+    from device.drivers.channels.rsa_bytes import public_key
 
     envelope = alipay.opened(Reply(200, {}, SANDBOX_REPLY), "alipay.offline.material.image.upload")
     key = public_key(pem_of(SANDBOX_KEY.encode()))                    # bare base64, as the portal shows it

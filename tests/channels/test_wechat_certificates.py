@@ -10,7 +10,7 @@ import pytest
 
 from device.drivers.channels.https import HttpsChannel
 from device.drivers.channels.wechat import WechatCodec
-from device.drivers.channels.wechat_certificates import certificate_signer
+from device.drivers.channels.wechat_proof_bytes import certificate_signer
 from device.drivers.private_file import PlainFile
 from device.txn.effects import ChargeCode, CloseOrder, FetchBill, PlaceOrder, QueryOrder
 from device.txn.inputs import QrReady, Said

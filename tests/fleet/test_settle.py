@@ -21,6 +21,7 @@ from device.types import Account
 from fleet.__main__ import main
 from fleet.records.store import Store
 from sim.channels.alipay import AlipayRules
+from sim.channels.alipay_keys import authority as alipay_authority
 from sim.channels.alipay_server import AlipayServer
 from sim.channels.gateway import GatewayRules
 from sim.channels.gateway_server import GatewayServer
@@ -41,6 +42,8 @@ KEY = Key()
 UNIONPAY = authority()
 UNIONPAY_FAULTS = ["unclear", "half_booked", "foreign_root", "merchant_signed", "expired"]
 CHANNELS = ["wechat", "gateway", "alipay", "shouqianba", "unionpay"]
+ALIPAY = alipay_authority(MERCHANT.public_pem)
+CERTIFICATE_FAULTS = ["foreign_root", "merchant_signed", "hidden", "unsigned", "lying"]
 FAULTS = ["lying", "unsigned", "wrong_amount", "wrong_order", "down", "lost_answer", "page", "garbage", "huge"]
 
 
@@ -121,6 +124,23 @@ platform_key_file = "{folder}/unionpay.pem"
 ''')
         (folder / "unionpay.pem").write_bytes(UNIONPAY.trust_pem)
         (folder / "shouqianba.key").write_bytes(SHOUQIANBA_KEY + b"\n")
+
+    def with_certificates(self) -> None:
+        """Alipay's app goes by certificates from now on, and the file of accounts says so."""
+        self.alipay.stop()
+        self.alipay = AlipayServer(self.alipay.rules, app_public_pem=MERCHANT.public_pem, platform=THEIRS.public, authority=ALIPAY)
+        self.alipay.start()
+        self.servers["alipay"] = self.alipay
+        (self.folder / "alipay.pem").write_bytes(ALIPAY.installed)
+        self.config.write_text(f'''
+[[account]]
+channel = "alipay"
+account = "main"
+base_url = "{self.alipay.url}"
+appid = "2021000000000001"
+private_key_file = "{self.folder}/merchant.pem"
+platform_key_file = "{self.folder}/alipay.pem"
+''')
 
     def stop(self) -> None:
         for server in self.servers.values():
@@ -285,3 +305,100 @@ def test_a_box_that_told_nothing_and_a_file_that_does_not_serve_end_in_one_sente
     assert main(["settle", "box-9", *more]) == 2 and "never said" in capsys.readouterr().err
     town.config.write_text('[[account]]\nchannel = "wechat"\naccount = "main"\nbase_url = "http://api.example"\n')
     assert main(["settle", "box-1", *more]) == 2 and "neither https" in capsys.readouterr().err
+
+
+# Keys: certificates, and files that do not serve ----------------------------------------------------------------------
+
+def test_alipay_by_certificates_tells_paid_never_asked_and_open_apart(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    town.with_certificates()
+    town.burns(town.placed(1, "alipay", "pay"), town.never(2, "alipay"), town.placed(3, "alipay"))
+    _, words, summary = town.settle(capsys)
+    assert [words[no(n)][0] for n in (1, 2, 3)] == ["paid", "not_paid", "unknown"] and summary["paid_fen"] == 900
+
+
+def test_alipays_new_certificate_is_fetched_and_proven_by_its_root(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    town.with_certificates()
+    town.burns(town.placed(1, "alipay", "pay"))
+    town.alipay.fault("rotated", count=None)
+    status, words, _ = town.settle(capsys)
+    assert status == 0 and words[no(1)][0] == "paid"
+
+
+@pytest.mark.parametrize("fault", CERTIFICATE_FAULTS)
+def test_a_certificate_that_is_not_alipays_decides_nothing(town: Town, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    town.with_certificates()
+    town.burns(town.placed(1, "alipay", "pay"))
+    town.alipay.fault(fault, count=None)
+    status, words, _ = town.settle(capsys)
+    assert status == 1 and words[no(1)][0] == "unknown" and "prove itself" in words[no(1)][1]
+
+
+def test_a_public_key_where_the_app_goes_by_certificates_is_told_of(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    town.with_certificates()
+    town.burns(town.placed(1, "alipay", "pay"))
+    (town.folder / "alipay.pem").write_bytes(THEIRS.public.public_pem)
+    status, words, _ = town.settle(capsys)
+    assert status == 1 and words[no(1)][0] == "unknown" and "app-cert-sn" in words[no(1)][1]
+
+
+def test_wechats_platform_key_may_be_a_certificate_of_that_serial(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    """As merchants of before 2024 have it: WeChat signs by its certificate unless its public key is asked for."""
+    (town.folder / "wechat.pem").write_bytes(THEIRS.certificate.certificate_pem)
+    town.config.write_text(town.config.read_text().replace(THEIRS.key_id, THEIRS.certificate.serial_no))
+    town.wechat.certificates = True
+    town.burns(town.placed(1, "wechat", "pay"))
+    assert town.settle(capsys)[1][no(1)][0] == "paid"
+
+
+@pytest.mark.parametrize("channel", ["wechat", "alipay", "unionpay"])
+def test_a_key_file_with_a_password_is_one_sentence_and_the_others_are_asked(town: Town, capsys: pytest.CaptureFixture[str],
+                                                                             channel: str) -> None:
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    locked = town.folder / "locked.pem"
+    locked.write_bytes(load_pem_private_key(MERCHANT.private_pem, None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    parts = town.config.read_text().split("[[account]]")
+    town.config.write_text("[[account]]".join(
+        part.replace("merchant.pem", "locked.pem") if f'channel = "{channel}"' in part else part for part in parts))
+    town.burns(town.placed(1, channel, "pay"), town.placed(2, "gateway", "pay"))
+    status, words, _ = town.settle(capsys)
+    why = words[no(1)][1]
+    assert status == 1 and words[no(1)][0] == "unknown" and words[no(2)][0] == "paid"
+    assert str(locked) in why and "locked with a password" in why and "openssl pkey" in why
+
+
+@pytest.mark.parametrize(("file", "held", "says"), [
+    ("merchant.pem", None, "cannot be read: No such file"), ("merchant.pem", b"", "holds no readable PEM key"),
+    ("merchant.pem", b"-----BEGIN PRIVATE KEY-----\n", "no readable PEM"), ("wechat.pem", b"junk", "no readable PEM public key")])
+def test_a_file_that_holds_no_key_is_named(town: Town, capsys: pytest.CaptureFixture[str], file: str, held: bytes | None,
+                                           says: str) -> None:
+    path = town.folder / file
+    path.unlink() if held is None else path.write_bytes(held)
+    town.burns(town.placed(1, "wechat", "pay"), town.placed(2, "alipay", "pay"))
+    _, words, _ = town.settle(capsys)
+    assert all(word == "unknown" and str(path) in why for word, why in words.values())
+    assert says in words[no(1)][1]
+
+
+# How the payer was asked ----------------------------------------------------------------------------------------------
+
+def test_a_payers_code_that_failed_at_unionpay_took_nothing_and_a_qr_may_be_scanned_again(
+        town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    placed = town.placed(1, "unionpay", "pay")
+    (trade,) = town.unionpay.rules._trades.values()
+    trade.result = "64"
+    for way, word in (("code", "not_paid"), ("qr", "unknown"), ("", "unknown")):
+        town.burns(msgspec.structs.replace(placed, way=way))
+        assert town.settle(capsys)[1][no(1)][0] == word
+
+
+def test_an_order_made_under_a_clock_that_nobody_had_set_is_as_young_as_the_telling(town: Town,
+                                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    town.burns(OpenOrder(no(1), "alipay", "main", 900, 56 * 365 * 86_400, "1970-01-01T08:00:07+08:00", "qr"))
+    assert town.settle(capsys)[1][no(1)][0] == "unknown"

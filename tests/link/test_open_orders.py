@@ -37,8 +37,8 @@ def test_an_order_is_told_of_from_its_first_moment_to_its_last():
     no = line.counter.order_no
     (told,) = line.at(20_000)
     order = line.counter.box.books.orders[no]
-    assert (told.order_no, told.channel, told.account, told.amount_fen, told.made_at) == (
-        no, order.intent.channel, order.intent.account.account, 500, order.intent.made_at)
+    assert (told.order_no, told.channel, told.account, told.amount_fen, told.made_at, told.way) == (
+        no, order.intent.channel, order.intent.account.account, 500, order.intent.made_at, "qr")
     assert line.at(40_000) is None, "only its age changed"
     line.counter.say(no, Said.PAID, 500)
     assert line.at(60_000) == ()
@@ -87,5 +87,5 @@ def test_money_that_is_on_its_way_back_is_still_open_and_a_closed_order_is_not()
 
 
 def test_the_longest_list_with_the_longest_names_fits_into_one_message():
-    longest = wire.OpenOrder("N" * 32, "c" * 32, "a" * 64, 2 ** 33, 2 ** 31, "2026-07-14T09:26:53.123456+08:00")
+    longest = wire.OpenOrder("N" * 32, "c" * 32, "a" * 64, 2 ** 33, 2 ** 31, "2026-07-14T09:26:53.123456+08:00", "w" * 8)
     assert len(wire.open_decoded(wire.encoded((longest,) * LIST_MAX))) == LIST_MAX

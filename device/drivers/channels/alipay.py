@@ -9,8 +9,6 @@ payment back by itself.  A close that finds no trade says `absent`: nobody had s
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +18,7 @@ import msgspec
 from device.drivers.channels import alipay_bytes as wire
 from device.drivers.channels import alipay_words_bytes as words
 from device.drivers.channels.alipay_bill_bytes import rows_of
-from device.drivers.channels.alipay_cert import AlipayKeys
+from device.drivers.channels.alipay_proof_bytes import AlipayKeys, sealed, verify
 from device.drivers.channels.codec_bytes import FOLLOWED_MAX, Reply, Request, Verdict, lie
 from device.txn.effects import (
     ChargeCode,
@@ -63,7 +61,7 @@ class AlipayCodec:
 
     def __init__(self, *, account: str, keys: AlipayKeys, now_s: Callable[[], float], app_auth_token: str = "") -> None:
         self.account, self._keys, self._now_s = account, keys, now_s
-        self._own = keys.own | ({"app_auth_token": app_auth_token} if app_auth_token else {})
+        self._token = app_auth_token
         self._steps: dict[Effect, _Step] = {}          # of effects that led to a further question
 
     def request(self, effect: Any) -> Request:
@@ -92,14 +90,7 @@ class AlipayCodec:
 
     def sealed(self, effect: Any, follow: Request) -> Request:
         """`follow` with our signature; a bill's file is fetched without one."""
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        if follow.method == "GET":
-            return follow
-        fields = wire.form_fields(follow.body) | self._own
-        signature = self._keys.signer.sign(wire.text_to_sign(fields), PKCS1v15(), SHA256())
-        return wire.gateway_request(fields, base64.b64encode(signature).decode())
+        return follow if follow.method == "GET" else sealed(follow, self._keys, self._token)
 
     def read(self, effect: Any, reply: Reply) -> Verdict:
         """As Codec.read."""
@@ -133,7 +124,7 @@ class AlipayCodec:
             at = datetime.datetime.fromtimestamp(self._now_s(), wire.BEIJING).isoformat()
             self._remember(effect, msgspec.structs.replace(step, held=reply))
             return Verdict("unknown", follow=wire.certificate_request(_fields(effect), envelope.cert_sn, at))
-        _verify(key, envelope)
+        verify(key, envelope)
         return self._told(effect, trail)
 
     def _told(self, effect: Any, trail: words.Trail) -> Verdict:
@@ -155,12 +146,7 @@ class AlipayCodec:
         return words.order_word(trail, effect.intent, closing=isinstance(effect, CloseOrder), now_s=self._now_s())
 
     def _learn(self, reply: Reply, sn: str) -> None:
-        """Take the certificate that was asked for.  Its own reply may be unsigned: the chain proves the certificate."""
-        said = words.said_of(wire.opened(reply, wire.CERTIFICATE).inner)
-        content = said.get("alipay_cert_content")
-        if said["code"] != words.OK or not isinstance(content, str):
-            raise ValueError("Alipay signs with a certificate that it does not show")
-        self._keys.take(content, sn)
+        self._keys.learn(words.said_of(wire.opened(reply, wire.CERTIFICATE).inner), sn)
 
 
 def _first_method(effect: Any) -> str:
@@ -171,18 +157,6 @@ def _first_method(effect: Any) -> str:
 
 def _fields(effect: Any) -> dict[str, str]:
     return dict((effect.account if isinstance(effect, FetchBill) else effect.intent.account).fields)
-
-
-def _verify(key: Any, envelope: wire.Envelope) -> None:
-    """ValueError, one sentence, when the answer does not bear Alipay's signature."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    try:
-        key.verify(base64.b64decode(envelope.sign, validate=True), envelope.inner, PKCS1v15(), SHA256())
-    except (binascii.Error, InvalidSignature):
-        raise ValueError("the reply's signature is wrong") from None
 
 
 def bill_read(effect: FetchBill, reply: Reply) -> Verdict:

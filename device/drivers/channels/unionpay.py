@@ -17,7 +17,7 @@ from typing import Any
 
 from device.drivers.channels import unionpay_bytes as wire
 from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
-from device.drivers.channels.rsa import private_key
+from device.drivers.channels.rsa_bytes import private_key
 from device.drivers.channels.unionpay_bill_bytes import rows_of, unpacked
 from device.drivers.channels.unionpay_proof_bytes import UNIONPAY, Signers, proof_fault, sealed
 from device.txn.effects import (

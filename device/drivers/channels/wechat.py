@@ -17,7 +17,7 @@ from device.drivers.channels import wechat_bytes as wire
 from device.drivers.channels import wechat_v2_bytes as v2
 from device.drivers.channels import wechat_word_bytes as words
 from device.drivers.channels.codec_bytes import Reply, Request, Verdict, lie
-from device.drivers.channels.rsa import private_key
+from device.drivers.channels.rsa_bytes import private_key
 from device.drivers.channels.wechat_bill_bytes import rows_of
 from device.drivers.channels.wechat_certificates import PlatformKeys
 from device.drivers.private_file import KeyFile

@@ -14,26 +14,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from device.drivers.channels import wechat_bytes as wire
 from device.drivers.channels import wechat_word_bytes as words
 from device.drivers.channels.codec_bytes import Reply
-from device.drivers.channels.rsa import public_key
+from device.drivers.channels.wechat_proof_bytes import Signer, certificate_signer, held_signer, proof_fault
 from device.drivers.private_file import KeyFile
 from device.errors import Outside
 
 ASK_EVERY_S, ASK_AGAIN_S = 600, 20       # after a list that was proven; after a question that brought none
 LIST_BYTES_MAX = 256 * 1024
-KEY_BITS_MIN = 2048
-
-
-class Signer(NamedTuple):
-    """A key of WeChat's, and between which Unix times it is believed."""
-
-    key: Any
-    since_s: float = 0
-    until_s: float = float("inf")
 
 
 class PlatformKeys:
@@ -53,7 +43,7 @@ class PlatformKeys:
 
     def fault(self, reply: Reply, now_s: float) -> str:
         """As `wire.proof_fault`, by the keys known now."""
-        return _fault(self._known(), reply, now_s)
+        return proof_fault(self._known(), reply, now_s)
 
     def worth_asking(self, serial: str, now_s: float) -> bool:
         """True when WeChat's list may name `serial`, unknown here, and was not asked for just now.  Counts as asking."""
@@ -69,8 +59,8 @@ class PlatformKeys:
         sent = self._opened(reply.body) if reply.status == 200 else {}
         if words.certificates_of(reply.body) and not sent:
             return "WeChat's certificates do not open: check the APIv3 key"
-        if fault := _fault(self._known() | sent, reply, now_s):
-            return f"WeChat's list of certificates is not proven: {fault}"
+        if doubt := proof_fault(self._known() | sent, reply, now_s):
+            return f"WeChat's list of certificates is not proven: {doubt}"
         self._pause_s = ASK_EVERY_S
         if words.no_certificates(reply):
             return "WeChat has no certificates for this merchant: bring its public key from the merchant portal"
@@ -107,28 +97,6 @@ class PlatformKeys:
         return signers
 
 
-def held_signer(serial: str, pem: bytes) -> Signer:
-    """A key that a person brought: a public key never ends, a certificate does."""
-    return certificate_signer(serial, pem) if b"BEGIN CERTIFICATE" in pem else Signer(public_key(pem))
-
-
-def certificate_signer(serial: str, pem: bytes) -> Signer:
-    """The key of a certificate with its days.  ValueError, one sentence, for another serial or a key that proves nothing."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        key = certificate.public_key()
-    except (ValueError, TypeError):
-        raise ValueError("the platform certificate cannot be read") from None
-    if serial.upper().lstrip("0") != f"{certificate.serial_number:X}":
-        raise ValueError(f"the platform certificate's serial is {certificate.serial_number:040X}, not {serial}")
-    if not isinstance(key, RSAPublicKey) or key.key_size < KEY_BITS_MIN:
-        raise ValueError("the platform certificate has a key that proves nothing")
-    return Signer(key, certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
-
-
 def open_sealed(*, api_v3_key: bytes, nonce: str, associated_data: str, ciphertext: str) -> bytes:
     """What WeChat sealed: a platform certificate or a notice.  `api_v3_key` 32 bytes, `ciphertext` base64, tag last.
 
@@ -141,22 +109,3 @@ def open_sealed(*, api_v3_key: bytes, nonce: str, associated_data: str, cipherte
         return AESGCM(api_v3_key).decrypt(nonce.encode(), base64.b64decode(ciphertext), associated_data.encode())
     except InvalidTag:
         raise ValueError("the sealed text does not open with this key") from None
-
-
-def _fault(signers: Mapping[str, Signer], reply: Reply, now_s: float) -> str:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    def verify(serial: str, signature: bytes, text: bytes) -> str:
-        signer = signers.get(serial.upper())
-        if signer is None:
-            return wire.KEY_DOUBT
-        if not signer.since_s <= now_s <= signer.until_s:
-            return wire.DAYS_DOUBT
-        try:
-            signer.key.verify(signature, text, PKCS1v15(), SHA256())
-        except InvalidSignature:
-            return wire.WRONG_DOUBT
-        return ""
-    return wire.proof_fault(reply, now_s=now_s, verify=verify)

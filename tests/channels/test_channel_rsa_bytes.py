@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from device.drivers.channels.rsa import private_key
+from device.drivers.channels.rsa_bytes import private_key
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ def private_key(pem: bytes) -> RSAPrivateKey:
     try:
         key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
-        raise ValueError("the private key is locked with a password: write it without one") from None
+        raise ValueError("the private key is locked with a password, which nobody types at a start: write it without one "
+                         "(openssl pkey -in OLD -out NEW), for its owner's eyes alone") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("the private key file holds no readable PEM key") from None
     if not isinstance(key, RSAPrivateKey):

@@ -1,7 +1,8 @@
-"""Alipay's keys: one public key, or certificates that may change in the middle of a day.
+"""Alipay's keys and signatures, both ways: one public key, or certificates that may change in the middle of a day.
 
 Knows how certificates are numbered, and which new one is Alipay's: it leads to a root that we hold, and bears the very name of the
-one that was installed.  A merchant's certificate has the same root, so the name matters.  Refuses to know calls and replies.
+one that was installed.  A merchant's certificate has the same root, so the name matters.  Refuses to know files, sockets and what
+a reply means; the time comes from above.  The box and the cloud prove replies by this one piece.
 Source: Alipay open documentation (certificate signing), its SDKs.
 """
 
@@ -11,10 +12,14 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from device.drivers.channels import alipay_bytes as wire
+from device.drivers.channels.alipay_words_bytes import OK
 from device.drivers.channels.chain_bytes import led, may_sign
-from device.drivers.channels.rsa import private_key, public_key
+from device.drivers.channels.codec_bytes import Request
+from device.drivers.channels.rsa_bytes import private_key, public_key
 
 RSA_SIGNATURES = "1.2.840.113549.1.1."       # every RSA signature's OID begins so
 NAME_ORDER = (("CN", "2.5.4.3"), ("OU", "2.5.4.11"), ("O", "2.5.4.10"), ("C", "2.5.4.6"))
@@ -106,6 +111,16 @@ class AlipayKeys:
                 self._hold(cert)
         self._hold(leaf, days)
 
+    def learn(self, said: Mapping[str, Any], sn: str) -> None:
+        """Take the certificate `sn` that was asked for, out of the answer's members.  ValueError as `take`.
+
+        The answer may be unsigned: the chain proves the certificate.
+        """
+        content = said.get("alipay_cert_content")
+        if said["code"] != OK or not isinstance(content, str):
+            raise ValueError("Alipay signs with a certificate that it does not show")
+        self.take(content, sn)
+
     def _hold(self, cert: Any, days: tuple[float, float] | None = None) -> None:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -113,6 +128,28 @@ class AlipayKeys:
         if not isinstance(key, RSAPublicKey) or key.key_size < 2048:
             raise ValueError("Alipay's certificate has a key that proves nothing")
         self._keys[cert_sn(cert)] = (key, *(days or (cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp())))
+
+
+def sealed(plain: Request, keys: AlipayKeys, app_auth_token: str = "") -> Request:
+    """`plain` with what our certificates are called, the shop's authorisation where there is one, and our signature."""
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    fields = wire.form_fields(plain.body) | keys.own | ({"app_auth_token": app_auth_token} if app_auth_token else {})
+    signature = keys.signer.sign(wire.text_to_sign(fields), PKCS1v15(), SHA256())
+    return wire.gateway_request(fields, base64.b64encode(signature).decode())
+
+
+def verify(key: Any, envelope: wire.Envelope) -> None:
+    """ValueError, one sentence, when the answer does not bear the signature of `key`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    try:
+        key.verify(base64.b64decode(envelope.sign, validate=True), envelope.inner, PKCS1v15(), SHA256())
+    except (binascii.Error, InvalidSignature):
+        raise ValueError("the reply's signature is wrong") from None
 
 
 def certificates(pem: bytes, which: str) -> list[Any]:
