@@ -52,7 +52,8 @@ MACHINE = """
 Phase of an order by the channel's word, from `MOVES` and `IGNORED` in `device/txn/machine.py`. PAID is never ignored where
 it could be news. `UNKNOWN` is a state of our knowledge, not of the order: it moves nothing anywhere, and the query is asked
 again by its pace. PAID with another amount than the order's stands in no table: it is recorded once as a `payment_alert`,
-never booked by itself, and the order stays undecided, on `/state` with both amounts, until the channel or a person settles it.
+never booked by itself, and the order stays undecided, on `/state` with both amounts, until the channel settles it or a person
+lets go of it.
 """
 
 BOTTOM = """

@@ -39,7 +39,6 @@ from device.types import Account
 REPLY_BYTES_MAX = 256 * 1024
 READ_S = 15
 FOLLOWS_MAX = 2
-UNIONPAY_DAY_S = 86_400        # how long a payment may still come, by QR or payer's code: as the box's rules have it
 
 
 class ChannelAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,7 +225,7 @@ def _unionpay(account: ChannelAccount, order: OpenOrder, now_s: Callable[[], flo
     told_made_s = datetime.datetime.fromisoformat(order.made_at).timestamp()
     age_s = now_s() - max(made_s, told_made_s)           # the box's clock may have been wrong: the younger age proves less
     verdict = unionpay_bytes.query_verdict(said, intent, age_s=age_s)
-    if verdict.word == "absent" and age_s < UNIONPAY_DAY_S:
+    if verdict.word == "absent" and age_s < unionpay_bytes.QR_LIFE_S:
         return Verdict("unknown", detail="nobody has paid it yet, and its code may be paid for a day: ask again then")
     if verdict.word == "paid":                           # a payment's query is silent about refunds
         return msgspec.structs.replace(verdict, detail="UnionPay does not say here whether it was given back: see its file first")

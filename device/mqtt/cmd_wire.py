@@ -63,6 +63,8 @@ VERBS: dict[str, Verb] = {
     "rotate key": Verb("device", _roles("admin"), _NOTHING, "begin a new record key under the old one"),
     "refund": Verb("money", _roles("accountant", "admin"), re.compile(r"[0-9A-HJKMNP-TV-Z]{20} [1-9][0-9]{0,6}"),
                    "ORDER_NO FEN: give so much of this box's own sale back to the wallets that paid it"),
+    "let go": Verb("money", _roles("accountant", "admin"), re.compile(r"[0-9A-HJKMNP-TV-Z]{20}"),
+                   "ORDER_NO: ask no more about a payment that its channel and its bills never decided; it counts as not known"),
 }
 
 

@@ -15,9 +15,10 @@ from device.txn import earlier, leasing, record, signing
 from device.txn.books import Books, Sale
 from device.txn.desk import Desk, Told, Verdict
 from device.txn.effects import Cut, Pair, PaperPart, Ruler, Text
-from device.txn.facts import CommandDone, Fact, RebootWished, RefundIntended, SaleRecalled
+from device.txn.facts import CommandDone, Fact, OrderForgotten, RebootWished, RefundIntended, SaleRecalled
 from device.txn.inputs import Asked
 from device.txn.minting import paper_due
+from device.txn.receipt import alert_paper
 from device.txn.visits import on_typed
 from device.types import Stamp
 
@@ -100,6 +101,28 @@ def _refund(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
     return [*([] if at_hand else [SaleRecalled(sale)]), *facts], f"begun under {numbers}; its refund record says when it is done"
 
 
+def _let_go(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
+    """A person's end of what no channel and no bill decided: it is asked about no more, and is neither paid nor given back by it."""
+    no = e.arg
+    order = b.orders.get(no)
+    if order is None:
+        return Fault("order", f"this box has no open order {no}")
+    if not order.bill_decides:
+        return Fault("early", f"{no} is not over yet: its channel can still say what becomes of it")
+    basket = order.basket
+    parts = [{"method": t.method, "order_no": t.order_no, "amount_fen": t.amount_fen} for t in basket.tenders if t.order_no] \
+        if basket is not None else []
+    told = {"held_fen": order.held_fen, "channel_fen": order.disputed_fen, "cash_fen": basket.cash_fen if basket is not None else 0}
+    facts: list[Fact] = [
+        record.due("payment_alert", cause="let_go", order_no=no, amount_fen=order.intent.amount_fen, channel=order.intent.channel,
+                   account=order.intent.account.account, goods={"book": "given", "give_back": "kept"}.get(order.park, ""),
+                   **{name: fen for name, fen in told.items() if fen}, parts=parts, by=e.by),
+        paper_due(b, "alert", no, alert_paper(d.terms, "不再查询，结果未明 / Asked no more, never known", no,
+                                              order.intent.amount_fen, at, order.disputed_fen or order.held_fen)),
+        OrderForgotten(no)]
+    return facts, f"{no} is asked about no more; whether it was paid stays unknown, and its record says so"
+
+
 def _wallets_left(sale: Sale) -> int:
     return sum(t.amount_fen - sale.returned.get(t.order_no, 0) for t in sale.tenders if t.order_no)
 
@@ -107,5 +130,6 @@ def _wallets_left(sale: Sale) -> int:
 DEEDS: dict[str, Callable[[Books, Desk, Asked, Stamp], Deed]] = {
     "status": _question, "doctor": _question, "logs": _question, "journal verify": _question,
     "forward now": _forward, "print test": _print_test, "reboot": _reboot, "rotate key": _rotate, "refund": _refund,
+    "let go": _let_go,
 }
 assert DEEDS.keys() == VERBS.keys()

@@ -172,6 +172,16 @@ def test_an_undo_moves_no_money(shop):
     assert {wire.form_fields(r.body)["txnType"] for r in shop.sent} == {"01", "00"}   # nothing but asking
 
 
+def test_a_qr_on_which_a_try_failed_is_dead_when_its_own_life_is_over(shop):
+    """Its day may be one without trade, whose bill UnionPay never gives: the query's word is then all there ever is."""
+    qr = shop.said(PlaceOrder(TEA)).qr
+    shop.server.scan(qr, "insufficient")
+    shop.now_s += wire.QR_LIFE_S
+    assert shop.said(QueryOrder(TEA)).said is Said.UNKNOWN
+    shop.now_s += wire.ARRIVAL_S_MAX + 1
+    assert shop.said(QueryOrder(TEA)).said is Said.CLOSED
+
+
 def test_a_retry_is_the_same_bytes_with_the_same_time_and_one_order(shop):
     shop.server.fault("lost_answer", call="create")
     assert shop.said(PlaceOrder(TEA)) is None

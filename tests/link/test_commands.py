@@ -9,10 +9,12 @@ import pytest
 from device.mqtt.cmd_wire import AGAIN, REFUND_FEN_MAX, ROLES, VERBS
 from device.txn import facts as wire
 from device.txn.books import COMMANDS_MAX
-from device.txn.inputs import Asked, Pressed, RefundSaid, RefundWord, Said, Scanned
+from device.txn.inputs import Asked, ChannelSaid, Pressed, RefundSaid, RefundWord, Said, Scanned
 from tests.counter import COLA, TEA, Counter, counter_paying, records
+from tests.txn.test_bills import overdue
+from tests.txn.test_paying import TERMS
 
-ARGS = {"refund": "00000100000000000000 1"}
+ARGS = {"refund": "00000100000000000000 1", "let go": "00000100000000000000"}
 
 
 def rows(counter: Counter) -> list:
@@ -43,7 +45,7 @@ def test_each_verb_is_for_its_roles_and_leaves_a_record_either_way(verb):
     ("mark paid", "", "verb"), ("sh", "-c ls", "verb"), ("status", "all", "args"), ("logs", "0", "args"), ("logs", "501", "args"),
     ("logs", "-1", "args"), ("refund", "", "args"), ("refund", "00000100000000000000 0", "args"),
     ("refund", f"00000100000000000000 {REFUND_FEN_MAX + 1}", "args"), ("refund", "00000100000000000000 1 x", "args"),
-    ("reboot", "\n", "args")])
+    ("reboot", "\n", "args"), ("let go", "", "args"), ("let go", "00000100000000000000 now", "args"), ("let go", "0" * 19, "args")])
 def test_what_is_no_command_is_refused_by_name_and_changes_nothing(verb, arg, name):
     counter = Counter()
     verdict = counter.tell(Asked("command-1", verb, arg, "wang:admin"))
@@ -56,7 +58,7 @@ def test_no_verb_marks_an_order_as_paid():
     for verb in VERBS:
         counter, no = counter_paying(TEA)
         before = len(rows(counter))
-        counter.tell(Asked("command-1", verb, {"refund": f"{no} 500"}.get(verb, ""), "wang:admin"))
+        counter.tell(Asked("command-1", verb, {"refund": f"{no} 500", "let go": no}.get(verb, ""), "wang:admin"))
         said = {type(f).__name__ for f in rows(counter)[before:]}
         assert not said & {"PaymentConfirmed", "SaleClosed", "TenderTaken"} and counter.phase == "AWAITING", verb
 
@@ -165,6 +167,41 @@ def test_the_rules_of_money_hold_from_afar(case, name):
     told = counter.tell(Asked("command-1", "refund", f"{no} {fen}", "zhao:accountant")).told
     assert (told.ok, told.name) == (False, name), told
     assert len(counter.box.books.refunds) == wanted
+
+
+@pytest.mark.parametrize(("policy", "goods"), [("ENTER", "given"), ("CANCEL", "kept")])
+def test_what_no_channel_and_no_bill_decided_is_let_go_by_a_named_person_and_counts_as_unknown(policy, goods):
+    counter = Counter(TERMS)
+    no = overdue(counter, policy=policy)
+    told = counter.tell(Asked("command-1", "let go", no, "zhao:accountant")).told
+    assert told.ok and "unknown" in told.said and no not in counter.box.books.orders and no not in counter.box.books.sales
+    assert not counter.wants("QueryOrder") and not counter.box.books.refunds
+    (alert,) = [one for one in records(counter) if one["kind"] == "payment_alert" and one["cause"] == "let_go"]
+    assert (alert["by"], alert["goods"], alert["amount_fen"]) == ("zhao:accountant", goods, 500)
+    counter.cut_power()
+    assert no not in counter.box.books.orders
+    assert counter.tell(Asked("command-1", "let go", no, "zhao:accountant")).told == told, "the same answer for ever"
+
+
+def test_a_payment_that_its_channel_can_still_decide_is_not_let_go():
+    counter, no = counter_paying(TEA)
+    told = counter.tell(Asked("command-1", "let go", no, "zhao:accountant")).told
+    assert (told.name, counter.phase) == ("early", "AWAITING") and no in counter.box.books.orders
+    counter.press("CANCEL")
+    counter.say(no, Said.CLOSED)
+    assert counter.tell(Asked("command-2", "let go", no, "zhao:accountant")).told.name == "early", "money may still come late"
+    counter.say(no, Said.PAID, 500)
+    assert counter.box.books.refunds, "and does"
+    assert counter.tell(Asked("command-3", "let go", "00000100000000000000", "zhao:accountant")).told.name == "order"
+
+
+def test_money_that_the_channel_holds_stands_in_the_record_of_what_was_let_go():
+    counter = Counter(TERMS)
+    no = overdue(counter)
+    counter.tell(ChannelSaid(no, Said.UNKNOWN, 500, detail="its booking is not clear (74)"))
+    assert counter.tell(Asked("command-1", "let go", no, "wang:admin")).told.ok
+    alert = [one for one in records(counter) if one["kind"] == "payment_alert"][-1]
+    assert (alert["cause"], alert["held_fen"]) == ("let_go", 500)
 
 
 def test_an_older_sale_is_found_in_the_journals_index_with_what_went_back_before():

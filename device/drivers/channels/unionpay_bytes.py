@@ -23,6 +23,7 @@ QUERY_PATH = "/gateway/api/queryTrans.do"
 NO_NOTICE = "http://www.specialUrl.com"          # documented: no notice wanted, for the box cannot be reached
 BEIJING = datetime.timezone(datetime.timedelta(hours=8))
 ARRIVAL_S_MAX = 60                               # a charge that is "not known" may still be on its way for so long
+QR_LIFE_S = 86_400                               # how long a QR may be paid, and nobody can close it
 QR_CHARS_MAX = 512
 
 ORDER_NO = re.compile(r"[0-9A-Za-z]{8,40}")
@@ -39,10 +40,6 @@ BROKEN = {"10": "the form of our request", "11": "our signature: check key and c
 MALFORMED = frozenset({"10", "13"})
 NEVER_REFUNDED = frozenset({"31", "32", "33", "35", "36", "38", "40", "45"})
 NO_SIGNATURE, DUPLICATE, ABSENT, TOO_OFTEN, NO_FILE = "11", "12", "34", "37", "98"
-
-
-
-
 
 
 # Requests, not signed yet
@@ -210,8 +207,8 @@ def charge_verdict(said: Mapping[str, str]) -> Verdict:
 def query_verdict(said: Mapping[str, str], intent: OrderFields, *, age_s: float) -> Verdict:
     """What became of an order `age_s` seconds after it was made; an undo asks the same.
 
-    Only `origRespCode` is the payment's result.  A payer whose try at our QR failed may try again with
-    another card, and an undo cannot prevent it: that proves not that the order is dead.
+    Only `origRespCode` is the payment's result.  A payer whose try at our QR failed may try again with another card for as long as
+    the QR lives, and an undo cannot prevent it: until then that proves not that the order is dead.
     """
     code = said["respCode"]
     if code == ABSENT:
@@ -228,7 +225,7 @@ def query_verdict(said: Mapping[str, str], intent: OrderFields, *, age_s: float)
             return lie("UnionPay says paid and names no payment")
         return Verdict("paid", amount_fen=intent.amount_fen, channel_no=said["queryId"])
     if result in FAILED:
-        if intent.way == "code":
+        if intent.way == "code" or age_s >= QR_LIFE_S + ARRIVAL_S_MAX:
             return Verdict("closed", detail=f"the payment failed ({result})")
         return Verdict("unknown", detail=f"the payer's try failed ({result}): the code may be scanned again")
     if result in TAKEN:
