@@ -102,7 +102,7 @@ def _refund(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
 
 
 def _let_go(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
-    """A person's end of what no channel and no bill decided: it is asked about no more, and is neither paid nor given back by it."""
+    """A person's end of what no channel and no bill decided: it is asked about no more, and neither paid nor given back."""
     no = e.arg
     order = b.orders.get(no)
     if order is None:
