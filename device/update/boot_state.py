@@ -67,20 +67,18 @@ def encode(state: BootState) -> bytes:
 
 
 def decode(sector: bytes) -> BootState:
-    """The state in one copy.  Raises Torn: for a wrong length or checksum, a word missing, twice or strange.
+    """The state in one copy.  Raises Torn: for a wrong length or checksum, one of the three words missing or strange.
 
-    Order of the words is free: U-Boot sorts them.
+    As in the boot script, the order of the words is free, and what else somebody's tool put beside them is passed over.
     """
     if len(sector) != SECTOR or zlib.crc32(sector[4:]) != int.from_bytes(sector[:4], "little"):
         raise Torn("checksum")
     words: dict[str, str] = {}
     for entry in sector[4:].split(b"\0\0", 1)[0].decode("ascii", "replace").split("\0"):
-        key, equals, value = entry.partition("=")
-        if not equals or key in words:
-            raise Torn(f"not a word of a boot state: {entry!r}")
+        key, _, value = entry.partition("=")
         words[key] = value
-    if set(words) != {ORDER, *LEFT.values()}:
-        raise Torn(f"not the words of a boot state: {sorted(words)}")
+    if not {ORDER, *LEFT.values()} <= set(words):
+        raise Torn(f"words missing: {sorted(words)}")
     left = [words[LEFT[slot]] for slot in SLOTS]
     if any(len(one) != 1 or one not in "0123456789" for one in left):
         raise Torn(f"tries are one digit: {left}")
