@@ -58,13 +58,13 @@ if test -n "${till_want}"; then
 fi
 test ${till_good} = 1'
 
-setenv till_start 'if load ${devtype} ${devnum}:${till_part} ${till_env} slot.env && env import -t ${till_env} ${filesize} slot_version slot_cmdline slot_data slot_blocks slot_hash slot_root slot_salt slot_image_crc slot_initrd_crc; then
-  setenv till_addr ${kernel_addr_r}; setenv till_want ${slot_image_crc}
+setenv till_start 'if load ${devtype} ${devnum}:${till_part} ${till_env} slot.env && env import -t ${till_env} ${filesize} version cmdline image_crc initrd_crc; then
+  setenv till_addr ${kernel_addr_r}; setenv till_want ${image_crc}
   if load ${devtype} ${devnum}:${till_part} ${till_addr} Image && run till_check; then
-    setenv till_addr ${ramdisk_addr_r}; setenv till_want ${slot_initrd_crc}
+    setenv till_addr ${ramdisk_addr_r}; setenv till_want ${initrd_crc}
     if load ${devtype} ${devnum}:${till_part} ${till_addr} initrd && run till_check; then
-      setenv bootargs "${slot_cmdline} till.slot=${till_slot} till.disk=${devtype} till.verity=${slot_data}:${slot_blocks}:${slot_hash}:${slot_root}:${slot_salt}"
-      echo "till: slot ${till_slot}, version ${slot_version}, tries left ${till_left}"
+      setenv bootargs "${cmdline} till.slot=${till_slot} till.disk=${devtype}"
+      echo "till: slot ${till_slot}, version ${version}, tries left ${till_left}"
       booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdt_addr}
     fi
   fi

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The first program of the box: finds its card, checks the root it was told to start, and hands over to systemd.
-# Reads three words of the kernel's line and nothing else:
-#   till.slot=a|b  till.verity=DATA:BLOCKS:HASH:ROOT:SALT  till.disk=virtio|mmc|usb (absent: the first card that is one of ours)
+# Reads these words of the kernel's line and nothing else:
+#   till.slot=a|b  till.disk=virtio|mmc|usb (absent: the first card that is one of ours)
+#   till.root, till.salt: of the hash tree, hex;  till.data, till.size, till.hash: bytes, where in the slot root and tree lie
 # Every failure is one sentence on the console and a new start: the boot script takes one try off at each, so that a root which
 # does not come up gives way to the other.  There is no shell to fall into: whoever stands at the counter could use it.
 # What each sentence means stands in docs/boot.md.
@@ -30,12 +31,16 @@ mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sys /sys
 mount -t tmpfs -o nosuid,nodev,mode=0755,size=20% run /run
 
-slot= verity= kind=
+slot= kind= root= salt= data= size= hash=
 for word in $(cat /proc/cmdline); do
     case $word in
         till.slot=*) slot=${word#till.slot=} ;;
-        till.verity=*) verity=${word#till.verity=} ;;
         till.disk=*) kind=${word#till.disk=} ;;
+        till.root=*) root=${word#till.root=} ;;
+        till.salt=*) salt=${word#till.salt=} ;;
+        till.data=*) data=${word#till.data=} ;;
+        till.size=*) size=${word#till.size=} ;;
+        till.hash=*) hash=${word#till.hash=} ;;
     esac
 done
 
@@ -65,12 +70,9 @@ case $slot in
     b) own=3 spare=2 ;;
     *) fail "the kernel's line names no slot" ;;
 esac
-old_ifs=$IFS
-IFS=:
-set -- $verity
-IFS=$old_ifs
-[ $# -eq 5 ] || fail "the kernel's line does not say how the root is checked"
-data=$1 blocks=$2 hash=$3 root=$4 salt=$5
+[ -n "$root" ] && [ -n "$salt" ] && [ -n "$data" ] && [ -n "$size" ] && [ -n "$hash" ] ||
+    fail "the kernel's line does not say how the root is checked"
+blocks=$((size / 4096))
 
 case $kind in
     virtio) looks="vd?" ;;
@@ -115,10 +117,10 @@ piece till-other "$(start_of $spare)" "$(size_of $spare)"
 piece till-data "$(start_of 4)" $(($(cat "/sys/block/$name/size") - $(start_of 4)))
 piece till-rootfs $(($(start_of $own) + data / 512)) $((blocks * 8)) --readonly
 
-# The hash tree's first block is veritysetup's header, which nothing here believes.
+# The tree has no header of its own: all that says how to read it came with the kernel's line.
 checked() {
     dmsetup create "$1" --readonly --table "0 $((blocks * 8)) verity 1 /dev/mapper/till-rootfs /dev/mapper/till-this \
-4096 4096 $blocks $((hash / 4096 + 1)) sha256 $root $salt $2" || fail "the check of the root cannot be set up"
+4096 4096 $blocks $((hash / 4096)) sha256 $root $salt $2" || fail "the check of the root cannot be set up"
 }
 
 # Read whole before anything of it runs: a byte that has turned is found wherever it lies, and not at noon in the middle of a sale.

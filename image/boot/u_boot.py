@@ -38,7 +38,7 @@ def environment(words: Mapping[str, str], size: int) -> bytes:
 
 
 def checksum(data: bytes) -> str:
-    """What `slot_image_crc` and `slot_initrd_crc` of slot.env hold: crc32 in eight digits, the bytes in the order in which
+    """What `image_crc` and `initrd_crc` of slot.env hold: crc32 in eight digits, the bytes in the order in which
     U-Boot's `crc32` leaves them in memory, read back as a number.
     """
     return f"{int.from_bytes(zlib.crc32(data).to_bytes(4, 'big'), 'little'):08x}"
