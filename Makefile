@@ -5,7 +5,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types unit bench proof cuts world storm plants search attacks link docs lock
+.PHONY: help setup demo test appliance check lint types unit bench proof cuts world storm plants search attacks link docs lock
 
 help:
 	@echo 'make demo    the whole counter on this machine; prints one URL   (ARGS="--day FILE --json" plays a scripted day)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make bench   the figures, one JSON object a line'
 	@echo 'make proof   tests, a printer cut off at every byte, the simulated world, a storm of payments, each planted bug,'
 	@echo '             every order of eight events, a thousand configurations that no box may take, a million lines of noise, and the link under a hundred kills'
+	@echo 'make appliance  the built image in an emulated machine   (after make image; ARGS="-k smoke" some of it)'
 	@echo 'make docs    redraw docs/architecture.md, docs/asyncapi.yaml and docs/technician.md from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
 
@@ -83,3 +84,7 @@ lock:
 	build/lock/bin/pip install -q pip-tools
 	build/lock/bin/pip-compile -q --generate-hashes --extra fleet --extra pkcs11 --extra oled --extra sim --extra dev --allow-unsafe --strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+
+# What `make image` built, in an emulated machine: docs/appliance.md.  No test there lasts for ever, and neither does the whole.
+appliance: setup
+	@timeout 7200 .venv/bin/pytest -q -o addopts=--strict-markers tests/appliance $(ARGS)

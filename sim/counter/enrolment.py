@@ -6,8 +6,10 @@ takes.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from device.identity import folder as identity
@@ -34,14 +36,30 @@ def enrolled(folder: Path, certificates: Certificates, broker: Broker, store_at:
     known = identity.cloud_of(box.home / "identity") is not None
     if known and not certificates.authority.due(certificates.full(box.name)):
         return
+    with desk_open(folder, certificates, broker, store_at, box) as (code, door):
+        argv = ["enrol", "-", "--broker", f"127.0.0.1:{door}", "--config", f"{folder}/box.toml"] + ["--again"] * known
+        done = subprocess.run([sys.executable, "-m", "device", *argv], input=enrol_wire.typed(code), text=True,
+                              capture_output=True, timeout=TOOL_S_MAX)
+    if done.returncode:
+        raise RuntimeError((done.stderr or done.stdout).strip() or "the box was not enrolled, and said nothing")
+
+
+@contextlib.contextmanager
+def desk_open(folder: Path, certificates: Certificates, broker: Broker, store_at: str, box: Boxes, *,
+              told: tuple[str, int] | None = None) -> Iterator[tuple[enrol_wire.Code, int]]:
+    """The enrolment desk and its door, with a fresh code for the box: (code, the door's port on 127.0.0.1).
+
+    `told` is where boxes are told that the broker is; left out: where it is.
+    """
     proof, tenant = certificates.give(DESK), certificates.authority.tenant
     keys = enrol_wire.Keys(*((SigningKey(folder / file).jwk,)
                                for file in ("ack.pem", "config.pem", "command.pem", "ca/console.pem")))
+    host, port = told or ("127.0.0.1", broker.port)
     store = Store(store_at)
     try:
         groups.made(store.database, enrol.SCHEMA)
         desk = enrol.Desk(store.database, certificates.authority, tenant, enrol.code_key(folder / "ca"), keys=keys,
-                          host="127.0.0.1", port=broker.port, wall=wall)
+                          host=host, port=port, wall=wall)
         code = desk.code_for(box.name, box.number)
         line = DeskLine(desk.take, "127.0.0.1", broker.port, tenant, dress=dressed(proof), share=share_of(proof))
         line.start()
@@ -49,12 +67,8 @@ def enrolled(folder: Path, certificates: Certificates, broker: Broker, store_at:
             with EnrolDoor(broker) as door:
                 if not line.ready.wait(TOOL_S_MAX):
                     raise RuntimeError("the enrolment desk does not reach the broker")
-                argv = ["enrol", "-", "--broker", f"127.0.0.1:{door.port}", "--config", f"{folder}/box.toml"] + ["--again"] * known
-                done = subprocess.run([sys.executable, "-m", "device", *argv], input=enrol_wire.typed(code), text=True,
-                                      capture_output=True, timeout=TOOL_S_MAX)
+                yield code, door.port
         finally:
             line.stop()
     finally:
         store.close()
-    if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip() or "the box was not enrolled, and said nothing")

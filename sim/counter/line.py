@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 
 class Line:
-    """Passes connections on to 127.0.0.1:`far_port`.  `port` is where the box connects, the same after a cut.
+    """Passes connections on to 127.0.0.1:`far_port`, which may change.  `port` is where the box connects, the same after a cut.
 
     `pause_s` gives how long each piece takes on its way, both ways.
     """
 
     def __init__(self, far_port: int, pause_s: Callable[[], float] = float) -> None:
-        self._far_port, self._pause_s = far_port, pause_s
+        self.far_port, self._pause_s = far_port, pause_s
         self._near: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Line:
             except OSError:
                 return                               # the line was cut
             try:
-                far = socket.create_connection(("127.0.0.1", self._far_port), timeout=2)
+                far = socket.create_connection(("127.0.0.1", self.far_port), timeout=2)
             except OSError:
                 _end(box)
                 continue

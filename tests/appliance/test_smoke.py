@@ -1,0 +1,21 @@
+"""The image boots, enrols itself, and sells once: goods by scanner, a QR on the panel, paper, a record at the cloud."""
+
+from __future__ import annotations
+
+from tests.appliance.shop import Shop
+
+TEA, NOODLES = "4891028705949", "6901715291209"
+
+
+def test_the_box_boots_enrols_and_sells_once(shop: Shop) -> None:
+    shop.until(lambda: shop.state()["health"]["printer"] == "ok", what="the printer that was just plugged in")
+    shop.scan(TEA)
+    shop.scan(NOODLES)
+    shop.key("PAY")
+    qr = shop.machine.await_qr("https://pay.local/", 30)
+    assert shop.phone_scan("wechat", qr, "pay")["paid"]
+    shop.until(shop.quiet, what="paper and the record's acknowledgement")
+    [paper] = shop.receipts()
+    assert "￥9.00" in shop.receipt(paper["n"], "txt").decode()
+    told = shop.summary()
+    assert told["agree"] and told["sales"] == 1 and told["journal_fen"] == 900, told
