@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
@@ -17,14 +20,16 @@ class DaemonAway(Exception):
 
 
 def ask(path: Path, verb: str, *, timeout_s: float = 3.0, **more: object) -> dict[str, Any]:
-    """The daemon's answer to one verb, `{"ok": bool, ...}`.  DaemonAway when there is none."""
+    """The daemon's answer to one verb, `{"ok": bool, ...}`.  DaemonAway when there is none, or none whole after `timeout_s`."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            until_s = time.monotonic() + timeout_s
             line.settimeout(timeout_s)
             line.connect(_short(path))
             line.sendall(json.dumps({"verb": verb, **more}).encode() + b"\n")
-            answer = b""
+            answer = bytearray()
             while not answer.endswith(b"\n"):
+                line.settimeout(max(0.001, until_s - time.monotonic()))      # one that drips keeps nobody longer than a silent one
                 part = line.recv(1 << 20)
                 if not part or len(answer) > ANSWER_BYTES_MAX:
                     raise DaemonAway(f"the daemon broke off while answering {verb}")
@@ -32,8 +37,8 @@ def ask(path: Path, verb: str, *, timeout_s: float = 3.0, **more: object) -> dic
     except OSError as away:
         raise DaemonAway(f"the daemon does not answer: {away}") from away
     try:
-        said = json.loads(answer)
-    except ValueError as wrong:
+        said = msgspec.json.decode(answer)           # stricter than json's own: no NaN, no half of a character
+    except (ValueError, RecursionError) as wrong:
         raise DaemonAway(f"the daemon's answer to {verb} is no JSON") from wrong
     if not isinstance(said, dict):
         raise DaemonAway(f"the daemon's answer to {verb} is no object")

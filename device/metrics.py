@@ -37,6 +37,8 @@ def _asked(argv: list[str], verb: str, what: str, line: Callable[[Any, bool], st
         return 2
     try:
         said = ask(Path(config.run_dir) / "daemon.sock", verb)
+        if verb not in said:
+            raise DaemonAway(f"the daemon does not say its {verb}: {str(said.get('error', 'it gives another answer'))[:200]}")
     except DaemonAway as away:
         print(f"tillbox {verb}: {away}", file=sys.stderr)
         return 1

@@ -328,7 +328,10 @@ def _asked_of(run_dir: str, no: str) -> Story | None:
         raise LookupError(str(why)) from None
     if not said.get("ok"):
         raise LookupError(str(said.get("error", "the daemon did not answer")))
-    return msgspec.convert(said["timeline"], Story) if said.get("timeline") is not None else None
+    try:
+        return msgspec.convert(said["timeline"], Story) if said.get("timeline") is not None else None
+    except msgspec.ValidationError as why:
+        raise LookupError(f"the daemon's answer is no story: {why}") from None
 
 
 def _places(config: str) -> tuple[str, str, bool]:

@@ -128,7 +128,7 @@ def _left(c: Call) -> dict[str, Any]:
         raise Failed("CONFIG", c.t("box.toml 不能用，doctor 说明原因", "box.toml is refused; doctor says why"))
     if not c.place.journal.exists():
         raise Failed("JOURNAL", c.t("还没有日志账：这台收银机没卖过东西", "there is no journal: this box has not sold yet"))
-    look = Look(c.place.path, c.place.config, KeyStore(c.place.state_dir / "keys", ()), False, {})
+    look = Look(c.place.path, c.place.config, KeyStore(c.place.state_dir / "keys", ()), False, None)
     books = look.books
     if books is None:
         raise Failed("JOURNAL", c.t(f"日志账读不出：{look.told}", f"the journal cannot be read: {look.told}"))

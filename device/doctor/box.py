@@ -15,6 +15,7 @@ from device import daemon as running_box
 from device.config import MASK, show
 from device.doctor import counter, kernel
 from device.doctor.look import Finding, Look, found
+from device.doctor.said import Said
 from device.drivers.registry import signer_of
 from device.drivers.signer.file import FileSigner
 from device.errors import Outside
@@ -61,26 +62,26 @@ def daemon(look: Look) -> Iterator[Finding]:
         if look.journal_path.exists():
             yield found("daemon_down", "daemon")
         return
-    if not look.state:
-        yield found("daemon_mute", "daemon")
+    said = look.said
+    if said is None:
+        yield found("daemon_mute", "daemon", f"The daemon holds its socket and says nothing of use: {look.unfit}.")
         return
-    yield from counter.said(look)
-    waits_h = int(look.state.get("oldest_unacked_s", 0)) // 3600
+    yield from counter.said(look, said)
+    waits_h = said.oldest_unacked_s // 3600
     if waits_h >= WAITS_H_MAX:
-        yield Finding("records_wait", "cloud", f"{look.state.get('unacked', 0)} records wait for the cloud, the oldest for "
-                      f"{waits_h} hours; there is room for {int(look.state.get('room_bytes', 0)) >> 20} MB more.",
+        yield Finding("records_wait", "cloud", f"{said.unacked} records wait for the cloud, the oldest for "
+                      f"{waits_h} hours; there is room for {said.room_bytes >> 20} MB more.",
                       "look at link and collector above; `tillbox forward` tries at once")
-    if look.state.get("parked"):
-        yield Finding("parked", "payments", f"Payments without an end that were set aside: {len(look.state['parked'])}.", "")
-    yield from _restart_due(look)
+    if said.parked:
+        yield Finding("parked", "payments", f"Payments without an end that were set aside: {len(said.parked)}.", "")
+    yield from _restart_due(look, said)
 
 
-def _restart_due(look: Look) -> Iterator[Finding]:
+def _restart_due(look: Look, said: Said) -> Iterator[Finding]:
     """Whether the daemon still runs what was there before: another software, or another configuration file."""
-    software, since = look.state.get("software", ""), look.state.get("since", 0)
-    if software and software != __version__:
-        yield found("update_waits", "update", f"The daemon still runs tillbox {software}; {__version__} is installed.")
-    if since and os.stat(look.path).st_mtime > since + 1:
+    if said.software and said.software != __version__:
+        yield found("update_waits", "update", f"The daemon still runs tillbox {said.software}; {__version__} is installed.")
+    if said.since and os.stat(look.path).st_mtime > said.since + 1:
         yield found("config_waits", "config", f"{look.path} was changed after the daemon's start.")
 
 

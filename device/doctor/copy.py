@@ -22,7 +22,7 @@ def copy(look: Look) -> Iterator[Finding]:
         yield found("copy_same_card", "second_copy", f"The second copy {folder} lies on the same card as the journal: it "
                     "survives a rotten file, and not a dead card.")
     if look.running:
-        if look.state.get("health", {}).get("second_copy", "ok") == "ok" and not there:
+        if (look.said.health if look.said is not None else {}).get("second_copy", "ok") == "ok" and not there:
             yield found("copy_gone", "second_copy", f"There is no second copy in {folder}, and the daemon believes that there is.",
                         "restart the box between two customers: it lays the copy anew; then find out who took it")
         return

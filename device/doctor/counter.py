@@ -16,6 +16,7 @@ import msgspec
 
 from device.config import CARD, PrinterConfig, ScannerConfig
 from device.doctor.look import Finding, Look, found
+from device.doctor.said import Said
 from device.drivers.input_ports import Node, hid_nodes, keyboards
 from device.drivers.port_holder import Holder, holders_of_file, holders_of_line
 from device.drivers.printer import escpos_bytes as escpos
@@ -44,16 +45,14 @@ WORDS: dict[tuple[str, str], str] = {
 }
 
 
-def said(look: Look) -> Iterator[Finding]:
+def said(look: Look, state: Said) -> Iterator[Finding]:
     """What the living daemon says of its parts, in the doctor's codes."""
-    health = look.state.get("health", {})
-    whys = look.state.get("whys", {})
-    for part, word in sorted(health.items()):
+    for part, word in sorted(state.health.items()):
         if word == "ok" or (part in ("link", "collector") and not look.config.mqtt.host):
             continue
-        if part == "link" or (part == "collector" and health.get("link") == "down"):
+        if part == "link" or (part == "collector" and state.health.get("link") == "down"):
             continue                                     # said by the look at the line
-        yield _of_word(look, part, word, whys.get(part, ""))
+        yield _of_word(look, part, word, state.whys.get(part, ""))
 
 
 def _of_word(look: Look, part: str, word: str, why: str) -> Finding:
@@ -68,7 +67,7 @@ def _of_word(look: Look, part: str, word: str, why: str) -> Finding:
 
 def looked(look: Look) -> Iterator[Finding]:
     """Each device, with nobody there to ask.  While a daemon runs only what it does not know itself."""
-    if look.state:
+    if look.said is not None:
         return
     for scanner in look.config.scanners:
         part = f"scanner:{scanner.lane}" if scanner.lane else "scanner"
@@ -124,10 +123,10 @@ def geometry(look: Look) -> Iterator[Finding]:
             elif bits and bits not in BITS:
                 yield found("display_geometry", "display", f"{c.path} has {bits} bits a pixel; 16 (RGB565) or 32 (XRGB8888) are "
                             "drawn.")
-    elif c.kind == "file" and look.state:
+    elif c.kind == "file" and look.said is not None:
         try:
             side = msgspec.json.decode(Path(c.path + ".json").read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return
         drawn = (side.get("width"), side.get("height"))
         if all(drawn) and drawn != (c.width, c.height):

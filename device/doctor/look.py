@@ -9,13 +9,13 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from device.ask import runs
 from device.config import Config
 from device.doctor.codes import CODES
+from device.doctor.said import Said
 from device.errors import Outside
 from device.keys.store import KeyStore
 from device.store_forward.schema import SCHEMA_VERSION, version_of
@@ -40,11 +40,11 @@ def found(code: str, part: str, sentence: str = "", action: str = "") -> Finding
 class Look:
     """The box as it stands: its configuration, its sealed keys, and what a running daemon says of itself."""
 
-    def __init__(self, path: str, config: Config, store: KeyStore, running: bool, state: dict[str, Any],
-                 seal_fault: str = "", root: Path = Path("/")) -> None:
-        """`root` has /sys, /proc, /etc and /run below it."""
+    def __init__(self, path: str, config: Config, store: KeyStore, running: bool, said: Said | None,
+                 seal_fault: str = "", root: Path = Path("/"), unfit: str = "") -> None:
+        """`root` has /sys, /proc, /etc and /run below it; `unfit` why a running daemon said nothing."""
         self.path, self.config, self.store, self.root = path, config, store, root
-        self.running, self.state, self.seal_fault = running, state, seal_fault
+        self.running, self.said, self.seal_fault, self.unfit = running, said, seal_fault, unfit
         self.boots: list[tuple[str, str]] = []           # (wall, software) of each start since the books were said again
         self.last_row, self.copied = 0, ""               # the journal's last row, and the lineage that it knows its copy by
         self.journal_path = Path(config.state_dir) / ("training" if config.training else "") / "journal.db"
@@ -89,7 +89,7 @@ class Look:
     @property
     def daemon_pid(self) -> int:
         """Of the living daemon, 0 when it does not say."""
-        return int(self.state.get("pid", 0))
+        return self.said.pid if self.said is not None else 0
 
     @property
     def books(self) -> Books | None:

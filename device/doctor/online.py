@@ -102,9 +102,9 @@ def _broker(look: Look, lost: dict[str, tuple[str, str]]) -> Iterator[Finding]:
     if fault is not None:
         yield from _of_fault("broker", "link", f"{c.host}:{c.port}", fault)
         return
-    why = look.state.get("link_why", "")
-    if look.state.get("health", {}).get("link") == "down" and why and "not connected yet" not in why:
-        yield found("broker_refuses", "link", f"The broker is there and does not take this box: {why}.")
+    said = look.said
+    if said is not None and said.health.get("link") == "down" and said.link_why and "not connected yet" not in said.link_why:
+        yield found("broker_refuses", "link", f"The broker is there and does not take this box: {said.link_why}.")
 
 
 class _Fault(Exception):

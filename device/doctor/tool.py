@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -24,6 +24,7 @@ from device.doctor import keys as doctor_keys
 from device.doctor import online as doctor_online
 from device.doctor.codes import RANK, WELL
 from device.doctor.look import Finding, Look, found
+from device.doctor.said import Said, heard
 from device.doctor.words_zh import ZH
 from device.errors import ConfigError, Outside
 from device.gateway import with_terminal
@@ -169,15 +170,15 @@ def _look(path: str, root: Path) -> Look | list[Finding]:
         sealing = sealing_keys(config.seal_key_file)
     except Outside as why:
         sealing, seal_fault = (), why.what
-    state: dict[str, Any] = {}
-    running = runs(config.run_dir)
+    said: Said | None = None
+    unfit, running = "", runs(config.run_dir)
     if running:
         try:
-            said = ask(Path(config.run_dir) / "daemon.sock", "state").get("state")
-            state = said if isinstance(said, dict) else {}
-        except DaemonAway:
-            pass                                             # said by the daemon's check
-    return Look(path, with_terminal(config), KeyStore(Path(config.state_dir) / "keys", sealing), running, state, seal_fault, root)
+            said = heard(ask(Path(config.run_dir) / "daemon.sock", "state").get("state"))
+        except (DaemonAway, ValueError) as why:              # said by the daemon's check
+            unfit = str(why)
+    return Look(path, with_terminal(config), KeyStore(Path(config.state_dir) / "keys", sealing), running, said, seal_fault, root,
+                unfit)
 
 
 def _told(finding: Finding) -> str:
