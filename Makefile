@@ -13,7 +13,7 @@ help:
 	@echo 'make check   lint, types, the unit file, every test'
 	@echo 'make bench   the figures, one JSON object a line'
 	@echo 'make proof   tests, a printer cut off at every byte, the simulated world, a storm of payments, each planted bug,'
-	@echo '             every order of eight events, a thousand configurations that no box may take, a million lines of noise, and the link under a hundred kills'
+	@echo '             every order of eight events, a thousand configurations that no box may take, a hostile box at the cloud, a million lines of noise, and the link under a hundred kills'
 	@echo 'make appliance  the built image in an emulated machine   (after make image; ARGS="-k smoke" some of it)'
 	@echo 'make docs    redraw docs/architecture.md, docs/asyncapi.yaml and docs/technician.md from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
@@ -63,6 +63,8 @@ plants: setup
 
 attacks: setup
 	@$(PY) -m tests.config_attacks --seed 1 --count 1000 --json
+	@$(PY) -m tests.cloud_attacks --seed 1 --count 1000 --json
+	@$(PY) -m tests.cloud_attacks --seed 2 --count 1000 --store postgresql --json
 	@$(PY) -m tests.push_kills --seed 1 --rounds 10 --json
 	@$(PY) -m tests.console_noise --seed 1 --lines 1000000
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from device.console.printing import safe
+
 
 def add(commands: Any) -> None:
     settle = commands.add_parser("settle", help="ask the channels about the orders a box left open; moves no money")
@@ -37,8 +39,8 @@ def _settle(args: argparse.Namespace) -> int:
         store.close()
     for one in told:
         print(json.dumps(msgspec.to_builtins(one), ensure_ascii=False) if args.json else
-              f"{one.order_no} {one.channel} {one.account} {one.amount_fen / 100:.2f}: {one.word}"
-              f"{' as ' + one.channel_no if one.channel_no else ''}{' - ' + one.why if one.why else ''}")
+              safe(f"{one.order_no} {one.channel} {one.account} {one.amount_fen / 100:.2f}: {one.word}"
+                   f"{' as ' + one.channel_no if one.channel_no else ''}{' - ' + one.why if one.why else ''}"))
     words: list[str] = [one.word for one in told]
     summary = {"box": args.box, "orders": len(told), **{word: words.count(word) for word in (*DECIDED, "unknown")},
                "paid_fen": sum(one.amount_fen for one in told if one.word == "paid")}

@@ -83,8 +83,8 @@ class Commands:
         self._db.execute("UPDATE command SET state = 'expired', answered = ? WHERE state = 'waiting' AND until_s <= ?", (at, now_s))
         found = self._db.execute(
             "SELECT c.id, c.session, c.sent_s, s.session FROM command c JOIN session s ON s.box = c.box WHERE c.state = 'waiting' "
-            f"AND (c.session <> s.session OR c.sent_s <= ?) ORDER BY c.at, c.batch, c.n LIMIT {BATCH_MAX}",
-            (now_s - RESEND_S,)).fetchall()
+            f"AND (c.session <> s.session OR c.sent_s <= ? OR c.sent_s > ?) ORDER BY c.at, c.batch, c.n LIMIT {BATCH_MAX}",
+            (now_s - RESEND_S, now_s)).fetchall()     # sent in the future: this clock was put back, and nobody waits for it
         leaving: list[cmd_wire.Cmd] = []
         for id_, under, sent_s, session in found:
             claimed = self._db.execute("UPDATE command SET session = ?, sent_s = ?, sends = sends + 1 WHERE id = ? AND session = ? "

@@ -9,6 +9,7 @@ import os
 import time
 from typing import Any
 
+from device.console.printing import safe
 from fleet import groups
 from fleet.clock import wall
 from fleet.commands import kept as room
@@ -82,11 +83,16 @@ def _told(found: list[room.Command], as_json: bool, *, of: str, patient: bool = 
                 "sends": one.sends, "answered": one.answered, "answer": answer}
         print(json.dumps(line, ensure_ascii=False) if as_json else
               f"{one.at} {one.box:<16} {one.verb} {one.args}".rstrip() + f"  by {one.who}: {one.state} "
-              + (answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2)))
+              + (safe(answer) if isinstance(answer, str) else _shown(answer)))
     print(json.dumps({"commands": len(found), **sums}) if as_json else
           f"{len(found)} commands" + "".join(f", {count} {state}" for state, count in sorted(sums.items())))
     well = {"done"} if patient else {"done", "waiting"}
     return 0 if of == "list" or set(sums) <= well else 1
+
+
+def _shown(answer: object) -> str:
+    """A box's JSON for a person's terminal."""
+    return "\n".join(map(safe, json.dumps(answer, ensure_ascii=False, indent=2).split("\n")))
 
 
 def verb_of(words: list[str]) -> tuple[str, str]:

@@ -80,5 +80,8 @@ class DeskLine:
             self.failure = why
             self.ended.set()
             return
+        except Exception:  # noqa: BLE001 - one request must not end the thread that all others come through
+            log.exception("a request broke its reader")
+            return
         if reply is not None:
             client.publish(topics.enrol(code_id, "answer"), reply, qos=1)

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS box_key (box TEXT NOT NULL, purpose TEXT NOT NULL, ki
     at TEXT NOT NULL, PRIMARY KEY (box, purpose, kid));
 """
 DELTA_BASES_MAX = 4
+TOLD_MAX = 10**9                         # a box that tells a higher epoch or version has not counted: no push could rise above it
 STRANGE = "it tells of a document that was not issued here"
 
 
@@ -221,9 +222,11 @@ class Configs:
 
     def issue(self, box: str, body: wire.Body, who: str, at: str, *, rollout: str = "", not_before: str = "", expires: str = "",
               epoch: int = 0) -> tuple[int, int]:
-        """Keep the next document of a box for the courier.  Its place rises above what was issued and what the box told."""
+        """Keep the next document of a box for the courier.  Its place rises above what was issued and what the box told, if that
+        can be true."""
         last, told = self.issued(box), self.report(box)
-        known = max([(epoch, 0), last.place if last else (0, 0), (told.epoch, told.version) if told else (0, 0)])
+        heard = (told.epoch, told.version) if told and max(told.epoch, told.version) <= TOLD_MAX else (0, 0)
+        known = max([(epoch, 0), last.place if last else (0, 0), heard])
         place = known[0], known[1] + 1
         self._db.execute("UPDATE issued SET newest = 0 WHERE box = ? AND newest = 1", (box,))
         self._db.execute("INSERT INTO issued VALUES (?,?,?,?,?,?,?,?,?,'','','',0,1)",
@@ -241,7 +244,7 @@ class Configs:
 
     def report(self, box: str) -> wire.Reported | None:
         row = self._db.execute("SELECT body FROM reported WHERE box = ?", (box,)).fetchone()
-        return wire.reported_decoded(row[0].encode()) if row else None
+        return msgspec.json.decode(row[0], type=wire.Reported) if row else None    # kept whole: it may be longer than what came
 
     def standing(self, box: str) -> Standing:
         issued, told = self.issued(box), self.report(box)

@@ -6,6 +6,7 @@ only to a box whose own document names its blob.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ GREETED_S = 2                            # between two looks for boxes that said
 HELLO_WITHOUT = ("OR (i.session <> coalesce(s.session, '') AND NOT (coalesce(r.epoch, 0) = i.epoch "
                  "AND coalesce(r.version, 0) = i.version))")
 RATE_BYTES_S = 512 * 1024
-QUEUED_MAX = 2_000                       # chunks in line; a box asks again for what was too many
+QUEUED_MAX = 20_000                      # chunks in line; a box asks again for what was too many
+QUEUED_OF_BOX_MAX = 520                  # the largest blob has 512
 BURST_S = 2.0
 
 
@@ -44,7 +46,7 @@ def config_room(database: Database, tenant: str, key: SigningKey) -> Room:
         for sentence in rollouts.advance(at):
             log.info("%s", sentence)
         now_s = int(datetime.fromisoformat(at).timestamp())
-        greeted = now_s >= looked_s + GREETED_S       # every box is looked at: 40 ms for 10,000, not at every tick
+        greeted = not looked_s <= now_s < looked_s + GREETED_S     # every box is looked at: 40 ms for 10,000, not at every tick
         looked_s = now_s if greeted else looked_s
         rows = database.execute(
             "SELECT i.box, i.epoch, i.version, i.not_before, i.expires, i.body, i.token, i.session, i.sent_s, "
@@ -80,7 +82,7 @@ class BlobRoom:
     def __init__(self, database: Database, tenant: str, *, rate_bytes_s: int = RATE_BYTES_S) -> None:
         self._db, self._tenant, self._rate = database, tenant, rate_bytes_s
         self._configs = Configs(database)
-        self._line: deque[_Chunk] = deque()
+        self._lines: dict[str, deque[_Chunk]] = {}    # by box, the next one's first
         self._at: datetime | None = None
         self._credit = 0.0
         self._blob = ("", b"")                        # the last one read: chunks of one blob leave together
@@ -91,29 +93,35 @@ class BlobRoom:
         self._at, self._credit = now, min(self._rate * BURST_S, self._credit + self._rate * gone_s)
         self._ask()
         parcels = []
-        while self._line and self._credit > 0:
-            one = self._line.popleft()
+        while self._lines and self._credit > 0:
+            box = next(iter(self._lines))
+            line = self._lines.pop(box)
+            one = line.popleft()
+            if line:
+                self._lines[box] = line               # behind the others
             data = self._data(one.sha256)[one.n * wire.CHUNK_BYTES:(one.n + 1) * wire.CHUNK_BYTES]
             self._credit -= len(data)
             parcels.append(Parcel(topics.blob(self._tenant, one.box, one.sha256, one.n), data))
         return parcels
 
     def _ask(self) -> None:
-        """Put what boxes want in line, one chunk of each in turn; each report is answered by one courier, once."""
-        wants: list[list[_Chunk]] = []
+        """Put what boxes want in line; each report is answered by one courier, once."""
+        queued = sum(map(len, self._lines.values()))
         for (box,) in self._db.execute("SELECT box FROM reported WHERE want = 1 ORDER BY at").fetchall():
-            if len(self._line) + sum(map(len, wants)) >= QUEUED_MAX:
+            if queued >= QUEUED_MAX:
                 break
             if not self._db.execute("UPDATE reported SET want = 0 WHERE box = ? AND want = 1", (box,)).rowcount:
                 continue
             told, named = self._configs.report(box), self._named(box)
             assert told is not None
-            waiting = set(self._line)
-            wants.append([chunk for sha256, ranges in told.want.items() if sha256 in named for first, last in ranges
-                          for n in range(first, min(last + 1, wire.chunks_of(named[sha256])))
-                          if (chunk := _Chunk(box, sha256, n)) not in waiting])
-        for turn in range(max(map(len, wants), default=0)):
-            self._line.extend(chunks[turn] for chunks in wants if turn < len(chunks))
+            line = self._lines.pop(box, deque())
+            fresh = (_Chunk(box, sha256, n) for sha256, ranges in told.want.items() if sha256 in named for first, last in ranges
+                     for n in range(first, min(last + 1, wire.chunks_of(named[sha256]))))
+            # The first of each, whatever a box says how often: it may want one thing twice, and more than there is.
+            chunks = list(itertools.islice(dict.fromkeys(itertools.chain(line, fresh)), QUEUED_OF_BOX_MAX))
+            queued += len(chunks) - len(line)
+            if chunks:
+                self._lines[box] = deque(chunks)
 
     def _named(self, box: str) -> dict[str, int]:
         """Blobs and deltas that the box's own document names, with their sizes."""

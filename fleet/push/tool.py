@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from device.console.printing import safe
 from device.errors import ConfigError, Outside
 from device.store_forward.token import thumbprint
 from fleet.commands.tool import POLL_S, store, wall, who
@@ -235,8 +236,8 @@ def _status(database: Database, args: argparse.Namespace) -> int:
     standings = sorted(map(configs.standing, boxes), key=lambda one: (one.word == "active", one.box))
     for one in standings:
         _say(args, one._asdict(), f"{one.box:<16} {one.word:<12} desired {one.desired}, runs {one.active}"
-             + (f" since {one.since}" if one.since and one.word != "active" else "") + (f": {one.why}" if one.why else "")
-             + "".join(f"\n    {reason}" for reason in one.reasons))
+             + (f" since {one.since}" if one.since and one.word != "active" else "") + (f": {safe(one.why)}" if one.why else "")
+             + "".join(f"\n    {safe(reason)}" for reason in one.reasons))
     drift = sum(one.word != "active" for one in standings)
     _say(args, {"boxes": len(standings), "drift": drift}, f"{len(standings)} boxes, {drift} differ")
     return 1 if drift else 0

@@ -328,6 +328,8 @@ class Collector:
             log.info("collecting at %s:%s", self._host, self._port)
 
         def came(_c: Any, _u: Any, message: Any) -> None:
+            if message.qos == 0:                             # no box of ours says so, and nothing holds such a flood back
+                return
             # Opened here, in the network's thread: the worker waits for the database most of its time, and this goes on meanwhile.
             self._came.put((self._connect, message.mid, message.qos, self.clerk.opened(message.topic, bytes(message.payload))))
 

@@ -31,6 +31,8 @@ AHEAD_MAX = 5_000                        # records kept above a gap
 BRANCH_MAX = 5_000                       # records of other branches kept for one journal
 WANT_RANGES_MAX = 8
 QUARANTINE_MAX = 200                     # unreadable messages kept for one box
+ALARMS_MAX = 1_000                       # alarms kept of one box: what it merely says of its end can be an alarm, too
+VERIFIERS_MAX = 20_000                   # keys held ready
 QUARANTINE_BYTES_MAX = 70_000
 ABSORB = 500                             # kept records looked at together when a gap closes
 
@@ -323,6 +325,11 @@ class Store:
             [(g.upto, g.head, g.top, g.forked, self._at, *key) for key, g in sorted(self._guards.items()) if g.changed])
 
     def _alarm(self, at: str, box: str, jid: str, seq: int, name: str, sentence: str, token: str) -> None:
+        before = self._db.execute("SELECT count(*) FROM alarm WHERE box = ?", (box,)).fetchone()[0]
+        if before >= ALARMS_MAX:
+            return
+        if before == ALARMS_MAX - 1:
+            name, sentence = "TooMany", f"{before} alarms of this box are kept: what follows is not told one by one"
         self._db.execute("INSERT INTO alarm (at, box, jid, seq, name, sentence, digest, token) "
                          "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
                          (at, box, jid, seq, name, _clean(sentence), digest(token), token))
@@ -392,6 +399,8 @@ class Store:
         if verify is None:
             jwk = self._jwk(box, kid)
             if jwk is not None:
+                if len(self._verifiers) >= VERIFIERS_MAX:
+                    self._verifiers.clear()
                 verify = self._verifiers[(box, kid)] = public_verifier(jwk)
         return verify
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from device.console.printing import safe
 from fleet.clock import wall
 from fleet.keys import public_keys
 
@@ -38,7 +39,7 @@ def _verify(args: argparse.Namespace) -> int:
     found, total = walked(store)
     for box, jid, seq, name, sentence in found:
         print(json.dumps({"box": box, "jid": jid, "seq": seq, "error": name, "sentence": sentence}) if args.json
-              else f"{name} box {box} journal {jid} record {seq}: {sentence}")
+              else safe(f"{name} box {box} journal {jid} record {seq}: {sentence}"))
     summary = {"journals": len(store.guards()), "records": sum(u for _, _, u, _ in store.guards()),
                "defects": len(found), **total, "unchecked": waiting(store)}
     print(json.dumps(summary) if args.json else ", ".join(f"{k} {v}" for k, v in summary.items()))
@@ -64,7 +65,7 @@ def _check(args: argparse.Namespace) -> int:
     stops = stopped(store)
     for box, jid, seq, why in stops:
         print(json.dumps({"box": box, "jid": jid, "checked": seq, "stopped": why}) if args.json
-              else f"box {box} journal {jid}: checked to {seq}, then {why}")
+              else safe(f"box {box} journal {jid}: checked to {seq}, then {why}"))
     summary = {"checked": checked, "waiting": waiting(store), "stopped": len(stops)}
     print(json.dumps(summary) if args.json else ", ".join(f"{k} {v}" for k, v in summary.items()))
     store.close()

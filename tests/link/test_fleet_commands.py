@@ -81,6 +81,13 @@ def test_what_was_not_answered_leaves_again_under_the_next_session_at_once_and_i
     assert [(c.id, c.session) for c in desk.due(RESEND_S + 1)] == [(id_, "s2")]
 
 
+def test_what_was_sent_before_the_clouds_clock_was_put_back_leaves_again(desk):
+    (id_,) = desk.ask("box-1")
+    desk.hello("box-1", "s1")
+    assert [c.id for c in desk.due(50_000)] == [id_]
+    assert [c.id for c in desk.due(10)] == [id_] and desk.due(10 + RESEND_S - 1) == []
+
+
 @pytest.mark.parametrize("name", sorted(cmd_wire.AGAIN))
 def test_a_refusal_of_the_moment_leaves_it_waiting_and_another_ends_it(desk, name):
     (id_,) = desk.ask("box-1")

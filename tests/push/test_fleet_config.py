@@ -496,6 +496,30 @@ def test_chunks_leave_at_a_bounded_rate_to_boxes_whose_own_document_names_them(c
     assert {topic[2] for topic in sent[0]} == {"box-00", "box-01"}, "each in its turn"
 
 
+def test_a_box_that_wants_all_there_is_again_and_again_makes_nobody_wait(cloud):
+    data = bytes(range(256)) * 65_536                       # 16 MiB, 512 chunks: the largest there is
+    with cloud.database.transaction():
+        sha256 = cloud.configs.put_blob("prices", data)
+    cloud.push({}, blobs={"prices": sha256, "rules": sha256})
+    cloud.leaves()
+    cloud.blobs = BlobRoom(cloud.database, "shop", rate_bytes_s=128 * 1024)
+    sent = []
+    for when in range(20):
+        cloud.say("box-00", "staged", want={sha256: ((0, 511),) * 60})       # greedy, and before the others
+        if when == 1:
+            cloud.say("box-01", "staged", want={sha256: ((0, 9),)})
+        with cloud.database.transaction():
+            sent += [parcel.topic.split("/")[2] for parcel in cloud.blobs(at(when))]
+    assert sent.count("box-01") == 10 and sent.count("box-00") >= 50
+
+
+def test_a_box_that_says_hello_while_the_clouds_clock_is_put_back_is_served(cloud):
+    cloud.push({"shop_en": "Corner"})
+    assert len(cloud.leaves(40_000)) == 20
+    cloud.hello("box-03", "s2", 10)
+    assert set(cloud.leaves(10)) == {"box-03"}
+
+
 # The command line ------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
