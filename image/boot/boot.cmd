@@ -49,12 +49,16 @@ fi
 setenv till_write 'env export -c -s 200 ${till_at} BOOT_ORDER BOOT_a_LEFT BOOT_b_LEFT
 if ${devtype} write ${till_at} 40 1 && ${devtype} write ${till_at} 48 1; then true; else echo "till: the boot state cannot be written"; fi'
 
-# A file that does not match its sum is not started.  No sum: not checked.
+# A file that does not match its sum is not started.  No sum: not checked.  Two spellings: one U-Boot leaves the sum's bytes in
+# memory the other way round than another.
 setenv till_check 'setenv till_good 1
 if test -n "${till_want}"; then
+  setenv till_good 0
   crc32 ${till_addr} ${filesize} ${till_sum}
-  mw.l ${till_at} 0x${till_want}
-  if cmp.l ${till_at} ${till_sum} 1; then true; else setenv till_good 0; fi
+  for sum in ${till_want}; do
+    mw.l ${till_at} 0x${sum}
+    if cmp.l ${till_at} ${till_sum} 1; then setenv till_good 1; fi
+  done
 fi
 test ${till_good} = 1'
 

@@ -64,7 +64,8 @@ ENVIRONMENT_SIZE = 0x4000                        # CONFIG_ENV_SIZE of Debian's r
 ENVIRONMENT = {
     "bootdelay": "-2",
     "stdin": "serial", "stdout": "serial,vidconsole", "stderr": "serial,vidconsole",
-    "scriptaddr": "0x02400000", "kernel_addr_r": "0x00080000", "fdt_addr_r": "0x02600000", "ramdisk_addr_r": "0x02700000",
+    # 94 MiB for the kernel, where it may stay; U-Boot's own default has 36.  The firmware lays its tree far above.
+    "kernel_addr_r": "0x00200000", "scriptaddr": "0x06000000", "fdt_addr_r": "0x06100000", "ramdisk_addr_r": "0x06200000",
     "bootcmd": "setenv devtype mmc; for devnum in 0 1 2; do if load mmc ${devnum}:1 ${scriptaddr} boot.scr; "
                "then source ${scriptaddr}; fi; done; "
                "setenv devtype usb; setenv devnum 0; usb start; "

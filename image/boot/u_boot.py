@@ -38,7 +38,9 @@ def environment(words: Mapping[str, str], size: int) -> bytes:
 
 
 def checksum(data: bytes) -> str:
-    """What `image_crc` and `initrd_crc` of slot.env hold: crc32 in eight digits, the bytes in the order in which
-    U-Boot's `crc32` leaves them in memory, read back as a number.
+    """What `image_crc` and `initrd_crc` of slot.env hold: crc32 in eight digits, once as it is and once with its bytes turned.
+
+    `crc32` leaves it in memory the one way in Debian's rpi_arm64 and the other way in qemu_arm64; boot.cmd takes either.
     """
-    return f"{int.from_bytes(zlib.crc32(data).to_bytes(4, 'big'), 'little'):08x}"
+    found = zlib.crc32(data)
+    return f"{found:08x} {int.from_bytes(found.to_bytes(4, 'big'), 'little'):08x}"
