@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from device import __version__
+from device import __version__, last_words
 from device.commands.console_door import ConsoleDoor
 from device.commands.doors import Commands, rows_of_sale
 from device.commands.inquiries import Inquiry, inquiries
@@ -45,7 +45,6 @@ from device.scanning import Scanning, Tap, strangers_of
 from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
-from device.txn.screen import Screen
 from device.txn.wants import idle
 from device.uplink import Uplink, tls_of
 
@@ -85,6 +84,7 @@ class Daemon:
         displays = displays_of(config)
         for display in displays.values():              # not before the journal is ours: they may be another daemon's
             display.wipe()
+        last_words.take_over(config)
         self.clock = RealClock(self.boot, self.box.last_wall, quality=clock_quality)
         try:
             self.signer = signer_of(config, self.box.books.chain.kid)
@@ -427,47 +427,40 @@ def gateway(argv: list[str]) -> int:
 def main(argv: list[str]) -> int:
     layers = _layers(argv, "tillbox run")
     if layers is None:
+        last_words.say_unconfigured(_config_path(argv, "tillbox run"))
         return 2
     keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    config = layers.begin()
-    daemon = None
+    config, daemon = layers.alone, None
     try:
+        config = layers.begin()
         daemon = Daemon(config, _config_path(argv, "tillbox run"), layers)
         return asyncio.run(daemon.run())
     except JournalUnreadable as why:
         if daemon is not None:
             doubt(daemon.journal.path)
-        _last_words(config, f"tillbox cannot sell: {why}")
+        last_words.say(config, f"tillbox cannot sell: {why}")
         os._exit(EXIT_JOURNAL)       # nothing is closed: SQLite would move rows out of the WAL that a person must see first
     except CopyFailed as why:
-        _last_words(config, f"tillbox cannot sell: {why}")
+        last_words.say(config, f"tillbox cannot sell: {why}")
         return EXIT_JOURNAL
     except sqlite3.Error as why:
         if daemon is not None and "malformed" in str(why):
             doubt(daemon.journal.path)
-        _last_words(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
-                            "(what it had confirmed is kept; see docs/recovery.md)")
+        last_words.say(config, f"tillbox cannot sell: journal: The journal in {config.state_dir} failed while it was used: {why} "
+                               "(what it had confirmed is kept; see docs/recovery.md)")
         return EXIT_JOURNAL
     except KeyMissing as why:
-        _last_words(config, f"tillbox cannot sell: {why}")
+        last_words.say(config, f"tillbox cannot sell: {why}")
         return EXIT_KEY
     except JournalHeld as why:
         print(f"tillbox cannot start: {why}", file=sys.stderr)     # not on the display: it may be another daemon's
         return 1
     except Outside as why:
-        _last_words(config, f"tillbox cannot start: {why}")        # and over the QR of a life that was cut off
+        last_words.say(config, f"tillbox cannot start: {why}")     # and over the QR of a life that was cut off
         return 1
-
-
-def _last_words(config: Config, sentence: str) -> None:
-    """Why nothing is sold, on standard error and, where there is one, on the display: the cashier reads no log."""
-    print(sentence, file=sys.stderr, flush=True)
-    zh = config.lang == "zh"
-    screen = Screen("IDLE", "暂停收银，请叫技术人员" if zh else "Out of order: call the technician", notice=sentence, tone="bad",
-                    lang=config.lang)
-    for display in displays_of(config).values():
-        try:
-            asyncio.run(display.show(screen, 0))
-        except Outside as why:
-            print(f"tillbox cannot say so on the display either: {why}", file=sys.stderr, flush=True)
+    except OSError as why:
+        if daemon is not None or not last_words.may_say(config):
+            raise
+        last_words.say(config, f"tillbox cannot start: {why}")     # a card that only reads, a folder that is not ours
+        return 1

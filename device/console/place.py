@@ -72,7 +72,7 @@ def at(path: str) -> Place:
         config, faults = None, list(why.reasons)
     except (OSError, UnicodeDecodeError, Outside) as why:
         config, faults = None, [str(why)]
-    best = config if config is not None else _left(path)
+    best = config if config is not None else left_of(path)
     lang = best.lang if best.console.lang == "same" else best.console.lang
     return Place(path, config, faults, best.box, best.tenant, Path(best.state_dir), Path(best.run_dir), Path(best.identity_dir),
                  Path(best.console_key_file), Path(best.encryption_key_file), best.console, lang)
@@ -127,7 +127,7 @@ def _none(why: str) -> DriverGone:
                       hint="enrol the box anew, or log in by an SSH certificate")
 
 
-def _left(path: str) -> Config:
+def left_of(path: str) -> Config:
     """A configuration of defaults under what can still be read of the real one: folders, the name, the console's own section."""
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
