@@ -36,7 +36,7 @@ from device.keys.store import store_of
 from device.mqtt.cloud import Cloud
 from device.price_file import read_prices
 from device.push.layers import Layers, Pushing
-from device.real_clock import RealClock
+from device.real_clock import RealClock, clock_quality
 from device.recovery.recovering import doubt, opened
 from device.recovery.retention import Retention
 from device.ruled import ruled
@@ -58,11 +58,6 @@ NO_ORDER = ("x", "z", "opening")                # papers that stand for no order
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
 EXIT_CONFIG = 5                 # start again: another configuration waits
-
-
-def clock_quality() -> str:
-    """`ntp` when systemd's time service says it is synchronised, else `unset`: a claim is never better than its proof."""
-    return "ntp" if os.path.exists("/run/systemd/timesync/synchronized") else "unset"
 
 
 class Daemon:

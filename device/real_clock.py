@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,11 @@ from device.types import Stamp
 from device.wall import Wall
 
 log = logging.getLogger("tillbox")
+
+
+def clock_quality() -> str:
+    """`ntp` when systemd's time service says it is synchronised, else `unset`: a claim is never better than its proof."""
+    return "ntp" if os.path.exists("/run/systemd/timesync/synchronized") else "unset"
 
 
 class RealClock:

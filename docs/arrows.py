@@ -75,6 +75,22 @@ def breaches(sources: Mapping[str, str]) -> list[Breach]:
     return found + [Breach(source, 0, target, f"the exception for {target} is needed no more") for source, target in stale]
 
 
+def circles(sources: Mapping[str, str]) -> set[tuple[str, ...]]:
+    """Every set of files that lean on each other all around, lazily or for a type alone, too."""
+    leans = {path: {arrow.target for arrow in arrows_of(path, sources)} & sources.keys() - {path} for path in sources}
+
+    def reached(path: str) -> set[str]:
+        found, todo = set[str](), list(leans[path])
+        while todo:
+            if (one := todo.pop()) not in found:
+                found.add(one)
+                todo += leans[one]
+        return found
+
+    reach = {path: reached(path) for path in leans}
+    return {tuple(sorted(other for other in reach[path] if path in reach[other])) for path in reach if path in reach[path]}
+
+
 def _breaches_of(path: str, sources: Mapping[str, str]) -> Iterator[Breach]:
     floor = floor_of(path)
     if floor is None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from device.console.printing import table
 from device.console.session import Call, Failed
+from device.real_clock import clock_quality
 
 LINE_S_MAX = 5.0
 _WIFI = Path("/proc/self/net/wireless")
@@ -113,7 +114,7 @@ def wifi() -> list[str]:
 
 
 def _clock(c: Call) -> str:
-    synced = os.path.exists("/run/systemd/timesync/synchronized")
+    synced = clock_quality() == "ntp"
     now = time.strftime("%Y-%m-%d %H:%M:%S %z")
     said = c.t("已对时", "set by a time server") if synced else c.t("未对时", "no time server set it")
     return f"{c.t('时钟', 'clock')}  {now}  {said}"

@@ -10,8 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from device import __version__
-from device import daemon as running_box
+from device import __version__, real_clock
 from device.config import MASK, show
 from device.doctor import counter, kernel
 from device.doctor.look import Finding, Look, found
@@ -168,7 +167,7 @@ def room(look: Look) -> Iterator[Finding]:
 
 
 def clock(look: Look) -> Iterator[Finding]:
-    if running_box.clock_quality() != "ntp":
+    if real_clock.clock_quality() != "ntp":
         yield Finding("clock_unset", "clock", "No time server has set the clock since the start.",
                       "connect the box, or see timedatectl: payment channels refuse what is five minutes off")
     last = look.told[1] if isinstance(look.told, tuple) else ""

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from device import real_clock
 from device.ask import runs
 from device.config import ChannelConfig, Config, account_of
 from device.drivers import private_file
@@ -129,7 +130,6 @@ def _drop(store: KeyStore, config: Config, asked: argparse.Namespace) -> None:
 def _unneeded(store: KeyStore, config: Config, account: str) -> None:
     """Outside, one sentence, while the account is in use or the journal still needs it."""
     from device.accounts_due import due, needed
-    from device.daemon import clock_quality
     from device.store_forward.tools import opened
 
     if account in {whose(account_of(c)) for c in config.channels}:
@@ -142,7 +142,7 @@ def _unneeded(store: KeyStore, config: Config, account: str) -> None:
         last = db.execute("SELECT facts FROM journal ORDER BY n DESC LIMIT 1").fetchone()
         rows = ((n, bytes(row)) for n, row in db.execute("SELECT n, facts FROM journal ORDER BY n"))
         today = datetime.date.today().isoformat()                      # noqa: DTZ011  a shop's day
-        if clock_quality() != "ntp" and last is not None:              # a clock that ran ahead would let go of too much
+        if real_clock.clock_quality() != "ntp" and last is not None:              # a clock that ran ahead would let go of too much
             today = min(today, _day_of(bytes(last[0])))
         days = {c.name: c.refund_days_max for c in config.channels}
         need = needed(due(rows, today=today, days_of=lambda channel: days.get(channel, 365)), account)

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from device import rules
 from device.config import Config, parse, show
@@ -23,12 +23,14 @@ from device.push.store import PushStore
 from device.txn.effects import Effect, TakeConfig
 from device.txn.inputs import Input
 from device.txn.wants import idle
-from device.uplink import LINK_AFTER_S, verifiers
+from device.uplink import LINK_AFTER_S, Uplink, verifiers
 
 if TYPE_CHECKING:
-    from device.daemon import Daemon
+    from device.box import Box
     from device.mqtt import config_wire as wire
     from device.push.pusher import Pusher
+    from device.real_clock import RealClock
+    from device.store_forward.journal import Journal
 
 
 class Layers:
@@ -107,6 +109,24 @@ def _origin(origin: dict[str, str], key: str) -> str:
         if ".".join(parts[:n]) in origin:
             return origin[".".join(parts[:n])]
     return "box"
+
+
+class Daemon(Protocol):
+    """The running daemon, as far as a pushed configuration reaches into it."""
+
+    box: Box
+    clock: RealClock
+    config: Config
+    journal: Journal
+    uplink: Uplink
+
+    def restart(self) -> None:
+        """End in order, to be started again."""
+        ...
+
+    def take(self, config: Config) -> None:
+        """Go on under `config`, which needs no restart."""
+        ...
 
 
 class Pushing:

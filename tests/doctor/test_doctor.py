@@ -50,7 +50,7 @@ def pairs():
 @pytest.fixture
 def box(tmp_path, pairs, monkeypatch):
     """A box with a sealed WeChat key that sold once, under a clock that is right."""
-    monkeypatch.setattr("device.daemon.clock_quality", lambda: "ntp")
+    monkeypatch.setattr("device.real_clock.clock_quality", lambda: "ntp")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     (tmp_path / "platform.pem").write_bytes(pairs[1].public.public_pem)
     made = SealedBox(tmp_path, serial_no=pairs[0].serial_no, platform_key_id=pairs[1].key_id)
@@ -219,7 +219,7 @@ def test_each_thing_that_is_wrong_is_found_and_says_what_to_do(box, code):
 
 
 def test_a_clock_nobody_set_and_a_card_that_fills_are_found(box, monkeypatch):
-    monkeypatch.setattr("device.daemon.clock_quality", lambda: "unset")
+    monkeypatch.setattr("device.real_clock.clock_quality", lambda: "unset")
     real = os.statvfs
     for free, code in ((1 << 20, "card_full"), (100 << 20, "card_low")):
         card = SimpleNamespace(f_bavail=free, f_frsize=1, f_flag=0)

@@ -31,7 +31,7 @@ def outside(tmp_path_factory):
 
 @pytest.fixture
 def room(outside, tmp_path, monkeypatch):
-    monkeypatch.setattr("device.daemon.clock_quality", lambda: "ntp")
+    monkeypatch.setattr("device.real_clock.clock_quality", lambda: "ntp")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(doctor_online, "LINE_S_MAX", 0.6)
     monkeypatch.setattr(doctor_online, "ALERT_S", 0.05)
@@ -136,7 +136,7 @@ def off_clock(room):
 
 def unset(room):
     room.says()
-    room.patch.setattr("device.daemon.clock_quality", lambda: "unset")
+    room.patch.setattr("device.real_clock.clock_quality", lambda: "unset")
 
 
 def at(name, kind):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from docs.arrows import arrows_of, breaches, floor_of, sources_of
+from docs.arrows import arrows_of, breaches, circles, floor_of, sources_of
 from tests import ROOT
 
 SOURCES = sources_of(ROOT)
@@ -78,6 +78,19 @@ def test_what_the_plan_allows_is_let_through(path: str, text: str) -> None:
 
 def test_every_arrow_of_the_source_points_down_or_sideways() -> None:
     assert [str(breach) for breach in breaches(SOURCES)] == []
+
+
+def test_a_planted_circle_is_caught() -> None:
+    ring = {"device/box.py": "def f():\n    import device.runner", "device/runner.py": "import device.daemon",
+            "device/daemon.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from device.box import Box"}
+    assert circles(HOUSE | ring) == {("device/box.py", "device/daemon.py", "device/runner.py")} and circles(HOUSE) == set()
+
+
+def test_no_files_lean_on_each_other_in_a_circle() -> None:
+    """Two pairs apart, each one thought in two files: a price list names the type of a label's reading, which needs its check
+    digit; a played channel and the desk where its codes are made."""
+    assert circles(SOURCES) == {("device/drivers/input/gs1_bytes.py", "device/goods.py"),
+                                ("sim/channels/wechat.py", "sim/channels/wechat_codes.py")}
 
 
 def test_the_source_is_really_read() -> None:

@@ -172,7 +172,7 @@ def used(box, monkeypatch, today, *, quality="ntp"):
         def today(cls):
             return cls.fromisoformat(today)
     monkeypatch.setattr("device.keys.tool.datetime.date", Day)
-    monkeypatch.setattr("device.daemon.clock_quality", lambda: quality)
+    monkeypatch.setattr("device.real_clock.clock_quality", lambda: quality)
     return box.keys("drop", MAIN)
 
 
