@@ -22,6 +22,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox cards [KEYS|key|supervisor NAME] [--config FILE] [--out NAME]   command cards of this store, as PNG sheets
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
+       tillbox appliance data|first|walk    the steps of an image's boot; docs/units.md
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
        tillbox key rotate FILE       another record key, from the next start on
 """
@@ -81,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "supervisor":
         from device.daemon import show_supervisor
         return show_supervisor(rest)
+    if word == "appliance":
+        from device.appliance.tool import main as appliance
+        return appliance(rest)
     if word == "console":
         from device.console.tool import main as console
         return console(rest)

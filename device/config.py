@@ -184,6 +184,7 @@ class ConsoleConfig(msgspec.Struct, frozen=True):
     baud: int
     idle_s: int
     ssh_ca: str
+    port: str
 
 
 class Config(msgspec.Struct, frozen=True):

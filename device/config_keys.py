@@ -181,6 +181,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
         Key("idle_s", "int", 900, "silence that ends a session", unit="s", low=30, high=7200),
         Key("ssh_ca", "text", "", "OpenSSH public key of the CA whose short-lived certificates may log in; empty: codes alone",
             high=800),
+        Key("port", "word", "", "USB port in which an adapter is a console too; of an image, at a boot", "daemon", pattern=_PORT),
     ),
     "mqtt": (
         Key("host", "text", "", "broker; empty: no cloud", "mqtt"),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from device import __version__, last_words
+from device.appliance import fault
 from device.commands.console_door import ConsoleDoor
 from device.commands.doors import Commands, rows_of_sale
 from device.commands.inquiries import Inquiry, inquiries
@@ -420,16 +421,23 @@ def gateway(argv: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
+    path, service = _config_path(argv, "tillbox run"), bool(os.environ.get("NOTIFY_SOCKET"))
+    if service and os.path.exists(fault.PATH):
+        from device.standing import faulty
+        return faulty(path, *fault.said() or ("", ""), notify)
     layers = _layers(argv, "tillbox run")
+    if layers is None and service:
+        from device.standing import unset
+        return unset(path, notify)
     if layers is None:
-        last_words.say_unconfigured(_config_path(argv, "tillbox run"))
+        last_words.say_unconfigured(path)
         return 2
     keep_inside()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     config, daemon = layers.alone, None
     try:
         config = layers.begin()
-        daemon = Daemon(config, _config_path(argv, "tillbox run"), layers)
+        daemon = Daemon(config, path, layers)
         return asyncio.run(daemon.run())
     except JournalUnreadable as why:
         if daemon is not None:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from device import __version__
+from device.appliance import fault
 from device.config import Config, ConsoleConfig, parse
 from device.console.challenge import key_of
 from device.drivers import private_file
@@ -43,6 +44,7 @@ class Place(msgspec.Struct):
     lang: str
 
     software: str = __version__
+    fault: tuple[str, str] | None = None         # code and sentence: the data partition cannot be used
 
     @property
     def folder(self) -> Path:
@@ -52,7 +54,9 @@ class Place(msgspec.Struct):
     @property
     def unclaimed(self) -> bool:
         """A box that belongs to nobody yet: it was never enrolled and never sold.  Where the file is refused nobody knows that."""
-        return not self.faults and not (self.identity_dir / "cloud.json").exists() and not self.journal.exists()
+        if self.faults or self.fault is not None:
+            return False
+        return not (self.identity_dir / "cloud.json").exists() and not self.journal.exists()
 
     @property
     def socket(self) -> Path:
@@ -75,7 +79,7 @@ def at(path: str) -> Place:
     best = config if config is not None else left_of(path)
     lang = best.lang if best.console.lang == "same" else best.console.lang
     return Place(path, config, faults, best.box, best.tenant, Path(best.state_dir), Path(best.run_dir), Path(best.identity_dir),
-                 Path(best.console_key_file), Path(best.encryption_key_file), best.console, lang)
+                 Path(best.console_key_file), Path(best.encryption_key_file), best.console, lang, fault=fault.said())
 
 
 def boot_of(run_dir: Path) -> str:
@@ -143,7 +147,7 @@ def left_of(path: str) -> Config:
     must = {"box": "box", "box_no": "000000", "tenant": "tenant"}
     keep: dict[str, Any] = dict(must)
     for name in ("box", "tenant", "state_dir", "run_dir", "identity_dir", "console_key_file", "encryption_key_file", "lang",
-                 "console"):
+                 "console", "display"):
         if name in read and _parses({**must, name: read[name]}):
             keep[name] = read[name]
     try:

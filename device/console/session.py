@@ -24,6 +24,7 @@ from device.console.place import Place
 from device.console.printing import table, wrapped
 from device.console.spool import Spool
 from device.console.tries import Tries
+from device.doctor.words_zh import ZH
 from device.errors import Outside
 
 BEAT_S = 1.0
@@ -185,6 +186,9 @@ class Session:
     def _banner(self) -> None:
         self.tell("", f"Tillbox {self.place.software}  {self.t('技术员控制台', 'technician console')}  {self.place.box}",
                   self.t("help、lang zh|en、exit 不需登录。", "help, lang zh|en and exit need no login."))
+        if self.place.fault is not None:
+            code, sentence = self.place.fault
+            self.tell(self.t(ZH.get(code, (sentence, ""))[0], sentence) + f" [{code}]")
         if self.place.unclaimed:
             self.tell(self.t("这台收银机还没有入网：enrol 主机:端口 不需登录，凭一次性码。",
                              "This box is nobody's yet: enrol HOST:PORT needs no login, but a one-use code."))

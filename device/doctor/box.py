@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from device import __version__, real_clock
+from device.appliance import walk
 from device.config import MASK, show
 from device.doctor import counter, kernel
 from device.doctor.look import Finding, Look, found
@@ -116,6 +117,14 @@ def journal(look: Look) -> Iterator[Finding]:
         yield Finding("journal_unreadable", "journal", look.told.what, look.told.hint)
     elif look.told is None:
         yield Finding("journal_new", "journal", f"There is no journal at {look.journal_path}: the next start makes one.", "")
+
+
+def last_walk(look: Look) -> Iterator[Finding]:
+    """What came of the walk that a unit asks for after each start; a box without that unit has none."""
+    told = walk.last(look.config.state_dir)
+    if told is not None and not told["whole"]:
+        defects = "; ".join(map(str, told["defects"]))
+        yield found("chain_broken", "journal", f"The box's own chain of records does not hold: {defects}.")
 
 
 def record_key(look: Look) -> Iterator[Finding]:

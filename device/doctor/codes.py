@@ -30,6 +30,14 @@ CONFIG = (
     Code("identity_unread", "identity: cannot be read", "The box's identity cannot be read.", "enrol the box anew"),
 )
 CARD = (
+    Code("data_gone", "appliance: no data partition", "The data partition cannot be used: nothing can be sold.",
+         "look at the card; when it is new, flash it again; docs/first-boot.md"),
+    Code("data_corrupt", "appliance: data partition beyond mending", "The data partition cannot be mended: nothing can be sold.",
+         "keep the card: what was sold is on it, untouched; put another one in, docs/first-boot.md"),
+    Code("data_readonly", "appliance: data partition read-only", "The data partition can only be read: nothing can be sold.",
+         "save the journal, then replace the card: docs/first-boot.md"),
+    Code("data_key", "appliance: data partition's folder closed", "The encrypted folder of the data partition does not open.",
+         "put the card back into its own board; when that is gone for good, docs/first-boot.md"),
     Code("state_gone", "card: state folder gone", "The state folder cannot be used.", "look at the card"),
     Code("card_readonly", "card: read-only", "The card can only be read: nothing can be sold.",
          "save the journal, then replace the card: a card turns read-only when it is worn out or its file system "
@@ -49,6 +57,8 @@ BOOKS = (
          "see docs/recovery.md"),
     Code("signer_broken", "signer: broken while selling", "The signer does not sign: sales go on, and records wait.",
          "look at the chip and its PIN; docs/record-key.md"),
+    Code("chain_broken", "journal: chain of records not whole", "The box's own chain of records does not hold.",
+         "see docs/verify.md; keep the card as it is"),
     Code("cash_only", "journal: rows may be lost",
          "Rows of the journal may be lost: only cash is taken until the cloud has spoken.",
          "connect the box to its cloud; docs/recovery.md"),

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from device.appliance import fault
 from device.ask import DaemonAway, ask, runs
 from device.console.printing import safe
 from device.doctor import box as doctor_box
@@ -22,7 +23,7 @@ from device.doctor import counter as doctor_counter
 from device.doctor import kernel as doctor_kernel
 from device.doctor import keys as doctor_keys
 from device.doctor import online as doctor_online
-from device.doctor.codes import RANK, WELL
+from device.doctor.codes import CODES, RANK, WELL
 from device.doctor.look import Finding, Look, found
 from device.doctor.said import Said, heard
 from device.doctor.words_zh import ZH
@@ -61,6 +62,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("daemon", doctor_box.daemon),
     ("journal", doctor_box.journal),
     ("record key", doctor_box.record_key),
+    ("last walk over the records", doctor_box.last_walk),
     ("room on the card", doctor_box.room),
     ("clock", doctor_box.clock),
     ("starts", doctor_box.starts),
@@ -155,6 +157,9 @@ def _found(look: Look, checks: tuple[tuple[str, Check], ...]) -> Iterator[Findin
 
 def _look(path: str, root: Path) -> Look | list[Finding]:
     """What the checks look at, or why nothing can be looked at."""
+    if (why_not := fault.said(root)) is not None:
+        code, sentence = why_not
+        return [found(code if code in CODES else "data_gone", "card", sentence)]
     try:
         config = Layers(Path(path).read_text(encoding="utf-8"), which=path, finished=lambda alone: alone).config()
     except (OSError, UnicodeDecodeError) as why:

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         if args.word == "install":
             return _install(args)
         code = enrol_wire.code_of(sys.stdin.readline() if args.what == "-" else args.what)
-        config = _config(args.config, code.box)
+        config = config_for(args.config, code.box)
         _free(config, args.again)
         request = prepared(config, code)
         if args.word == "request":
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    config = _config(args.config, "")
+    config = config_for(args.config, "")
     held = pending(config).read()
     if not held:
         raise _refused("no request of this box waits for an answer", "make one: tillbox enrol request CODE")
@@ -244,7 +244,7 @@ def _done(config: Config, who: enrol_wire.Identity) -> str:
 
 # Arguments ---------------------------------------------------------------------------------------------------------
 
-def _config(path: str, box: str) -> Config:
+def config_for(path: str, box: str) -> Config:
     """The box's configuration, which need not say yet who it is; the code does.  Outside when it says another name."""
     config = identity.loaded(path, lacking={"box": box or "box", "box_no": "000000", "tenant": "tenant"})
     if box and config.box != box:

@@ -27,6 +27,7 @@ ID_CHARS, SECRET_CHARS, CHECK_CHARS = 6, 16, 2
 _TYPED_CHARS, _QR_CHARS = 40, 76         # id, secret, pin of 10 or 32 bytes, check
 _LOOKS = str.maketrans("OILU-", "011VZ")                    # a box's name as the check sees it
 _BOX = re.compile(r"[a-z0-9-]{1,32}")
+_PLACE = re.compile(r"([a-z0-9.-]{1,100}|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}")
 
 CodeId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-HJKMNP-TV-Z]{6}\Z")]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{22}\Z")]
@@ -57,9 +58,22 @@ def typed(code: Code) -> str:
     return f"{code.box}:{grouped(_stem_checked(code, code.pin[:PIN_BYTES_MIN]))}"
 
 
-def qr_text(code: Code) -> str:
-    """The code for a camera, in the few characters that a QR packs best; `code_of` reads it too."""
-    return f"{code.box.upper()}:{_stem_checked(code, code.pin)}"
+def qr_text(code: Code, at: str = "") -> str:
+    """The code for a camera, in the few characters that a QR packs best; `code_of` reads it too.  `at` HOST:PORT of the listener,
+    for a box that scans it with its own scanner and was told of none."""
+    return f"{code.box.upper()}:{_stem_checked(code, code.pin)}" + (f"/{at.upper()}" if at else "")
+
+
+def place_of(text: str) -> tuple[str, str]:
+    """What a scanner read as the code and the listener's HOST:PORT, "" where it names none.  ValueError for a place that is none.
+
+    Nobody vouches for the place, and nobody needs to: a box tells nothing to a listener that is not of the CA that the code names.
+    """
+    code, slash, at = text.strip().partition("/")
+    at = at.strip().lower()
+    if slash and not _PLACE.fullmatch(at):
+        raise ValueError("behind the / of an enrolment code stands HOST:PORT of the enrolment listener")
+    return code, at
 
 
 def code_of(text: str) -> Code:

@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--store", required=True, metavar="PLACE", help="the collector's: a file, or postgresql://...")
     parser.add_argument("--ca", required=True, type=Path, metavar="DIR", help="folder of the tenant's authority")
     parser.add_argument("--number", default="", help="of a box that had its number before: six digits and letters")
+    parser.add_argument("--at", default="", metavar="HOST:PORT", help="of the enrolment listener: into the QR that a box scans")
     parser.add_argument("--box-broker", default="", metavar="HOST:PORT", help="with answer and serve: where boxes find the broker")
     parser.add_argument("--broker", default="", metavar="HOST:PORT", help="with serve: where this desk finds it")
     parser.add_argument("--tls", type=Path, metavar="DIR", help="with serve: the desk's certificate, by `tillfleet ca issue`")
@@ -71,12 +72,12 @@ def wall() -> str:
 def _code(args: argparse.Namespace, desk: enrol.Desk) -> int:
     code = desk.code_for(args.what, args.number)
     if args.json:
-        print(json.dumps({"box": code.box, "code": enrol_wire.typed(code), "qr": enrol_wire.qr_text(code),
+        print(json.dumps({"box": code.box, "code": enrol_wire.typed(code), "qr": enrol_wire.qr_text(code, args.at),
                           "days": enrol_wire.LIFE_DAYS, "tries": enrol_wire.TRIES}))
         return 0
     print(f"{enrol_wire.typed(code)}\n")
     if sys.stdout.isatty() or not sys.stdout.encoding.lower().startswith("ascii"):
-        print(drawn(enrol_wire.qr_text(code)))
+        print(drawn(enrol_wire.qr_text(code, args.at)))
     print(f"For box {code.box}, once, within {enrol_wire.LIFE_DAYS} days and {enrol_wire.TRIES} tries. Whoever reads it can be "
           "that box.", file=sys.stderr)
     return 0

@@ -60,7 +60,7 @@ def room(tmp_path: Path, fleet: Fleet) -> Room:
     text = TOML.format(box="box-1", folder=room.folder).splitlines()
     room.toml.write_text("\n".join(line for line in text if not re.match(r"box|tenant", line)) + SECRETS)
     code = enrol_wire.code_of(json.loads(fleet.says("enrol", "box-1", "--json"))["code"])
-    config: Config = box_enrol._config(str(room.toml), "box-1")
+    config: Config = box_enrol.config_for(str(room.toml), "box-1")
     request = box_enrol.prepared(config, code)
     (tmp_path / "request").write_bytes(request)
     reply = fleet.says("enrol", "answer", str(tmp_path / "request"), "--box-broker", "broker.example:8883")

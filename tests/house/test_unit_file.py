@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,10 @@ from tests import ROOT
 SYSTEMD = ROOT / "systemd"
 UNIT = SYSTEMD / "tillbox.service"
 CONSOLE = SYSTEMD / "tillbox-console@.service"
-EXPOSURE_TENTHS_MAX = {UNIT.name: 15, CONSOLE.name: 10}
+GATE = re.search(r"^UNITS := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+EXPOSURE_TENTHS_MAX = {unit: int(tenths) for tenths, _, unit in (word.partition(":") for word in GATE[1].split())} if GATE else {}
+SERVICES = sorted(SYSTEMD.glob("*.service"), key=str)
+TIMERS = sorted(SYSTEMD.glob("*.timer"), key=str)
 
 
 def exposure_gate(unit: Path) -> subprocess.CompletedProcess[str]:
@@ -32,7 +36,12 @@ def values_of(key: str) -> list[str]:
     return [value for name, value in lines if name == key]
 
 
-@pytest.mark.parametrize("unit", [UNIT, CONSOLE], ids=lambda unit: unit.name)
+def test_the_gate_of_make_unit_leaves_no_unit_out() -> None:
+    assert sorted(EXPOSURE_TENTHS_MAX) == [unit.name for unit in SERVICES]
+    assert EXPOSURE_TENTHS_MAX[UNIT.name] <= 15 and EXPOSURE_TENTHS_MAX[CONSOLE.name] <= 10
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_the_units_are_exposed_by_no_more_than_their_limits(unit: Path) -> None:
     result = exposure_gate(unit)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr
@@ -44,7 +53,7 @@ def test_the_gate_catches_a_unit_that_was_opened(tmp_path: Path) -> None:
     assert exposure_gate(opened).returncode != 0
 
 
-@pytest.mark.parametrize("unit", [UNIT, CONSOLE], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", SERVICES + TIMERS, ids=lambda unit: unit.name)
 def test_systemd_reads_every_line(unit: Path) -> None:
     """`verify` warns of an unknown key and goes on; here any word from it but the missing program is a failure."""
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
@@ -90,6 +99,26 @@ def test_nodes_and_user_have_one_name() -> None:
     assert groups == {"tillbox"}
     assert not any(line.startswith('KERNEL=="ttyUSB0"') or "ttyUSB0" in line for line in rules)
     assert (SYSTEMD / "tillbox.sysusers").read_text().splitlines()[-1].split()[:2] == ["u", "tillbox"]
+
+
+def test_every_file_here_has_a_place_on_the_box() -> None:
+    lines = [line.split() for line in (SYSTEMD / "MANIFEST").read_text().splitlines() if line and not line.startswith("#")]
+    listed = [line[1] for line in lines if line[0] in ("all", "image")]
+    there = [str(path.relative_to(SYSTEMD)) for path in SYSTEMD.rglob("*") if path.is_file() and path.name != "MANIFEST"]
+    assert sorted(listed) == sorted(there)
+    assert all(len(line) == 3 and line[2].startswith("/") for line in lines if line[0] in ("all", "image", "link"))
+    units = {unit for line in lines if line[0] == "enable" for unit in line[1:] if unit.startswith("tillbox")}
+    assert all((SYSTEMD / re.sub("@[^.]*", "@", unit)).exists() for unit in units)
+
+
+def test_nothing_of_the_image_listens_or_logs_in() -> None:
+    image = SYSTEMD / "image"
+    assert {"DNSStubListener=no", "LLMNR=no", "MulticastDNS=no"} <= set((image / "resolved.conf").read_text().splitlines())
+    for network in image.glob("*.network"):
+        assert {"LLMNR=no", "MulticastDNS=no"} <= set(network.read_text().splitlines()), network.name
+    masked = " ".join(line for line in (SYSTEMD / "MANIFEST").read_text().splitlines() if line.startswith("mask"))
+    assert {"getty@tty1.service", "serial-getty@ttyAMA0.service", "ctrl-alt-del.target"} <= set(masked.split())
+    assert "RuntimeWatchdogSec=14" in (image / "watchdog.conf").read_text()
 
 
 def test_the_unit_is_a_unit() -> None:
