@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ AT = "2026-07-14T09:26:53+08:00"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store.db", [KEY.jwk])
+def store(place: Callable[[], str]) -> Iterator[Store]:
+    one = Store(place(), [KEY.jwk])
+    yield one
+    one.close()
 
 
 def counts(store: Store, lines: list[str]) -> tuple[int, int, int, str]:

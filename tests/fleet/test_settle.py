@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -58,10 +58,10 @@ def ago(seconds: int) -> str:
 class Town:
     """Five channels, a store, and the file of accounts; orders are made and paid at the rules, as a box and a phone would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, where: str) -> None:
         def now_ms() -> int:
             return time.time_ns() // 1_000_000
-        self.folder = folder
+        self.folder, self.where = folder, where
         self.wechat = WechatServer(WechatRules(now_ms), merchant_public_pem=MERCHANT.public_pem, merchant_serial=MERCHANT.serial_no,
                                    platform=THEIRS)
         self.gateway = GatewayServer(GatewayRules(now_ms), secret=SECRET)
@@ -191,20 +191,20 @@ platform_key_file = "{self.folder}/alipay.pem"
         return OpenOrder(no(n), "gateway" if gateway else channel, channel if gateway else "main", 900, 3 * 86_400, ago(3 * 86_400))
 
     def burns(self, *orders: OpenOrder) -> None:
-        store = Store(self.folder / "store.db", [KEY.jwk])
+        store = Store(self.where, [KEY.jwk])
         with store.transaction():
             store.open_orders("box-1", wire.encoded(orders).decode(), datetime.now(UTC).isoformat(timespec="seconds"))
         store.close()
 
     def settle(self, capsys: pytest.CaptureFixture[str], box: str = "box-1") -> tuple[int, dict[str, tuple[str, str]], dict]:
-        status = main(["settle", box, "--store", str(self.folder / "store.db"), "--config", str(self.config), "--json"])
+        status = main(["settle", box, "--store", self.where, "--config", str(self.config), "--json"])
         *lines, summary = (json.loads(line) for line in capsys.readouterr().out.splitlines())
         return status, {line["order_no"]: (line["word"], line["why"]) for line in lines}, summary
 
 
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[Town]:
-    made = Town(tmp_path)
+    made = Town(tmp_path, str(tmp_path / "store.db"))
     yield made
     made.stop()
 
@@ -275,7 +275,7 @@ def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, cap
     chain = Chain(KEY)
     tender = {"method": "wechat", "amount_fen": 900, "order_no": no(1), "channel_no": "42"}
     chain.add("sale", {"order_no": no(1), "amount_fen": 900, "cashier": "01", "lines": [], "tenders": [tender]})
-    store = Store(town.folder / "store.db", [KEY.jwk])
+    store = Store(town.where, [KEY.jwk])
     with store.transaction():
         store.take("box-1", chain.batch(1, 1), AT)
     check_all(store, AT)
@@ -285,12 +285,14 @@ def test_what_a_committed_sale_has_is_booked_and_asked_of_nobody(town: Town, cap
     assert status == 0 and words[no(1)][0] == "booked" and summary["booked"] == 1
 
 
-def test_what_cannot_be_asked_is_named_and_kept_in_the_store(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_asked_is_named_and_kept_in_the_store(town: Town, place: Callable[[], str],
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    town.where = place()
     town.burns(OpenOrder(no(1), "card", "main", 900, 30), OpenOrder(no(2), "wechat", "other", 900, 30),
                town.placed(3, "gateway", "pay"))
     status, words, _ = town.settle(capsys)
     assert status == 1 and "stands at the shop" in words[no(1)][1] and "no account 'other'" in words[no(2)][1]
-    store = Store(town.folder / "store.db")
+    store = Store(town.where)
     rows = store.database.execute("SELECT order_no, word FROM settled WHERE box = 'box-1' ORDER BY order_no").fetchall()
     store.close()
     assert [tuple(row) for row in rows] == [(no(1), "unknown"), (no(2), "unknown"), (no(3), "paid")]
@@ -301,7 +303,7 @@ def test_a_box_that_told_nothing_and_a_file_that_does_not_serve_end_in_one_sente
     town.burns()
     assert town.settle(capsys) == (0, {}, {"box": "box-1", "orders": 0, "paid": 0, "not_paid": 0, "booked": 0, "unknown": 0,
                                            "paid_fen": 0})
-    more = ["--store", str(town.folder / "store.db"), "--config", str(town.config)]
+    more = ["--store", town.where, "--config", str(town.config)]
     assert main(["settle", "box-9", *more]) == 2 and "never said" in capsys.readouterr().err
     town.config.write_text('[[account]]\nchannel = "wechat"\naccount = "main"\nbase_url = "http://api.example"\n')
     assert main(["settle", "box-1", *more]) == 2 and "neither https" in capsys.readouterr().err

@@ -57,8 +57,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk():
-    one = Desk()
+def desk(place):
+    one = Desk(place())
     yield one
     one.database.close()
 

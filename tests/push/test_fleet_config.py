@@ -167,8 +167,8 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(tmp_path):
-    one = Cloud(tmp_path, *(f"box-{n:02d}" for n in range(20)))
+def cloud(place, tmp_path):
+    one = Cloud(tmp_path, *(f"box-{n:02d}" for n in range(20)), where=place())
     yield one
     one.database.close()
 

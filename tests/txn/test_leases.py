@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -28,11 +30,25 @@ CLOUD = Key()
 AT = "2026-09-01T10:00:00+08:00"
 
 
+@pytest.fixture(autouse=True)
+def on_either_database(place, monkeypatch):
+    """A lease is money that two boxes could give back: each story is told on both."""
+    monkeypatch.setattr(Town, "place", staticmethod(place), raising=False)
+    yield
+    while Town.made:
+        Town.made.pop().close()
+
+
 class Town:
     """One cloud and two boxes; a box's records arrive when `deliver` is called, its questions when `ask` is."""
 
+    place: ClassVar[Callable[[], str]]
+
+    made: ClassVar[list[Store]] = []
+
     def __init__(self) -> None:
-        self.store = Store(":memory:", [{**key.jwk, "box": box} for box, key in KEYS.items()])
+        self.store = Store(self.place(), [{**key.jwk, "box": box} for box, key in KEYS.items()])
+        self.made.append(self.store)
         self.at = AT
         self.clerk = Clerk(self.store, "shop", CLOUD.kid, CLOUD.sign, lambda: self.at)
         self.home, self.away = self.box("box-1", "000001"), self.box("box-2", "000002")
