@@ -1,7 +1,8 @@
 """The cloud's end of `up`: takes batches, checks them, commits them, and only then acknowledges.
 
 `Clerk` is the desk without a line: messages in, replies out, the store in between.  `Collector` puts it behind an MQTT
-connection: one network thread, one thread that works.  Any number of collectors may share the boxes of a tenant.
+connection: the network's thread opens what comes, one works, one tells what was committed, so that the database is kept busy.
+Any number of collectors may share the boxes of a tenant.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ AWAY_PAUSE_MAX_S = 2.0                   # between two tries at a database that 
 CONNECT_BITS = 20                        # connections of one start
 
 Message = tuple[str, bytes]              # topic, payload
+Reply = Message | wire.Ack               # an acknowledgement that nobody signed yet
 Taker = Callable[[str, bytes, str], list[Message]]   # box, payload, at (RFC 3339) -> replies
 
 
@@ -84,10 +86,14 @@ class Clerk:
         Raises DatabaseFailed when nothing was committed; then nothing may be confirmed to the broker either.  A message that
         somebody cannot take is put aside and logged, and the others go on.
         """
-        return self.handle_opened([self.opened(*message) for message in messages])
+        return list(map(self.signed, self.handle_opened([self.opened(*message) for message in messages])))
 
-    def handle_opened(self, messages: list[Opened]) -> list[Message]:
-        """As `handle`, for messages that were opened before, by another thread perhaps."""
+    def signed(self, reply: Reply) -> Message:
+        """What may leave, of what `handle_opened` returned.  Any thread's."""
+        return self._ack(reply) if isinstance(reply, wire.Ack) else reply
+
+    def handle_opened(self, messages: list[Opened]) -> list[Reply]:
+        """As `handle`, for messages that were opened before, by any thread, and acknowledgements that somebody signs after."""
         at = self._wall()
         self.store.ready_for(at)
         try:
@@ -97,9 +103,9 @@ class Clerk:
                 return [reply for one in messages for reply in self.handle_opened([one])]
             return self._refused(messages[0], f"the database refuses it: {why}", at)
 
-    def _together(self, messages: list[Opened], at: str) -> list[Message]:
+    def _together(self, messages: list[Opened], at: str) -> list[Reply]:
         batches: dict[tuple[str, str], Outcome] = {}
-        replies: list[Message] = []
+        replies: list[Reply] = []
         with self.store.transaction():
             self.store.lock(journal for one in messages for journal in one.journals)
             for one in messages:
@@ -108,12 +114,12 @@ class Clerk:
                 else:
                     for taker in self.takers.get(one.name, ()):
                         replies += self._taken(taker, one.name, one.box, one.payload, at)
-        acks = [self._ack(wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at))
-                for (box, jid), o in batches.items()]
-        return replies + acks
+        return [*replies, *(wire.Ack(box, jid, o.upto, o.head, o.want, 0, o.verdict, o.why[:500], at)
+                            for (box, jid), o in batches.items())]
 
     def opened(self, topic: str, payload: bytes) -> Opened:
-        """Whose it is, which journals' rows it needs, and of a batch every link.  Touches nothing; any thread's.  Never raises."""
+        """Whose it is, which journals' rows it needs, and of a batch every link, and its last signature where the key is at hand.
+        Touches nothing; any thread's.  Never raises."""
         try:
             tenant, box, name = topics.box_parsed(topic)
         except topics.TopicError as why:
@@ -127,7 +133,10 @@ class Clerk:
             if name == "up":
                 batch, insides = wire.batch_opened(payload)
                 jid = batch.jid
-                return Opened(box, name, payload, ((box, jid),), batch, door.read(box, batch, insides))
+                reading = door.read(box, batch, insides)
+                if self.store.proven(box, reading.last):
+                    reading = reading._replace(proven=True)
+                return Opened(box, name, payload, ((box, jid),), batch, reading)
             if name == "hello":
                 return Opened(box, name, payload, tuple((box, one.jid) for one in wire.hello_decoded(payload).journals))
         except (wire.WireError, Unreadable) as why:
@@ -137,7 +146,7 @@ class Clerk:
             fault = "NOT_TAKEN", f"{type(why).__name__}: {why}"
         return Opened(box, name, payload, ((box, jid),) if jid else (), fault=fault)
 
-    def _refused(self, one: Opened, sentence: str, at: str) -> list[Message]:
+    def _refused(self, one: Opened, sentence: str, at: str) -> list[Reply]:
         with self.store.transaction():
             if one.name == "up":
                 return self._unreadable(one, "NOT_KEPT", sentence, at)
@@ -161,7 +170,7 @@ class Clerk:
     def _ack(self, ack: wire.Ack) -> Message:
         return topics.ack(self.tenant, ack.box), wire.ack_encoded(ack, self._kid, self._sign)
 
-    def _up(self, one: Opened, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Message]:
+    def _up(self, one: Opened, at: str, batches: dict[tuple[str, str], Outcome]) -> list[Reply]:
         if one.batch is None:
             return self._unreadable(one, *one.fault, at)
         box, jid = one.box, one.batch.jid
@@ -179,12 +188,12 @@ class Clerk:
         batches[(box, jid)] = outcome
         return []
 
-    def _unreadable(self, one: Opened, name: str, sentence: str, at: str) -> list[Message]:
+    def _unreadable(self, one: Opened, name: str, sentence: str, at: str) -> list[Reply]:
         box, jid = one.box, one.journals[0][1] if one.journals else ""
         log.warning("box %s: %s: %s", box, name, sentence)
         self.store.quarantine(box, name, sentence, one.payload, at)
         upto, head = self.store.guard(box, jid) if jid else (0, "")
-        return [self._ack(wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at))]
+        return [wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at)]
 
     def _hello(self, box: str, payload: bytes, at: str) -> list[Message]:
         """Tell the box at once where the cloud stands; a journal shorter than what is committed was rolled back.
@@ -256,7 +265,10 @@ class Collector:
         self._share = share
         self._stopping = threading.Event()
         self._away = False                                   # the database is; nothing is subscribed to meanwhile
+        self._done: queue.Queue[Any] = queue.Queue()         # committed and not told yet; bounded as `_came` is
+        self._untold: Exception | None = None                # what ended the telling
         self._worker = threading.Thread(target=self._work, name="collector", daemon=True)
+        self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
 
     def start(self) -> None:
         from paho.mqtt.packettypes import PacketTypes
@@ -270,6 +282,7 @@ class Collector:
             self.clerk.store.ready_for(self._wall())         # not while the first batch waits
         except DatabaseFailed as why:
             log.warning("the database is not ready yet: %s", why)
+        self._teller.start()
         self._worker.start()
         self._client.connect_async(self._host, self._port, keepalive=30, clean_start=True, properties=properties)
         self._client.loop_start()
@@ -343,13 +356,30 @@ class Collector:
         self.failure = RuntimeError("the worker died of an error of its own")
         try:
             self._serve()
-            self.failure = None
+            self.failure = self._untold
         except (DatabaseFailed, OSError) as why:
             log.critical("the store failed, nothing more is taken: %s", why)
             self.failure = why
         finally:
+            self._done.put(None)
+            self._teller.join()
             self._client.disconnect()
             self.ended.set()
+
+    def _tell(self) -> None:
+        """Answer what was committed, and confirm it to the broker, while the next messages are committed."""
+        try:
+            while (done := self._done.get()) is not None:
+                together, replies = done
+                for reply in replies:
+                    self._client.publish(*self.clerk.signed(reply), qos=1)
+                for connect, mid, qos, *_ in together:
+                    if connect == self._connect:             # numbers start afresh with each connection
+                        self._client.ack(mid, qos)
+        except Exception as why:  # noqa: BLE001 - boxes that are told nothing must find another collector
+            log.exception("nothing more can be told")
+            self._untold = why
+            self._came.put(None)
 
     def _serve(self) -> None:
         while True:
@@ -370,14 +400,9 @@ class Collector:
                     self._came.put(None)
                     break
                 together.append(more)
-            replies = self._committed([opened for *_, opened in together])
-            for topic, payload in replies:
-                self._client.publish(topic, payload, qos=1)
-            for connect, mid, qos, *_ in together:
-                if connect == self._connect:                 # numbers start afresh with each connection
-                    self._client.ack(mid, qos)
+            self._done.put((together, self._committed([opened for *_, opened in together])))
 
-    def _committed(self, messages: list[Opened]) -> list[Message]:
+    def _committed(self, messages: list[Opened]) -> list[Reply]:
         """The replies, when all is committed; waits while PostgreSQL is away.  Raises DatabaseFailed when waiting is of no use."""
         store, pause_s = self.clerk.store, 0.0
         while True:

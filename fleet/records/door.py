@@ -37,6 +37,7 @@ class Reading(NamedTuple):
     digests: list[str]
     last: Parsed
     special: dict[int, Parsed]
+    proven: bool = False                             # the last one's signature holds, under a key of its box
 
 
 class _Light(msgspec.Struct, gc=False):
@@ -49,7 +50,7 @@ class _Light(msgspec.Struct, gc=False):
 
 _light = msgspec.json.Decoder(_Light).decode
 _URL_TO_PLAIN = bytes.maketrans(b"-_", b"+/")
-_HEAD_CHARS, _HEAD_BYTES = 512, 384      # of a payload, in base64url and plain: all members before `sum`, whatever their values
+_HEAD_CHARS = 384                        # of a payload's base64url: all members before `sum`, of a usual length
 
 
 def read(box: str, batch: Batch, insides: Insides | None = None) -> Reading:
@@ -89,7 +90,10 @@ def read(box: str, batch: Batch, insides: Insides | None = None) -> Reading:
 def _head_of(token: str) -> bytes:
     """The beginning of a token's payload."""
     begin = token.index(".") + 1
-    return binascii.a2b_base64(token[begin:min(begin + _HEAD_CHARS, token.rindex("."))].encode().translate(_URL_TO_PLAIN) + b"==")
+    part = token[begin:begin + _HEAD_CHARS]
+    if "." in part:                                  # a short payload
+        part = part[:part.index(".")] + "=="
+    return binascii.a2b_base64(part.encode().translate(_URL_TO_PLAIN))
 
 
 def _named(head: bytes, start: bytes) -> tuple[str, str] | None:
@@ -97,8 +101,9 @@ def _named(head: bytes, start: bytes) -> tuple[str, str] | None:
     n = len(start)
     if not head.startswith(start) or head[n + 43:n + 51] != b'","at":"':
         return None
-    kind = head.find(b',"kind":"', n + 51, _HEAD_BYTES)      # a quote inside a value stands behind a backslash
-    return (head[n:n + 43].decode(), head[kind + 9:head.index(b'"', kind + 9)].decode()) if kind > 0 else None
+    kind = head.find(b',"kind":"', n + 51, n + 320)          # a quote inside a value stands behind a backslash
+    end = head.find(b'"', kind + 9) if kind > 0 else -1
+    return (head[n:n + 43].decode(), head[kind + 9:end].decode()) if end > 0 else None
 
 
 def _looked_up(box: str, jid: str, seq: int, token: str) -> tuple[str, str]:

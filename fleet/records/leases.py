@@ -83,11 +83,12 @@ class Leases:
         """Take in what checked records say of sales, refunds and leases; one that cannot be read is logged.  Twice is as once."""
         numbers: list[tuple[str, str, str, str, int]] = []
         for record in records:
-            if record.kind == "sale":
-                sale = _read(record, _Sale)
-                if sale is not None:
-                    numbers += [(number, sale.order_no, record.box, record.jid, record.seq) for number in
-                                dict.fromkeys([sale.order_no, *(t.order_no for t in sale.tenders if t.order_no)])]
+            if record.kind == "sale" and (sale := _read(record, _Sale)) is not None:
+                sale_no = sale.order_no
+                numbers.append((sale_no, sale_no, record.box, record.jid, record.seq))
+                for tender in sale.tenders:
+                    if tender.order_no and tender.order_no != sale_no:
+                        numbers.append((tender.order_no, sale_no, record.box, record.jid, record.seq))
         if numbers:
             self._db.insert("sale", {"number": "TEXT", "sale_no": "TEXT", "box": "TEXT", "jid": "TEXT", "seq": "INTEGER"}, numbers)
         for record in records:
@@ -193,10 +194,15 @@ class Leases:
                                 "GROUP BY lease, box, sale_no, until ORDER BY until, lease").fetchall()
 
 
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind)
+                                                                   for kind in (_Sale, _Refund, _Lease)}
+
+
 def _read(record: Payload, shape: type[_Shape]) -> _Shape | None:
+    body = bytes(record.body)
     try:
-        found = msgspec.json.decode(record.body, type=shape)
-        if b"\\u00" in bytes(record.body) and not _printable(msgspec.to_builtins(found)):
+        found: _Shape = _decoders[shape].decode(body)
+        if b"\\u00" in body and not _printable(msgspec.to_builtins(found)):
             raise msgspec.ValidationError("a number with a control character")
     except msgspec.DecodeError as why:
         log.error("box %s: record %d says nothing usable of a %s: %s", record.box, record.seq, record.kind, why)

@@ -150,7 +150,7 @@ class Store:
         if batch.last > guard.upto + AHEAD_MAX:
             return Outcome(guard.upto, guard.head, ((guard.upto + 1, min(batch.first - 1, guard.upto + AHEAD_MAX)),))
         fresh = self._introduced(box, reading)
-        if batch.last > guard.top or self.token(box, batch.jid, batch.last) != batch.tokens[-1]:
+        if not reading.proven and (batch.last > guard.top or self.token(box, batch.jid, batch.last) != batch.tokens[-1]):
             try:                                     # a last record that stands here already was proven when it came
                 self._prove(box, reading.last, fresh)
             except _KeyUnknown:
@@ -392,6 +392,11 @@ class Store:
             raise _KeyUnknown
         if not verify(record.signing_input, record.signature):
             raise Unreadable("BAD_SIGNATURE", f"the signature of record {record.payload.seq} does not hold")
+
+    def proven(self, box: str, record: Parsed) -> bool:
+        """Whether `record` holds under a key of `box` that is at hand; False says nothing.  Any thread's."""
+        verify = self._verifiers.get((box, record.kid))
+        return verify is not None and verify(record.signing_input, record.signature)
 
     def verifier(self, box: str, kid: str) -> Verify | None:
         """What checks signatures of `box` under key `kid`; None for a key that is not one of its."""
