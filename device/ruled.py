@@ -19,8 +19,8 @@ from device import rules
 from device.config import Config, written_rules
 from device.drivers import private_file
 from device.errors import ConfigError, Outside
+from device.trusted import verifiers
 from device.types import Rules, Terms
-from device.uplink import verifiers
 
 log = logging.getLogger("tillbox")
 

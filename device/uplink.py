@@ -27,6 +27,7 @@ from device.real_clock import RealClock
 from device.runner import GROUP_MS
 from device.store_forward.forwarder import Forwarder, Refused
 from device.store_forward.journal import Journal
+from device.trusted import Verifiers, verifiers
 from device.txn import facts
 from device.txn.inputs import CloudStood, Input, LinkSaid
 
@@ -39,7 +40,6 @@ CONNECTS_BITS = 20           # connect counter: boots in the high part, so that 
 LINK_AFTER_S = 1.0
 ACKS_KEPT = 200
 
-Verifiers = dict[str, Callable[[bytes, bytes], bool]]
 
 
 class Uplink:
@@ -290,22 +290,6 @@ class Uplink:
             self._post(CloudStood(ack.jid, halted, secrets.token_urlsafe(16), ack.why[:200], ack.upto, ack.head))
         elif self.box.books.wallets_stopped and ack.verdict != "unreadable":
             self._post(CloudStood(ack.jid, ack.verdict, secrets.token_urlsafe(16), ack.why[:200], ack.upto, ack.head))
-
-
-def verifiers(path: str, what: str, purpose: str) -> Verifiers:
-    """The public keys in `path`, by kid: a JWK, a JWKS, or an identity's `cloud.json` with a JWKS for each `purpose`.
-
-    None, and said so, when there is no such file: then nothing is believed.
-    """
-    from device.store_forward.es256 import public_verifier
-    from device.store_forward.token import thumbprint
-    try:
-        held = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
-        jwks = held if "kty" in held or "keys" in held else held[purpose]
-        return {thumbprint(jwk): public_verifier(jwk) for jwk in jwks.get("keys", [jwks])}
-    except (OSError, msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as why:
-        log.error("no key to check %s with, so none will be believed: %s", what, why)
-        return {}
 
 
 def broker_tls(config: Config) -> Any:

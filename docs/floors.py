@@ -69,7 +69,7 @@ FLOORS: tuple[Floor, ...] = (
     Floor(5, "daemon", "real clock, files, wiring, signals, watchdog, commands",
           ("device/*.py", "device/appliance/*.py", "device/commands/*.py", "device/console/*.py",
            "device/doctor/*.py", "device/identity/*.py", "device/keys/*.py",
-           "device/push/*.py", "device/recovery/*.py"),
+           "device/push/*.py", "device/recovery/*.py", "device/update/*.py"),
           may=BELOW_BOX | {"box", "runner"}),
     Floor(6, "fleet", "the cloud end",
           ("fleet/*.py", "fleet/*/*.py"),

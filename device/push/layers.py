@@ -20,10 +20,11 @@ from device.gateway import with_terminal
 from device.identity.folder import overlaid
 from device.price_file import read_prices
 from device.push.store import PushStore
+from device.trusted import verifiers
 from device.txn.effects import Effect, TakeConfig
 from device.txn.inputs import Input
 from device.txn.wants import idle
-from device.uplink import LINK_AFTER_S, Uplink, verifiers
+from device.uplink import LINK_AFTER_S, Uplink
 
 if TYPE_CHECKING:
     from device.box import Box

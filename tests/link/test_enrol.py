@@ -21,7 +21,7 @@ from device.mqtt import ask_wire
 from device.mqtt import enrol_wire as wire
 from device.mqtt.wire import WireError
 from device.store_forward.token import thumbprint
-from device.uplink import verifiers
+from device.trusted import verifiers
 from fleet.identity.enrol import Renewals, code_key
 from tests import ROOT
 from tests.enrol_room import ACK, COMMAND, CONFIG, Office, Shop, Stand
