@@ -249,6 +249,8 @@ def parse_toml(text: str, *, which: str = "config") -> Config:
         return parse(tomllib.loads(text), which=which)
     except tomllib.TOMLDecodeError as fault:
         raise ConfigError([f"not TOML: {fault}"], which=which) from fault
+    except RecursionError:
+        raise ConfigError(["not TOML that anybody wrote: it is nested without end"], which=which) from None
 
 
 def parse(data: dict[str, Any], *, which: str = "config") -> Config:

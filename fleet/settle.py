@@ -53,7 +53,7 @@ def accounts_in(text: str) -> dict[tuple[str, str], ChannelAccount]:
     import tomllib
     try:
         found = msgspec.convert(tomllib.loads(text), _File).account
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as why:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as why:
         raise ValueError(f"the file of accounts cannot be used: {why}") from None
     by_name: dict[tuple[str, str], ChannelAccount] = {(one.channel, one.account): one for one in found}
     if len(by_name) != len(found):

@@ -44,6 +44,8 @@ class Layers:
             self._text = tomllib.loads(text)
         except tomllib.TOMLDecodeError as fault:
             raise ConfigError([f"not TOML: {fault}"], which=which) from fault
+        except RecursionError:
+            raise ConfigError(["not TOML that anybody wrote: it is nested without end"], which=which) from None
         self.base: dict[str, Any] = overlaid(self._text, which)
         self.alone = finished(parse(self.base, which=which))
         self.store = PushStore(Path(self.alone.state_dir))

@@ -14,13 +14,14 @@ import msgspec
 
 from device.config import SECTIONS, Config, merged, parse
 from device.errors import ConfigError
-from device.mqtt.config_wire import Blob, Body
+from device.mqtt.config_wire import CONFIG_MAX_BYTES, Blob, Body
 from device.push.checks import Unreadable, effective, judged
 
 SECRETS = frozenset(key.name for keys in SECTIONS.values() for key in keys if key.secret)
 STAND_IN = "x" * 16                      # for a secret that this program never saw: it is sealed to the box
 EVERYONE = "all"                         # the layer of the whole fleet; in a document its origin reads `group:all`
 CONTROL = ("blobs",)
+FILE_CHARS_MAX = 2 * CONFIG_MAX_BYTES    # comments and all; the check of a longer one would take minutes
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -50,10 +51,16 @@ def given(text: str, read: Callable[[str], str], *, which: str) -> Given:
 
     A secret is written plain, or as `file:PATH`, which `read` gives the text of; it leaves this program sealed or not at all.
     """
+    if len(text) > FILE_CHARS_MAX:
+        raise ConfigError([f"it has {len(text)} characters, more than {FILE_CHARS_MAX}: what a box is told of all layers has at "
+                           f"most {CONFIG_MAX_BYTES} bytes; what is larger goes as a blob"], which=which)
     try:
         data = tomllib.loads(text)
+        flat(data)
     except tomllib.TOMLDecodeError as why:
         raise ConfigError([f"not TOML: {why}"], which=which) from None
+    except RecursionError:
+        raise ConfigError(["not TOML that anybody wrote: it is nested without end"], which=which) from None
     reasons: list[str] = []
     blobs = data.pop("blobs", {})
     if not isinstance(blobs, dict) or not all(isinstance(path, str) for path in blobs.values()):

@@ -186,7 +186,7 @@ def sealed_to(jwk: dict[str, Any], secret: str) -> str:
 def _refused(args: argparse.Namespace, why: Refused) -> int:
     for reason, boxes in sorted(why.reasons.items(), key=lambda one: -len(one[1])):
         more = f" and {len(boxes) - 3} more" if len(boxes) > 3 else ""
-        _say(args, {"reason": reason, "boxes": list(boxes)}, f"{', '.join(boxes[:3])}{more}: {reason}")
+        _say(args, {"reason": reason, "boxes": list(boxes)}, f"{', '.join(boxes[:3])}{more}: {safe(reason)}")
     _say(args, {"refused": len(why.reasons)}, f"refused for {len(why.reasons)} reasons: nothing left the cloud")
     return 1
 

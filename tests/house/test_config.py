@@ -13,6 +13,7 @@ from device.config_keys import MUST, NEEDS
 from device.config_page import docs_page
 from device.config_values import read_value
 from device.errors import ConfigError
+from device.push.layers import Layers
 from device.types import Account, Rules
 from tests import ROOT
 
@@ -209,6 +210,10 @@ def test_toml_is_read_and_bad_toml_is_explained() -> None:
     assert parse_toml('box = "b"\nbox_no = "000001"\ntenant = "t"\n[scanner]\nkind = "serial"\n').scanner.kind == "serial"
     with pytest.raises(ConfigError, match="line 2"):
         parse_toml("box = 'b'\nbox_no = \nlang = 'zh'")
+    with pytest.raises(ConfigError, match="nested without end"):
+        parse_toml("box = " + "[" * 5_000 + "]" * 5_000)
+    with pytest.raises(ConfigError, match="nested without end"):
+        Layers("box = " + "[" * 5_000 + "]" * 5_000, which="box.toml")
 
 
 def test_structs_and_table_name_the_same_keys() -> None:

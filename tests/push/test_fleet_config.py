@@ -75,7 +75,9 @@ def test_secrets_of_a_file_are_parted_from_it_and_differences_never_show_them():
     assert differences(wire.Body(before), wire.Body(after)) == [("mqtt.password", "***", "***", ""), ("mqtt.port", "-", "1", "")]
 
 
-@pytest.mark.parametrize(("text", "why"), [("x = ", "not TOML"), ("blobs = 3", "table of file names"),
+@pytest.mark.parametrize(("text", "why"), [("x = ", "not TOML"), ("a = " + "[" * 5_000 + "]" * 5_000, "nested without end"),
+                                           (".".join("a" * 3_000) + " = 1", "nested without end"),
+                                           ("#" * 200_000, "goes as a blob"), ("blobs = 3", "table of file names"),
                                            ('[mqtt]\npassword = "file:gone"', "cannot be read")])
 def test_a_file_that_does_not_serve_is_refused_with_its_reasons(tmp_path, text, why):
     with pytest.raises(ConfigError, match=why):
