@@ -63,28 +63,40 @@ async def _walked(tokens: Callable[[int, int], list[tuple[int, str]]], jwk: Mapp
     from device.store_forward.verify import Chain  # argparse and json with it: not for a start
 
     loop = asyncio.get_running_loop()
-    until_s, after, chain = loop.time() + VERIFY_S_MAX, 0, None
-    defects: list[Defect] = []
+    until_s, after, chain, tally = loop.time() + VERIFY_S_MAX, 0, None, Tally()
     while some := tokens(after, VERIFY_SLICE):
         if chain is None:
             first = parse(some[0][1]).payload
             start = None if first.seq == 1 else (first.seq - 1, first.prev)
             chain = Chain({jwk["kid"]: public_verifier(dict(jwk))}, start)
-        defects += await asyncio.to_thread(_slice, chain, [token for _, token in some])
+        await asyncio.to_thread(tally.walk, chain, [token for _, token in some])
         after = some[-1][0]
         if loop.time() > until_s:
-            return _said(chain, defects, finished=False)
-    return _said(chain, defects, finished=True) if chain is not None else {"whole": True, "finished": True, "records": 0}
+            return _said(chain, tally, finished=False)
+    return _said(chain, tally, finished=True) if chain is not None else {"whole": True, "finished": True, "records": 0}
 
 
-def _slice(chain: Chain, some: list[str]) -> list[Defect]:
-    return [defect for token in some for defect in chain.feed(token)]
+class Tally:
+    """What is wrong along a chain: how much of it, and the first of it in words."""
+
+    def __init__(self) -> None:
+        self.wrong, self.unproven = 0, 0
+        self.first: list[Defect] = []
+
+    def walk(self, chain: Chain, some: list[str]) -> None:
+        for token in some:
+            for defect in chain.feed(token):
+                # Records before a change of keys name one that is gone from this box: the links prove them, up to a signature
+                # that holds.
+                if defect.name == "UNKNOWN_KEY":
+                    self.unproven += 1
+                    continue
+                self.wrong += 1
+                if len(self.first) < DEFECTS_MAX:
+                    self.first.append(defect)
 
 
-def _said(chain: Chain, defects: list[Defect], *, finished: bool) -> dict[str, Any]:
-    # Records before a change of keys name one that is gone from this box: the links prove them, up to a signature that holds.
-    wrong = [d for d in defects if d.name != "UNKNOWN_KEY"]
-    unproven = len(defects) - len(wrong)
-    return {"whole": not wrong and unproven < chain.records, "finished": finished, "records": chain.records, "seq": chain.seq,
-            "head": chain.head, "by_other_keys": unproven, "found": len(wrong),
-            "defects": [f"{d.name} record {d.line}: {d.sentence}" for d in wrong[:DEFECTS_MAX]]}
+def _said(chain: Chain, tally: Tally, *, finished: bool) -> dict[str, Any]:
+    return {"whole": not tally.wrong and tally.unproven < chain.records, "finished": finished, "records": chain.records,
+            "seq": chain.seq, "head": chain.head, "by_other_keys": tally.unproven, "found": tally.wrong,
+            "defects": [f"{d.name} record {d.line}: {d.sentence}" for d in tally.first]}

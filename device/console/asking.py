@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import io
@@ -15,6 +16,7 @@ from device.console.session import Call, Failed
 
 JOURNAL_COPY_BYTES_MAX = 512 << 20
 COPIES_MAX = 5
+PRINTED_LINES_MAX = 2000
 
 
 def alive(place: Place) -> bool:
@@ -48,13 +50,28 @@ def deed(c: Call, verb: str, args: str = "") -> str:
 
 def printed(main: Callable[[list[str]], int], argv: list[str]) -> tuple[int, list[str]]:
     """Exit status and lines of one of the box's own tools, run here: what it would have printed."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _Tail(), _Tail()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = main(argv)
         except SystemExit as why:
             status = int(why.code or 0) if isinstance(why.code, int | None) else 1
-    return status, (out.getvalue() + err.getvalue()).splitlines()
+    return status, [*out.lines(), *err.lines()]
+
+
+class _Tail(io.TextIOBase):
+    """A file that keeps the last lines written to it: a tool that complains of every record fills no memory."""
+
+    def __init__(self) -> None:
+        self._rows, self._rest = collections.deque[str](maxlen=PRINTED_LINES_MAX), ""
+
+    def write(self, text: str) -> int:
+        *rows, self._rest = (self._rest + text).split("\n")
+        self._rows += rows
+        return len(text)
+
+    def lines(self) -> list[str]:
+        return [*self._rows, self._rest] if self._rest else list(self._rows)
 
 
 def readable(place: Place, folder: Path) -> Path:

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from device.console.session import Call, Failed
 from device.real_clock import clock_quality
 
 LINE_S_MAX = 5.0
+TRY_S_MAX = 20.0                         # of one place: its name, and a line to each of its addresses
+_FIRST_S, _BEAT_S = 0.05, 0.2
 _WIFI = Path("/proc/self/net/wireless")
 
 
@@ -38,7 +41,7 @@ def net(c: Call) -> Iterator[str]:
     if not targets:
         yield c.t("配置里没有需要网络的目标。", "The configuration needs no place on the network.")
     for part, host, port in targets:
-        verdict = tried(host, port)
+        verdict = _waited(c, host, port)
         wrong += bool(verdict)
         c.say(f"{part:<18} {host}:{port}  {verdict or c.t('通', 'reached')}")
     yield _clock(c)
@@ -60,6 +63,19 @@ def needed(c: Call) -> Iterator[tuple[str, str, int]]:
             yield f"channel {one.name}", address.hostname, address.port or (443 if address.scheme == "https" else 80)
     if config.printer.kind == "tcp":
         yield "printer", config.printer.host, config.printer.port
+
+
+def _waited(c: Call, host: str, port: int) -> str:
+    """`tried` aside, for a name server or a line that hangs must not keep Ctrl-C waiting."""
+    verdicts: list[str] = []
+    aside = threading.Thread(target=lambda: verdicts.append(tried(host, port)), daemon=True)
+    aside.start()
+    for _ in range(int(TRY_S_MAX / _BEAT_S)):
+        aside.join(_FIRST_S)
+        if not aside.is_alive():
+            return verdicts[0]
+        c.pause(_BEAT_S)
+    return c.t("太久没有回答", "no answer in time")
 
 
 def tried(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -28,7 +29,8 @@ from device.doctor.words_zh import ZH
 from device.errors import Outside
 
 BEAT_S = 1.0
-WAITING_MAX = 4096                       # lines of one read, or typed ahead while a command runs: no read has more
+WAITING_BYTES_MAX = 64 << 10             # typed ahead of what is looked at
+_LINE = re.compile(rb"[^\r\n\x03\x04]*[\r\n\x03\x04]?")      # as far as no more than one event of the editor comes of it
 DELIVER_S = 20.0                         # between two looks whether the daemon takes what waits
 
 
@@ -109,7 +111,7 @@ class Session:
         self._line, self._tries, self._boot = line, tries, boot
         self._mono_s, self._now_s, self._wall = mono_s, now_s, wall or _wall
         self._editor = Editor(words.completed)
-        self._waiting: list[str] = []                # lines of one read that are not looked at yet
+        self._raw = b""                              # not looked at yet: the next question says whether it is secret
         self._heard_s = self._delivered_s = mono_s()
 
     def run(self) -> None:
@@ -124,7 +126,7 @@ class Session:
         finally:
             self.visit = None
             self._editor.forget()
-            self._waiting.clear()
+            self._raw = b""
 
     def t(self, zh: str, en: str) -> str:
         return zh if self.lang == "zh" else en
@@ -153,33 +155,40 @@ class Session:
         """Let time pass; what is typed meanwhile is kept, Ctrl-C is Stopped."""
         until = self._mono_s() + seconds
         while (left := until - self._mono_s()) > 0:
-            self._hear(min(left, BEAT_S), echo=False)
-            if STOP in self._waiting:
-                self._waiting.clear()
+            self._hear(min(left, BEAT_S))
+            if STOP.encode() in self._raw:
+                self._raw = b""
                 raise Stopped
 
     # Lines -------------------------------------------------------------------------------------------------------------
 
     def next_line(self) -> str:
-        while not self._waiting:
-            self._hear(BEAT_S)
-            if not self._waiting and self._mono_s() - self._delivered_s > DELIVER_S:
+        while True:
+            if not self._raw:
+                self._hear(BEAT_S)
+            if self._raw and (events := self._looked_at()):
+                return events[0]
+            if self._mono_s() - self._delivered_s > DELIVER_S:
                 self._delivered_s = self._mono_s()   # a daemon that was dead may live again, and nobody types
                 self.spool.deliver()
-            if not self._waiting and self._mono_s() - self._heard_s > self.place.console.idle_s and self.visit is not None:
+            if not self._raw and self._mono_s() - self._heard_s > self.place.console.idle_s and self.visit is not None:
                 self.tell("", self.t("太久没有动静。", "Nobody typed for too long."))
                 raise Ended
-        return self._waiting.pop(0)
 
-    def _hear(self, wait_s: float, echo: bool = True) -> None:
-        data = self._line.read(wait_s)
-        if not data:
-            return
-        self._heard_s = self._mono_s()
-        out, events = self._editor.feed(data)
-        self._waiting = (self._waiting + events)[-WAITING_MAX:]
-        if echo and out:
+    def _looked_at(self) -> list[str]:
+        """Put what came to the editor, up to the end of its first line: a code pasted behind its command is not echoed."""
+        line = _LINE.match(self._raw)
+        assert line is not None
+        self._raw = self._raw[line.end():]
+        out, events = self._editor.feed(line[0])
+        if out:
             self._line.write(out)
+        return events
+
+    def _hear(self, wait_s: float) -> None:
+        if data := self._line.read(wait_s):
+            self._heard_s = self._mono_s()
+            self._raw = (self._raw + data)[-WAITING_BYTES_MAX:]
 
     # Who is here -------------------------------------------------------------------------------------------------------
 
@@ -242,8 +251,7 @@ class Session:
             self.tell(self.t(*command.dry))
             return "ok"
         if command.does == "session":
-            self.own(said)
-            return "ok"
+            return self.own(said)
         try:
             if command.dangerous:
                 typed = self.asked(self.t(f"这是 {self.place.box}。键入它的名字以继续:",
@@ -302,14 +310,19 @@ class Session:
             self.spool.begun(entry)
             self.spool.ended(entry, outcome)
 
-    def own(self, said: words.Said) -> None:
-        """The words that the session itself answers, before a login, too."""
+    def own(self, said: words.Said) -> str:
+        """The words that the session itself answers, before a login, too; how it ended."""
         if said.command.name == "lang":
             self.lang = said.args
         elif said.command.name == "exit":
             raise Ended
+        elif said.args and " ".join(said.args.split()).lower() not in words.BY_NAME:
+            near = words.nearest(said.args)
+            return "failed: USAGE " + self.t(f"没有这个命令{'；是 ' + near + ' 吗？' if near else ''}，help 列出全部",
+                                             f"that is no command{f'; did you mean {near}?' if near else ''} (help lists all)")
         else:
             self.tell(*_help(said.args, self.lang))
+        return "ok"
 
 
 def _help(name: str, lang: str) -> Iterator[str]:

@@ -9,6 +9,9 @@ import random
 import socket
 import sqlite3
 import subprocess
+import sys
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +20,15 @@ import pytest
 
 from bench.till import Till
 from device.commands.console_door import ConsoleDoor
+from device.commands.inquiries import DEFECTS_MAX, Tally
 from device.console import challenge, net, printing, words
+from device.console.asking import PRINTED_LINES_MAX, printed
 from device.console.editor import END, HISTORY_MAX, LINE_CHARS_MAX, STOP, Editor
 from device.console.spool import ENTRIES_MAX, Spool
 from device.console.tries import FREE, WAIT_S, Tries
 from device.store_forward import tools
 from device.store_forward.token import TokenError
+from device.store_forward.verify import Defect
 from device.txn.desk import Verdict
 from tests.console_room import Room
 
@@ -605,3 +611,50 @@ def test_no_line_at_the_daemons_door_ends_the_till(line: dict[str, object]) -> N
     said = asyncio.run(door.answered(json.dumps(line).encode()))
     assert said is not None and said["ok"] is False and "cannot read that" in str(said["error"])
     assert asyncio.run(door.answered(b'{"verb": "logs", "count": 5}')) == {"ok": True, "lines": ["5"]}
+
+
+# What was left over --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("asked", "near"), [("help xyz", ""), ("help statsu", "did you mean status?"),
+                                          ("help print tset", "print test")])
+def test_help_of_no_command_is_a_failure(asked: str, near: str, room: Room) -> None:
+    said = room.visit(asked, "exit")
+    assert "failed: USAGE that is no command" in said and near in said and "journal verify" not in said
+
+
+def test_a_code_pasted_with_its_command_is_neither_echoed_nor_kept(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One burst of bytes: the command, the name that it asks for, the code."""
+    given: list[list[str]] = []
+    monkeypatch.setattr("device.identity.enrol.main", lambda argv: given.append(argv) or 0)
+    said = room.visit(b"enrol desk.example:8884\rbox-1\rS3CR-ET77\r", b"\x10\x10\r", b"\x03", "exit")
+    assert given[0][0] == "S3CR-ET77" and "S3CR-ET77" not in said and "desk.example" in said
+
+
+def test_a_name_server_that_hangs_leaves_ctrl_c_to_the_technician(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, over = Room(tmp_path / "box", more='[mqtt]\nhost = "broker.example"\n'), threading.Event()
+    monkeypatch.setattr(net, "tried", lambda host, port: str(over.wait(30)))
+    began = time.monotonic()
+    said = room.visit("net", b"\x03", "exit")
+    over.set()
+    assert "failed: STOPPED" in said and time.monotonic() - began < 5
+
+
+def test_what_a_tool_prints_is_kept_within_bounds() -> None:
+    def babbles(argv: list[str]) -> int:
+        for n in range(100_000):
+            print(f"record {n} is wrong")
+        print("the last word", end="", file=sys.stderr)
+        return 1
+
+    status, lines = printed(babbles, [])
+    assert (status, len(lines), lines[-2:]) == (1, PRINTED_LINES_MAX + 1, ["record 99999 is wrong", "the last word"])
+
+
+def test_a_chain_that_is_wrong_everywhere_is_counted_and_not_kept() -> None:
+    class Wrong:
+        def feed(self, token: str) -> list[Defect]:
+            return [Defect("LINK", int(token), "it does not follow")]
+
+    tally = Tally()
+    tally.walk(Wrong(), [str(n) for n in range(5000)])           # type: ignore[arg-type]
+    assert tally.wrong == 5000 and [d.line for d in tally.first] == list(range(DEFECTS_MAX))
