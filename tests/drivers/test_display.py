@@ -173,6 +173,19 @@ def test_a_phone_two_metres_away_reads_the_qr_on_every_size(size, large):
         assert read(third.filter(ImageFilter.GaussianBlur(0.5 if min(size) < 480 else 1.0))) == [text], text
 
 
+@pytest.mark.parametrize(("size", "length"), [((320, 240), 190), ((240, 320), 190), ((480, 320), 270), ((320, 480), 270)])
+def test_a_long_code_has_the_glass_to_itself_before_its_modules_become_small(size, length):
+    text = "https://pay.example/".ljust(length, "a")
+    screen = changed(PAY, qr=text, words=("苹果 27", "APPLE 27"))
+    panels = layout(screen, *size, 0)
+    box = next(p.box for p in panels if p.painter == "qr")
+    modules = qr_bits.side(qr_bits.matrix(text, display_draw.qr_level(*size))) + 2 * qr_bits.QUIET_MODULES
+    assert min(box[2] - box[0], box[3] - box[1]) >= modules * display_draw.MODULE_PX_MIN
+    assert "head" not in {p.painter for p in panels} and {"sum", "clock", "qr"} <= {p.painter for p in panels}
+    assert sum((p.box[2] - p.box[0]) * (p.box[3] - p.box[1]) for p in panels) == size[0] * size[1]
+    assert read(frame(screen, 0, *size)) == [text]
+
+
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("size", LAID_OUT)
 def test_the_total_can_be_read_from_two_metres_on_every_size(size, large):
@@ -461,6 +474,12 @@ def test_the_kernels_structures_are_read(long_bytes):
     assert geometry_of(rgb565, fix_bytes(1664, long_bytes), long_bytes=long_bytes) == Geometry(800, 480, "RGB565", 1664, 6)
 
 
+def test_a_second_panel_is_named_as_such():
+    with pytest.raises(DriverGone) as fault:
+        geometry_of(var_bytes(bits=24), fix_bytes(2400, 8), long_bytes=8, part="display:2")
+    assert fault.value.which == "display:2"
+
+
 def test_a_format_nobody_draws_is_named():
     with pytest.raises(DriverGone, match="24 bits a pixel") as fault:
         geometry_of(var_bytes(bits=24), fix_bytes(2400, 8), long_bytes=8)
@@ -569,6 +588,31 @@ def test_a_qr_too_long_leaves_a_frame_without_one(tmp_path):
     path = str(tmp_path / "frame")
     asyncio.run(FileDisplay(path).show(changed(PAY, qr="A" * 2_000), 0))
     assert read(Image.open(io.BytesIO(frame_png(path)))) == []
+
+
+def test_a_qr_too_long_is_told_once_and_not_tried_each_second(tmp_path, caplog, monkeypatch):
+    made = []
+    monkeypatch.setattr(qr_bits, "matrix", lambda text, level="M", old=qr_bits.matrix: made.append(text) or old(text, level))
+
+    async def story():
+        display = FileDisplay(str(tmp_path / "frame"))
+        for second in range(5):
+            await display.show(changed(PAY, qr="A" * 2_000), second * 1000)
+        await display.close()
+    asyncio.run(story())
+    assert len([row for row in caplog.records if "cannot be shown" in row.message]) == 1 == made.count("A" * 2_000)
+
+
+def test_a_qr_too_fine_for_the_glass_is_said_once_and_taken_back(tmp_path):
+    async def story():
+        display = FileDisplay(str(tmp_path / "frame"), 320, 240)
+        for second in range(3):
+            await display.show(changed(PAY, qr="A" * 400), second * 1000)
+        await display.show(PAY, 4000)
+        await display.close()
+        return [(said.word, said.why) async for said in display.inputs()]
+    said = asyncio.run(story())
+    assert [word for word, _ in said] == ["ok", "error", "ok"] and "400 characters" in said[1][1] and "3 pixels" in said[1][1]
 
 
 def test_closing_ends_what_it_says(tmp_path):

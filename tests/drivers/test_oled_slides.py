@@ -232,3 +232,30 @@ def test_a_picture_with_a_second_larger_head_is_refused_before_it_is_opened(tmp_
         slides = Slides((str(tmp_path / "two"),), 8)
         assert picture_fault(data) == "" and slides.of(str(tmp_path / "two"), 400, 240) is None
         assert "size" in slides.refused[str(tmp_path / "two")]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_lies_as_its_exif_says(tmp_path, turn, form):
+    """A photograph of a phone: its pixels lie one way, and a tag says how it is to be looked at."""
+    from PIL import ImageOps
+
+    sheet = Image.new("RGB", (400, 240), RED)
+    sheet.paste(GREEN, (0, 0, 200, 120))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    sheet.save(tmp_path / "photo", format=form, exif=exif)
+    slide = Slides((str(tmp_path / "photo"),), 8).of(str(tmp_path / "photo"), 400, 240)
+    with Image.open(tmp_path / "photo") as told:
+        wanted = ImageOps.contain(ImageOps.exif_transpose(told).convert("RGB"), (400, 240))
+    assert slide is not None
+    left = (400 - wanted.width) // 2
+    for x, y in ((20, 20), (wanted.width - 20, 20), (20, wanted.height - 20), (wanted.width - 20, wanted.height - 20)):
+        seen, asked = slide.image.getpixel((left + x, y)), wanted.getpixel((x, y))
+        assert all(abs(a - b) < 40 for a, b in zip(seen, asked, strict=True)), (x, y)
+
+
+def test_an_exif_that_cannot_be_read_turns_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image.Image, "getexif", lambda picture: 1 / 0)
+    (tmp_path / "photo").write_bytes(drawn(GREEN))
+    assert Slides((str(tmp_path / "photo"),), 8).of(str(tmp_path / "photo"), 400, 240) is not None

@@ -130,6 +130,12 @@ def qr_level(width: int, height: int) -> str:
     return "L" if min(width, height) <= LIGHT_PX else "M"
 
 
+def qr_module_px(text: str, width: int, height: int) -> int:
+    """Pixels of one module of a payment's QR on such a glass; under MODULE_PX_MIN where the code is too long for it."""
+    modules = qr_bits.side(qr_bits.matrix(text, qr_level(width, height))) + 2 * qr_bits.QUIET_MODULES
+    return _alone_room(width, height) // modules
+
+
 def may_slide(screen: Screen) -> bool:
     """True while a picture may stand there: nobody is served and nothing has to be said."""
     return (screen.phase == "IDLE" and screen.tone == "plain" and screen.notice in CAPTIONS["welcome"]
@@ -188,6 +194,8 @@ def _pay_panels(screen: Screen, width: int, height: int, foot: int, now_ms: int,
     modules = qr_bits.side(qr_bits.matrix(screen.qr, level)) + 2 * qr_bits.QUIET_MODULES
     head, upright = _part(height, 0.115), height > width
     room = min(width, (foot - head) * (66 if width < 480 else 60) // 100) if upright else min(foot - head, width * 6 // 10)
+    if room // modules < MODULE_PX_MIN:
+        return _alone_panels(screen, width, height, now_ms)
     side = room // modules * modules
     panels.append(Panel((0, 0, width, head), "head", (screen.title, "", lang, mark)))
     if upright:
@@ -210,7 +218,9 @@ def _small_pay_panels(screen: Screen, width: int, height: int, now_ms: int) -> l
     modules = qr_bits.side(qr_bits.matrix(screen.qr, level)) + 2 * qr_bits.QUIET_MODULES
     strip = _part(height, 0.145)
     room = min(width, (height - strip) * 70 // 100) if upright else min(height - strip, width * 66 // 100)
-    side = max(1, room // modules) * modules
+    if room // modules < MODULE_PX_MIN:
+        return _alone_panels(screen, width, height, now_ms)
+    side = room // modules * modules
     foot = height - strip
     qr = (0, 0, width, side) if upright else (0, 0, side, foot)
     aside = (0, side, width, foot) if upright else (side, 0, width, foot)
@@ -220,6 +230,31 @@ def _small_pay_panels(screen: Screen, width: int, height: int, now_ms: int) -> l
             Panel(aside, "aside", (screen.title, _wallets(screen), screen.words, *words, screen.typed, lang, mark)),
             Panel((0, foot, cut, height), "sum", (screen.big or _yuan(screen.total_fen), mark)),
             Panel((cut, foot, width, height), "clock", (_clock(seconds_left(screen, now_ms)), lang, mark))]
+
+
+def _alone_room(width: int, height: int) -> int:
+    """The side of the square that a QR has with nothing but the total above or beside it."""
+    return min(width, height - _part(height, 0.145)) if height > width else min(height, width * 3 // 4)
+
+
+def _alone_panels(screen: Screen, width: int, height: int, now_ms: int) -> list[Panel]:
+    """A code too long for its place beside everything else: the QR over the whole glass, total and clock in a strip above it, or
+    in a column beside it where the glass is wider than high."""
+    lang, mark, level = screen.lang, screen.training, qr_level(width, height)
+    room, big, clock = _alone_room(width, height), screen.big or _yuan(screen.total_fen), _clock(seconds_left(screen, now_ms))
+    words = (screen.notice, screen.tone) if screen.notice else ("", "plain")
+    aside = (screen.title, _wallets(screen), screen.words, *words, screen.typed, lang, mark)
+    if height > width:
+        strip, cut = _part(height, 0.145), width * 70 // 100
+        low = strip + room if height - strip - room >= height // 6 else height
+        panels = [Panel((0, 0, cut, strip), "sum", (big, mark)), Panel((cut, 0, width, strip), "clock", (clock, lang, mark)),
+                  Panel((0, strip, width, low), "qr", (screen.qr, level, mark))]
+        return panels if low == height else [*panels, Panel((0, low, width, height), "aside", aside)]
+    cuts = (0, height * 22 // 100, height * 38 // 100, height)
+    return [Panel((0, 0, room, height), "qr", (screen.qr, level, mark)),
+            Panel((room, cuts[0], width, cuts[1]), "sum", (big, mark)),
+            Panel((room, cuts[1], width, cuts[2]), "clock", (clock, lang, mark)),
+            Panel((room, cuts[2], width, cuts[3]), "aside", aside)]
 
 
 def _receipt_panels(screen: Screen, width: int, height: int, foot: int, panels: list[Panel]) -> list[Panel]:

@@ -155,10 +155,10 @@ class FbDisplay(Show):
         var, fix = bytearray(VAR_BYTES), bytearray(FIX_BYTES_MAX)
         fcntl.ioctl(self._fd, FBIOGET_VSCREENINFO, var)
         fcntl.ioctl(self._fd, FBIOGET_FSCREENINFO, fix)
-        return geometry_of(bytes(var), bytes(fix))
+        return geometry_of(bytes(var), bytes(fix), part=self.part)
 
 
-def geometry_of(var: bytes, fix: bytes, *, long_bytes: int = struct.calcsize("l")) -> Geometry:
+def geometry_of(var: bytes, fix: bytes, *, long_bytes: int = struct.calcsize("l"), part: str = "display") -> Geometry:
     """Geometry from the kernel's two structures.  DriverGone, not to be retried, for a pixel format we do not draw and for
     sizes that contradict each other.
 
@@ -170,12 +170,12 @@ def geometry_of(var: bytes, fix: bytes, *, long_bytes: int = struct.calcsize("l"
     line_length, = struct.unpack_from("=I", fix, 16 + long_bytes + 16 + 8)
     form = CHANNELS.get((bits, red, green, blue))
     if form is None:
-        raise DriverGone(f"{bits} bits a pixel with channels {red} {green} {blue} are not drawn", which="display",
+        raise DriverGone(f"{bits} bits a pixel with channels {red} {green} {blue} are not drawn", which=part,
                          hint="use a 16 bit RGB565 or 32 bit XRGB8888 mode", again=False)
     if not all(SIDE_PX_MIN <= side <= SIDE_PX_MAX for side in (wide, high)):
-        raise DriverGone(f"a panel of {wide} x {high} pixels is not drawn", which="display",
+        raise DriverGone(f"a panel of {wide} x {high} pixels is not drawn", which=part,
                          hint=f"sides of {SIDE_PX_MIN} to {SIDE_PX_MAX} are", again=False)
     if x + wide > virtual_wide or y + high > virtual_high or line_length < virtual_wide * BYTES_OF[form]:
         raise DriverGone(f"{wide} x {high} at {x}, {y} of {virtual_wide} x {virtual_high}, {line_length} bytes a row, is no frame",
-                         which="display", hint="set the mode anew on the kernel's command line", again=False)
+                         which=part, hint="set the mode anew on the kernel's command line", again=False)
     return Geometry(wide, high, form, line_length, y * line_length + x * BYTES_OF[form])

@@ -47,6 +47,8 @@ class Show:
         self._canvas: Canvas | None = None
         self._next: tuple[Screen, int] | None = None
         self._painting = self._closed = False
+        self._fine = ""                              # the text whose QR is too fine for this glass, told once
+        self._unfit = ""                             # the text that no QR was made of, told once
         self._said: asyncio.Queue[DeviceSaid] = asyncio.Queue(SAID_MAX)
 
     def open(self) -> Canvas:
@@ -124,6 +126,9 @@ class Show:
     async def _paint(self, screen: Screen, now_ms: int) -> None:
         text = screen.qr or screen.receipt_qr
         level = display_draw.qr_level(self._canvas.width, self._canvas.height) if self._canvas is not None else ""
+        if text and text == self._unfit:
+            self._bring(_without_qr(screen), now_ms)
+            return
         if text and not qr_bits.known(text, level):
             # Making a symbol takes its time on a small board.  Until then the new sentence and amount
             # stand without a QR: an old QR beside a new amount is the one thing this panel must never show.
@@ -133,7 +138,8 @@ class Show:
             try:
                 await asyncio.to_thread(qr_bits.matrix, text, display_draw.qr_level(self._canvas.width, self._canvas.height))
             except qr_bits.QrRefused as fault:
-                log.error("display: %s", fault)       # the sale goes on by cash; the frame without a QR stands
+                log.error("%s: %s", self.part, fault)  # the sale goes on by cash; the frame without a QR stands
+                self._unfit = text
                 return
             if self._next is not None:
                 return
@@ -159,6 +165,8 @@ class Show:
     def _bring(self, screen: Screen, now_ms: int) -> None:
         if self._closed:
             return
+        if screen.qr and self._canvas is not None:
+            self._looked_close(screen.qr, self._canvas)
         opened = self._canvas is None
         if self._canvas is None:
             self._canvas = self.open()
@@ -172,6 +180,17 @@ class Show:
         if opened:
             self._say("ok")
             asyncio.get_running_loop().call_later(WARM_AFTER_S, self._warm)
+
+    def _looked_close(self, text: str, canvas: Canvas) -> None:
+        """Say so where a QR's modules are smaller than a phone reads from the customer's side; it stands there all the same."""
+        px = display_draw.qr_module_px(text, canvas.width, canvas.height)
+        if px < display_draw.MODULE_PX_MIN and text != self._fine:
+            self._fine = text
+            self._say("error", f"a QR of {len(text)} characters is drawn with {px} pixels a module on {canvas.width} x "
+                               f"{canvas.height}: few phones read it")
+        elif px >= display_draw.MODULE_PX_MIN and self._fine:
+            self._fine = ""
+            self._say("ok")
 
     def _warm(self) -> None:
         """The first QR must not wait for the library's import, which costs thirty symbols; the first scan need not either."""

@@ -7,11 +7,17 @@ as large as the frame.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from device.drivers.display.draw import BRAND, Slide
 from device.drivers.picture_bytes import MOST_BYTES, picture_fault, picture_size
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 log = logging.getLogger("tillbox")
+
+ORIENTATION = 0x0112
 
 
 class Slides:
@@ -63,11 +69,26 @@ class Slides:
         with told:
             if told.size != picture_size(data):                        # a second head behind the first: the bound would not hold
                 raise ValueError("it says more than one size")
-            told.draft("RGB", (width, height))                         # a JPEG is read no larger than it is shown
-            picture = told.convert("RGBA") if "A" in told.getbands() or "transparency" in told.info else told.convert("RGB")
+            told.draft("RGB", (max(width, height),) * 2)                # a JPEG is read no larger than it is shown, however it lies
+            clear = "A" in told.getbands() or "transparency" in told.info
+            picture = _upright(told).convert("RGBA" if clear else "RGB")
         near = abs(picture.width * height / (picture.height * width) - 1) < 0.12
         fitted = (ImageOps.fit if near else ImageOps.contain)(picture, (width, height), Image.Resampling.LANCZOS)
         sheet = Image.new("RGB", (width, height), BRAND)
         place = ((width - fitted.width) // 2, (height - fitted.height) // 2)
         sheet.paste(fitted, place, fitted if fitted.mode == "RGBA" else None)
         return Slide(sheet)
+
+
+def _upright(picture: Image) -> Image:
+    """As its EXIF says that it is to be looked at; as it is where that cannot be read."""
+    from PIL.Image import Transpose
+
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
+    try:
+        turn = turns.get(picture.getexif().get(ORIENTATION, 1))
+    except Exception as why:  # noqa: BLE001 - whatever its reader stumbles over, the picture itself may be whole
+        log.info("a picture's EXIF cannot be read: %s", why)
+        return picture
+    return picture if turn is None else picture.transpose(turn)
