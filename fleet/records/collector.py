@@ -11,6 +11,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ from fleet.database import DatabaseFailed, DatabaseRefused
 from fleet.keys import SigningKey
 from fleet.line import Dress, plain
 from fleet.records import checking, door
+from fleet.records.patience import Patience
 from fleet.records.store import Outcome, Store, Unreadable
 
 log = logging.getLogger("tillfleet.collect")
@@ -66,6 +68,7 @@ class Clerk:
         self.store, self.tenant = store, topics.tenant_checked(tenant)
         self.takers: dict[str, list[Taker]] = {}
         self.answers: dict[str, Callable[[str, ask_wire.Ask, str], ask_wire.Answer]] = {"sale_by_order": self._sale}
+        self.spoilt: Callable[[str], None] = lambda box: None        # told of each message that could not be taken
         self._kid, self._sign, self._wall = kid, sign, wall
         for name, taker in {"hello": self._hello, "open": self._open, "ask": self._ask}.items():
             self.register(name, taker)
@@ -161,9 +164,11 @@ class Clerk:
             raise
         except wire.WireError as why:
             log.warning("box %s: %s: %s", box, why.name, why.sentence)
+            self.spoilt(box)
             self.store.quarantine(box, why.name, why.sentence, payload, at)
         except Exception as why:  # noqa: BLE001 - one box's message, sent again and again, must not end the collecting of all
             log.exception("box %s: a message on %s broke whoever takes it", box, name)
+            self.spoilt(box)
             self.store.quarantine(box, "NOT_TAKEN", f"{name}: {type(why).__name__}: {why}", payload, at)
         return []
 
@@ -191,6 +196,7 @@ class Clerk:
     def _unreadable(self, one: Opened, name: str, sentence: str, at: str) -> list[Reply]:
         box, jid = one.box, one.journals[0][1] if one.journals else ""
         log.warning("box %s: %s: %s", box, name, sentence)
+        self.spoilt(box)
         self.store.quarantine(box, name, sentence, one.payload, at)
         upto, head = self.store.guard(box, jid) if jid else (0, "")
         return [wire.Ack(box, jid, upto, head, (), UNREADABLE_HOLD_MS, "unreadable", f"{name}: {sentence}"[:500], at)]
@@ -258,6 +264,8 @@ class Collector:
         self.clerk = Clerk(store, tenant, key.kid, key.sign, self._wall)
         self._host, self._port, self._tenant, self._id = host, port, tenant, id
         self._retry_max_s = retry_max_s
+        self._patience = Patience(time.monotonic)
+        self.clerk.spoilt = self._patience.spoilt
         self._came: queue.Queue[Any] = queue.Queue()         # bounded by RECEIVE_MAX: nothing more is handed over
         self._connect = int(datetime.now(UTC).timestamp()) << CONNECT_BITS
         self._client = self._made()
@@ -342,6 +350,9 @@ class Collector:
 
         def came(_c: Any, _u: Any, message: Any) -> None:
             if message.qos == 0:                             # no box of ours says so, and nothing holds such a flood back
+                return
+            if not self._patience.hears(*_whose(message.topic)):
+                self._client.ack(message.mid, message.qos)
                 return
             # Opened here, in the network's thread: the worker waits for the database most of its time, and this goes on meanwhile.
             self._came.put((self._connect, message.mid, message.qos, self.clerk.opened(message.topic, bytes(message.payload))))
@@ -445,6 +456,12 @@ class Collector:
 
         self._client.subscribe([(topics.shared(self._tenant, name, self._share), SubscribeOptions(qos=1))
                                 for name in self.clerk.names])
+
+
+def _whose(topic: str) -> tuple[str, str]:
+    """Box and name of a topic that a box may say, as far as counting needs them; the broker lets nothing else through."""
+    parts = topic.split("/", 3)
+    return (parts[2], parts[3]) if len(parts) == 4 else ("", "")
 
 
 def _at_once(_c: Any, _u: Any, sock: Any) -> None:

@@ -18,6 +18,7 @@ from fleet.identity.enrol_desk import DeskLine
 from fleet.keys import SigningKey
 from fleet.push.config import TOLD_MAX
 from fleet.records.collector import RECEIVE_MAX, Collector
+from fleet.records.patience import BATCHES_MAX, OTHERS_MAX, SPOILT_MAX, WINDOW_S, Patience
 from fleet.records.store import ALARMS_MAX, VERIFIERS_MAX, Store
 from tests.cloud_attacks import AT, ATTACKS, HOSTILE, Cloud, full_reports, played, well
 from tests.record_chain import Chain, Key
@@ -107,6 +108,38 @@ def test_a_flood_that_nothing_holds_back_is_not_queued(tmp_path: Path) -> None:
             collector._client.on_message(None, None, SimpleNamespace(
                 qos=qos, mid=mid, topic="tb1/shop/box-1/up", payload=wire.batch_encoded(chain.batch(1, 1))))
     assert collector._came.qsize() == RECEIVE_MAX and digest(chain.tokens[0])
+
+
+@pytest.mark.parametrize(("name", "most"), [("up", BATCHES_MAX), ("hello", OTHERS_MAX)])
+def test_a_box_that_floods_is_heard_again_in_the_next_window_and_another_always(name: str, most: int) -> None:
+    now_s = [0.0]
+    patience = Patience(lambda: now_s[0])
+    assert all(patience.hears("box-1", name) for _ in range(most)) and not patience.hears("box-1", name)
+    assert patience.hears("box-2", name)
+    now_s[0] = WINDOW_S
+    assert patience.hears("box-1", name)
+    for _ in range(SPOILT_MAX):
+        patience.spoilt("box-1")
+    assert not patience.hears("box-1", "up") and not patience.hears("box-1", "open") and patience.hears("box-2", "up")
+
+
+def test_a_flood_is_taken_off_the_brokers_hands_unread_and_the_next_boxs_record_is_committed(tmp_path: Path) -> None:
+    """What a broker cannot hand over it drops, everybody's: so what is not heard is confirmed at once."""
+    key = Key()
+    collector = Collector(Store(":memory:", [key.jwk]), "127.0.0.1", 1, "shop", SigningKey(tmp_path / "ack.pem"))
+    confirmed: list[int] = []
+    collector._client.ack = lambda mid, qos: confirmed.append(mid)
+
+    def came(mid: int, box: str, payload: bytes) -> None:
+        collector._client.on_message(None, None, SimpleNamespace(qos=1, mid=mid, topic=f"tb1/shop/{box}/up", payload=payload))
+
+    while not confirmed:                             # as the worker does: what came is taken, and what is spoilt is counted
+        came(1, "box-1", b"rubbish")
+        while not collector._came.empty():
+            collector.clerk.handle_opened([collector._came.get()[-1]])
+    assert len(collector.clerk.store.quarantined()) == SPOILT_MAX
+    came(2, "box-2", wire.batch_encoded(Chain(key, "box-2").grow(1).batch(1, 1)))
+    assert confirmed == [1] and collector._came.qsize() == 1
 
 
 def test_a_request_that_breaks_its_reader_does_not_end_the_enrolment_desk() -> None:
