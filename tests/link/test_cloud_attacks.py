@@ -133,7 +133,7 @@ def test_a_flood_is_taken_off_the_brokers_hands_unread_and_the_next_boxs_record_
     def came(mid: int, box: str, payload: bytes) -> None:
         collector._client.on_message(None, None, SimpleNamespace(qos=1, mid=mid, topic=f"tb1/shop/{box}/up", payload=payload))
 
-    while not confirmed:                             # as the worker does: what came is taken, and what is spoilt is counted
+    for _ in range(SPOILT_MAX + 1):                  # as the worker does: what came is taken, and what is spoilt is counted
         came(1, "box-1", b"rubbish")
         while not collector._came.empty():
             collector.clerk.handle_opened([collector._came.get()[-1]])
