@@ -151,7 +151,7 @@ class Daemon:
             loop.add_signal_handler(name, self.end, 0)
         loop.set_exception_handler(lambda _loop, context: _fatal(stop, context))
         first = Started(self.boot, __version__, self.terms, secrets.token_urlsafe(16), self.signer.kid,
-                        rotation.wished(self.config, self.box.books.chain.kid), **self.opened.started())
+                        rotation.wished(self.config, self.box.books.chain.kid), up_ms=self.clock.up_ms(), **self.opened.started())
         work = [asyncio.create_task(self.runner.run(first), name="runner")]
         server = await asyncio.start_unix_server(self._serve, path=_socket_path(self.config), limit=SOCKET_LINE_MAX)
         await asyncio.sleep(0)

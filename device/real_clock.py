@@ -43,6 +43,10 @@ class RealClock:
     def now_ms(self) -> int:
         return int((self._mono_s() - self._born) * 1000)
 
+    def up_ms(self) -> int:
+        """How long the machine had been up when this clock began; its sleep counts."""
+        return max(1, int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000) - self.now_ms())
+
     def now_s(self) -> float:
         return self._told_ms(self.now_ms()) / 1000
 

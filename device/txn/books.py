@@ -320,6 +320,7 @@ class Books(msgspec.Struct):
     boot: str = ""
     boots: int = 0
     mono_ms: int = 0               # of the newest fact, by the clock of its boot: so long this boot has lasted, not less
+    up_ms: int = 0                 # and how long the machine was up when that clock began; 0 where nobody knows
     software: str = ""
     orders_made: int = 0           # counter of order and refund numbers
     jobs_made: int = 0

@@ -62,8 +62,11 @@ class WalletsBack(Fact, frozen=True):
 
 
 class Booted(Fact, frozen=True):
+    """`up_ms`: how long the machine was up when this boot's clock began; 0 where nobody knows."""
+
     boot: str
     software: str
+    up_ms: int = 0
 
 
 class LineAdded(Fact, frozen=True):

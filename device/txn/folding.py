@@ -100,15 +100,24 @@ def _booted(b: Books, f, at: Stamp) -> None:
         order.due_ms = at.mono_ms + max(0, left_ms)
         order.since_ms = at.mono_ms - _between_ms(order.since, now)
     for paper in b.papers.values():
-        paper.since_ms = at.mono_ms - boot_age_ms(paper.at, at)
+        paper.since_ms = at.mono_ms - boot_age_ms(b, paper.at, at, f.up_ms)
+    b.up_ms = f.up_ms
     if b.shown is not None:
         b.shown = msgspec.structs.replace(b.shown, until_ms=at.mono_ms + SHOWN_MS)
 
 
-def boot_age_ms(since: str, at: Stamp) -> int:
-    """How old something of an earlier boot is, by the wall; when that went backwards nobody knows, and it counts as a day old."""
+def boot_age_ms(b: Books, since: str, at: Stamp, up_ms: int) -> int:
+    """How old something of an earlier boot is, by the wall; when nobody knows, it counts as a day old.
+
+    Nobody knows when the wall went backwards; nor when nothing has set it since the machine was switched on, for it then goes on
+    about where it stood when the light went out.  `up_ms` is how long the machine had been up at the start of now: one that was up
+    longer already when the last fact was said has been off since.
+    """
     now = datetime.datetime.fromisoformat(at.wall)
-    return AGE_UNKNOWN_MS if not since or now < datetime.datetime.fromisoformat(since) else _between_ms(since, now)
+    was_off = bool(b.up_ms and up_ms) and up_ms < b.up_ms + b.mono_ms
+    if not since or now < datetime.datetime.fromisoformat(since) or (was_off and at.clk in ("unset", "restored")):
+        return AGE_UNKNOWN_MS
+    return _between_ms(since, now)
 
 
 def _between_ms(earlier: str, later: datetime.datetime) -> int:

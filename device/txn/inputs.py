@@ -51,6 +51,7 @@ class Started(Input, frozen=True):
     renew: str = ""                # why the chain must begin anew under `seed`; empty: it goes on
     after: str = ""                # head of a chain of which nothing else is left
     wallets_stop: str = ""         # why only cash is taken until the cloud has spoken
+    up_ms: int = 0                 # how long the machine was up when this boot's clock began; 0 where nobody knows
 
 
 class Configured(Input, frozen=True):

@@ -460,13 +460,13 @@ def on_started(b: Books, d: Desk, e: Started, at: Stamp) -> Verdict:
     if not b.chain.jid:
         facts.append(JournalOpened(e.seed, e.terms.box, e.terms.box_no, salt_of(e.seed), e.kid, EMPTY_DIGEST))
     facts += (mended := renewing.at_start(b, e))
-    facts.append(Booted(e.boot, e.software))
+    facts.append(Booted(e.boot, e.software, e.up_ms))
     facts.append(record.due("boot", boot=e.boot, software=e.software, rules_version=e.terms.rules_version))
     if e.leave_kid and e.leave_kid == b.chain.kid:    # the wish of a rotation that has happened since names a key of the past
         facts += signing.wish_key(b)
     unsure = [p for p in b.papers.values() if p.state == "started"]
     facts += [ReceiptUnsure(p.job, "the box stopped while it printed") for p in unsure]
-    facts += (late := papers.at_start(b, at))
+    facts += (late := papers.at_start(b, e, at))
     facts += [DrawerDone(k.kick) for k in b.kicks.values() if k.started]
     desk = {"terms": e.terms}
     asking = [o for o in b.orders.values() if o.phase is Phase.ASKING]

@@ -13,6 +13,7 @@ from device.txn.desk import Desk, Verdict
 from device.txn.effects import SignReceipt
 from device.txn.facts import Fact, PaperAsked, PapersLate, PapersShelved
 from device.txn.folding import boot_age_ms
+from device.txn.inputs import Started
 from device.txn.words import say
 from device.types import Stamp
 
@@ -28,9 +29,9 @@ def expired(paper: Paper, age_ms: int) -> bool:
     return paper.state == "due" and limit_s is not None and age_ms > limit_s * 1000
 
 
-def at_start(b: Books, at: Stamp) -> list[Fact]:
+def at_start(b: Books, e: Started, at: Stamp) -> list[Fact]:
     """What the box that starts does not print by itself any more.  Before `Booted`, for ages are then of the boot before."""
-    jobs = tuple(p.job for p in b.papers.values() if expired(p, boot_age_ms(p.at, at)))
+    jobs = tuple(p.job for p in b.papers.values() if expired(p, boot_age_ms(b, p.at, at, e.up_ms)))
     return [PapersLate(jobs)] if jobs else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from device.box import Box
 from device.txn import facts as wire
@@ -17,6 +18,7 @@ from device.txn.inputs import (
     Recalled,
     Said,
     Scanned,
+    Started,
 )
 from device.txn.wants import wants
 from device.types import Stamp
@@ -178,6 +180,14 @@ def minutes_later(counter: Counter, minutes: int) -> None:
     counter.wall = (datetime.datetime.fromisoformat(counter.wall) + datetime.timedelta(minutes=minutes)).isoformat()
 
 
+def booted_anew(counter: Counter, clk: str, up_ms: int) -> None:
+    """The box starts with a clock of quality `clk` on a machine that is up for `up_ms`."""
+    counter.journal.cut()
+    counter.box, counter.boots, counter.mono_ms = Box(counter.journal), counter.boots + 1, 0
+    started = Started(f"boot{counter.boots}", "test", counter.terms, counter.seed, "kid", up_ms=up_ms)
+    counter.box.handle(started, Stamp(f"boot{counter.boots}", 0, counter.wall, clk))
+
+
 def sold_without_paper(sales: int = 3) -> Counter:
     counter = Counter()
     counter.tell(DeviceSaid("printer", "gone"))
@@ -229,6 +239,24 @@ def test_a_late_copy_is_what_reprint_prints_and_nothing_waits_unseen():
     counter.press("REPRINT")
     assert [(p.job, "COPY 1" in p.paper[0].text) for p in counter.printed] == [(1, False), (2, True)]
     assert not [p for p in counter.box.books.papers.values() if p.state != "printed"]
+
+
+@pytest.mark.parametrize(("clk", "up_ms", "asks"), [
+    ("unset", 9_000, True),                            # switched on again, and nothing has set the clock: it goes on where it stood
+    ("restored", 9_000, True), ("ntp", 9_000, False), ("anchored", 9_000, False),
+    ("unset", 400_000, False),                         # the program alone was started again
+    ("unset", 0, False)])                              # a machine that does not say how long it is up
+def test_without_a_time_a_receipt_of_before_the_night_asks_a_person(clk, up_ms, asks):
+    counter = Counter()
+    booted_anew(counter, "ntp", 10_000)
+    minutes_later(counter, 5)
+    counter.tell(DeviceSaid("printer", "gone"))
+    counter.scan(TEA)
+    counter.press("CASH")
+    counter.journal.sync()
+    booted_anew(counter, clk, up_ms)
+    counter.tell(DeviceSaid("printer", "ok"))
+    assert [p.state for p in counter.box.books.papers.values()] == (["late"] if asks else ["started"])
 
 
 def test_a_clock_that_went_back_makes_old_papers_old():
