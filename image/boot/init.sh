@@ -143,7 +143,8 @@ mount -t squashfs -o ro,nodev /dev/mapper/till-root /below || fail "the root can
 mount -t tmpfs -o mode=0755,size=25% above /above || fail "no memory for what the root's programs change"
 mkdir /above/upper /above/work
 mount -t overlay -o lowerdir=/below,upperdir=/above/upper,workdir=/above/work root /new || fail "the root cannot be laid over with memory"
-[ -x /new/sbin/init ] || fail "the root holds no system to start"
+# A link there points from the new root, which is not this one yet.
+[ -x /new/sbin/init ] || [ -L /new/sbin/init ] || fail "the root holds no system to start"
 
 mkdir -p /run/till
 echo "$slot" >/run/till/slot

@@ -165,8 +165,9 @@ def _root(initrd: bytes, folder: Path) -> Path:
     subprocess.run(["cpio", "-i", "--quiet", "bin/busybox"], input=gzip.decompress(initrd), cwd=root, check=True)
     for applet in ("sh", "cat", "echo", "ls", "mount", "reboot", "sync", "dd", "dmesg"):
         (root / "bin" / applet).symlink_to("busybox")
-    (root / "sbin/init").write_text(INIT)
-    (root / "sbin/init").chmod(0o755)
+    (root / "bin/start").write_text(INIT)
+    (root / "bin/start").chmod(0o755)
+    (root / "sbin/init").symlink_to("/bin/start")            # as in Debian: from the root, not from here
     (root / "filler").write_bytes(random.Random(6).randbytes(FILLER))
     out = folder / "squashfs"
     out.unlink(missing_ok=True)
