@@ -42,7 +42,7 @@ def on_either_database(place, monkeypatch):
 class Town:
     """One cloud and two boxes; a box's records arrive when `deliver` is called, its questions when `ask` is."""
 
-    place: ClassVar[Callable[[], str]]
+    place: ClassVar[Callable[[], str]] = staticmethod(lambda: ":memory:")    # of who tells a story once
 
     made: ClassVar[list[Store]] = []
 
