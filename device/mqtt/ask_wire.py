@@ -96,5 +96,5 @@ def answer_decoded(raw: bytes, verifiers: Verifiers) -> Answer:
 def _payload(body: bytes, kind: Any, name: str) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise WireError(name, f"the document says something unknown: {why}") from None

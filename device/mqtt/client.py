@@ -25,6 +25,7 @@ CONNECT_MAX_S = 10.0
 RECEIVE_MAX = 32
 PACKET_IN_MAX_BYTES = 128 * 1024
 QUEUED_MAX = 64                          # messages handed to the library and not confirmed by the broker
+COLLECTORS_MAX = 256                     # states held; a tenant has a handful
 NOBODY_LISTENS = 0x10                    # the broker's reason code for "no matching subscribers"
 STEADY_S = 30.0                          # a connection that lasted so long starts the pauses afresh
 
@@ -277,6 +278,8 @@ class Link:
             return                                             # nothing that a box could do about it
         if wire.status_holds(self._collectors.get(which), told):
             self._collectors[which] = told
+            if len(self._collectors) > COLLECTORS_MAX:         # a broker may make up names without end
+                del self._collectors[next(iter(self._collectors))]
         self._tell()
 
     def _tell(self) -> None:

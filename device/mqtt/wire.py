@@ -114,7 +114,7 @@ def batch_opened(raw: bytes) -> tuple[Batch, Insides | None]:
         raise WireError("BATCH_HEADER", f"no header line within the first {HEADER_MAX_BYTES} bytes")
     try:
         header = msgspec.json.decode(line, type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise WireError("BATCH_HEADER", f"the header line cannot be read: {why}") from None
     count = header.last - header.first + 1
     if header.enc == "zlib-d1" and 1 <= count <= RECORDS_MAX:
@@ -209,7 +209,7 @@ def jws_decoded(raw: bytes, typ: str, verifiers: Mapping[str, Callable[[bytes, b
     try:
         header = msgspec.json.decode(unb64(head), type=_JwsHeader)
         signature_raw, body = unb64(signature), unb64(payload)
-    except (msgspec.DecodeError, ValueError) as why:
+    except (msgspec.DecodeError, ValueError, RecursionError) as why:
         raise WireError(f"{name}_SHAPE", f"the signed document cannot be read: {why}") from None
     if header.typ != typ:
         raise WireError(f"{name}_SHAPE", f"the signed document is of type {header.typ[:40]!r}, not {typ}")
@@ -235,7 +235,7 @@ def ack_decoded(raw: bytes, verifiers: Mapping[str, Callable[[bytes, bytes], boo
     body = jws_decoded(raw, ACK_TYP, verifiers, "ACK", ACK_MAX_BYTES)
     try:
         ack = msgspec.json.decode(body, type=Ack)
-    except msgspec.DecodeError as why:
+    except (msgspec.DecodeError, RecursionError) as why:
         raise WireError("ACK_PAYLOAD", f"the acknowledgement says something unknown: {why}") from None
     if any(b < a for a, b in ack.want):
         raise WireError("ACK_PAYLOAD", "a wanted range ends before it begins")
@@ -329,5 +329,5 @@ def _decoded(raw: bytes, kind: Any, name: str) -> Any:
         raise WireError(name, f"the message has more than {HELLO_MAX_BYTES} bytes")
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise WireError(name, f"the message cannot be read: {why}") from None

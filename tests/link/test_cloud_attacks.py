@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from device.mqtt import cmd_wire, config_wire, wire
+from device.mqtt.client import COLLECTORS_MAX, Link
 from device.store_forward.token import digest
 from fleet.__main__ import main
 from fleet.identity.enrol_desk import DeskLine
@@ -140,6 +142,22 @@ def test_a_flood_is_taken_off_the_brokers_hands_unread_and_the_next_boxs_record_
     assert len(collector.clerk.store.quarantined()) == SPOILT_MAX
     came(2, "box-2", wire.batch_encoded(Chain(key, "box-2").grow(1).batch(1, 1)))
     assert confirmed == [1] and collector._came.qsize() == 1
+
+
+def test_a_broker_that_lies_about_collectors_fells_no_box_and_fills_no_memory() -> None:
+    """An exception in the line's reader ends the till, and the broker would say it again, retained, at the next connect."""
+    async def scenario() -> None:
+        told: list[tuple[bool, bool]] = []
+        link = Link("127.0.0.1", 1, "shop", "box-1", on_message=lambda name, payload: None,
+                    on_state=lambda up, collector: told.append((up, collector)), hello=lambda session: b"{}")
+        for n in range(2 * COLLECTORS_MAX):
+            link._collector_came(f"tb1/shop/_collector/c{n}/state", wire.encoded(wire.Status("down", n)))
+            link._collector_came(f"tb1/shop/_collector/c{n}/state", b'{"state":"up","connect":1,"x":' + b"[" * 30_000)
+        assert len(link._collectors) <= COLLECTORS_MAX and not link.collector
+        link._collector_came("tb1/shop/_collector/c1/state", wire.encoded(wire.Status("up", 10**6)))
+        assert link.collector and told[-1] == (False, True)
+
+    asyncio.run(scenario())
 
 
 def test_a_request_that_breaks_its_reader_does_not_end_the_enrolment_desk() -> None:

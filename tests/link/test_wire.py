@@ -126,6 +126,19 @@ def test_hello_status_and_open_come_back() -> None:
             decode(raw)
 
 
+@pytest.mark.parametrize("more", [b"[" * 30_000, b'{"a":' * 10_000, b"[" * 20_000 + b"]" * 20_000])
+def test_brackets_without_end_are_refused_by_name_and_not_by_a_fall(more: bytes) -> None:
+    """Whoever holds the broker says what he likes on a collector's topic: a till that fell over it would fall at each connect."""
+    for decode in (wire.status_decoded, wire.hello_decoded, wire.open_decoded):
+        for raw in (b'{"state":"up","connect":1,"x":' + more, b'[{"x":' + more):
+            with pytest.raises(WireError):
+                decode(raw)
+    parts = (b'{"x":' + more[:3_000], b"{}", bytes(64))
+    signed = ".".join(map(wire.b64, parts)).encode()
+    with pytest.raises(WireError):
+        wire.ack_decoded(signed, {})
+
+
 def test_a_stale_death_changes_nothing() -> None:
     born = wire.Status("up", 7)
     assert not wire.status_holds(born, wire.Status("down", 6))
