@@ -24,6 +24,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
        tillbox appliance data|first|walk    the steps of an image's boot; docs/units.md
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
+       tillbox slot show             the two root slots: what runs, what waits, tries left (docs/update.md)
        tillbox key rotate FILE       another record key, from the next start on
 """
 
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     if word == "timeline":
         from device.timeline import main as timeline
         return timeline(rest)
+    if word == "slot":
+        from device.update.slot_server import main as slot
+        return slot(rest)
     if word == "config":
         from device.daemon import show_config
         return show_config(rest)

@@ -47,10 +47,11 @@ from device.txn import show as screens
 from device.txn.figures import figures
 from device.txn.inputs import Configured, Started
 from device.txn.wants import idle
-from device.uplink import Uplink, tls_of
+from device.uplink import LINK_AFTER_S, Uplink, tls_of
 
 if TYPE_CHECKING:
     from device.identity.renewal import Renewal
+    from device.update.updater import Updater
 
 log = logging.getLogger("tillbox")
 
@@ -58,6 +59,7 @@ IDLE_TICK_S = 1.0
 NO_ORDER = ("x", "z", "opening")                # papers that stand for no order
 SOCKET_LINE_MAX = 64 * 1024
 EXIT_JOURNAL, EXIT_KEY = 3, 4   # the journal cannot be read, or failed; the record key is not its own: docs/recovery.md
+SLOTS = "/run/tillbox-slot/slot.sock"           # where a machine has two root slots
 EXIT_CONFIG = 5                 # start again: another configuration waits
 
 
@@ -105,6 +107,8 @@ class Daemon:
         self.pusher = Pushing(self, layers) if layers is not None and config.mqtt.host and not config.training else None
         if self.pusher is not None:
             drivers["config"] = self.pusher
+        self.updater: Updater | None = None            # made with the line, where the machine has slots
+        self.began = (self.box.books.chain.jid, self.box.books.chain.seq)
         self.runner = Runner(self.box, drivers, self.clock, displays=displays, on_rows=self.uplink.forward)
         self.clock.on_anchor = self.runner.post
         asked = inquiries(path, state=self.state, metrics=self.metrics, ring=self.ring, tokens=self.uplink.tokens,
@@ -118,8 +122,21 @@ class Daemon:
 
     def _commands(self, asked: dict[str, Inquiry]) -> Commands:
         return Commands(self.config.box, self.uplink.command_keys, session=lambda: self.uplink.session, ask=self.runner.ask,
-                        publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry,
+                        publish=self.uplink.publish, inquiries=asked, forward=self.uplink.hurry, update=self._update,
                         recalled=lambda no: rows_of_sale(self.journal.recall, no), wall=lambda: self.clock.stamp().wall)
+
+    def _update(self, args: str) -> str:
+        if self.updater is None:
+            return "this installation has no slots: it is updated by hand, or not at all"
+        self.updater.taken(args)
+        return ""
+
+    async def _updating(self, place: str) -> None:
+        await asyncio.sleep(LINK_AFTER_S / 2)         # after the start, and before the line has anything to say
+        from device.update.updating import updater_of
+
+        self.updater = updater_of(self, place)
+        await self.updater.run()
 
     async def _opening(self) -> None:
         from device.opening import Opening
@@ -161,6 +178,9 @@ class Daemon:
             work.append(asyncio.create_task(self.commands.run(), name="commands"))
             if enrolled(self.config):
                 work.append(asyncio.create_task(self._renewal().run(), name="renewal"))
+        slots = os.environ.get("TILLBOX_SLOTS", SLOTS)
+        if not self.config.training and os.path.exists(slots):
+            work.append(asyncio.create_task(self._updating(slots), name="update"))
         notify("READY=1", f"STATUS=selling as {self.config.box}")
         gc.freeze()                                   # what a start made stays; `__main__` let nobody look for garbage in it
         gc.enable()
@@ -261,6 +281,8 @@ class Daemon:
             state["health"]["system"] = "restart_due"
         if self.pusher is not None:
             state["config"] = self.pusher.shown()
+        if self.updater is not None:
+            state["update"] = self.updater.shown()
         if self.prices_fault:
             state["health"]["prices"] = "refused"
             state["notice"] = state["notice"] or self.prices_fault

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from device import __version__
-from device.mqtt import ask_wire, cmd_wire, config_wire, enrol_wire, topics, wire
+from device.mqtt import ask_wire, cmd_wire, config_wire, enrol_wire, topics, update_wire, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "asyncapi.yaml"
@@ -39,10 +39,12 @@ MESSAGES: dict[str, Said] = {
                content="application/octet-stream"),
     "ack": Said(wire.Ack, wire.ACK_TYP), "hello": Said(wire.Hello), "status": Said(wire.Status), "open": Said(wire.OpenOrders),
     "config/desired": Said(config_wire.Desired, config_wire.CONFIG_TYP), "config/reported": Said(config_wire.Reported),
+    "update/reported": Said(update_wire.UpdateReported),
     "cmd": Said(cmd_wire.Cmd, cmd_wire.CMD_TYP), "cmd/res": Said(cmd_wire.CmdAnswer),
     "ask": Said(ask_wire.Ask, ask_wire.ASK_TYP),
     "answer": Said(ask_wire.Answer, ask_wire.ANSWER_TYP),
-    "blob/{sha256}/{n}": Said(None, form=f"{config_wire.CHUNK_BYTES} bytes of the blob, the last fewer.",
+    "blob/{sha256}/{n}": Said(None, form=f"{config_wire.CHUNK_BYTES} bytes of the blob, the last fewer; of a slot "
+                                              "image the pieces that its index names.",
                               content="application/octet-stream"),
     "_collector/{id}/state": Said(wire.Status),
     "_enrol/{id}/ask": Said(enrol_wire.Request, form="A line with the proof (base64url HMAC-SHA256 under the code's secret), then "

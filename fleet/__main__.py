@@ -13,6 +13,7 @@ from fleet.commands import tool as command_tool
 from fleet.identity import ca_tool, enrol_tool
 from fleet.push import tool as config_tool
 from fleet.records import collect_tool, dates_tool, verify_tool
+from fleet.update import tool as update_tool
 
 FAMILIES = (
     ca_tool,
@@ -21,6 +22,7 @@ FAMILIES = (
     rules_tool,
     command_tool,
     config_tool,
+    update_tool,
     courier_tool,
     settle_tool,
     dates_tool,

@@ -35,17 +35,18 @@ class Commands:
 
     `session()` is the nonce of this connection's hello; `ask` puts a command to the core; `publish(name, payload)` False when the
     line is down; `inquiries` by verb; `recalled(order_no)` the journal's rows of a sale; `forward()` ends the pauses of sending;
+    `update(args)` takes a wish for a release, or says why it cannot;
     `wall()` gives RFC 3339.
     """
 
     def __init__(self, box: str, verifiers: cmd_wire.Verifiers, *, session: Callable[[], str],
                  ask: Callable[[Asked], Awaitable[Verdict]], publish: Callable[[str, bytes], bool],
                  inquiries: Mapping[str, Callable[[str], Awaitable[Any]]], recalled: Callable[[str], tuple[bytes, ...]],
-                 forward: Callable[[], object], wall: Callable[[], str]) -> None:
+                 forward: Callable[[], object], update: Callable[[str], str], wall: Callable[[], str]) -> None:
         self.refused: Counter[str] = Counter()
         self._box, self._verifiers, self._session = box, verifiers, session
         self._ask, self._publish, self._inquiries = ask, publish, inquiries
-        self._recalled, self._forward, self._wall = recalled, forward, wall
+        self._recalled, self._forward, self._update, self._wall = recalled, forward, update, wall
         self._line: asyncio.Queue[Cmd] = asyncio.Queue(WAITING_MAX)
         self._answers: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
@@ -86,6 +87,8 @@ class Commands:
             self.refused[f"CMD_{told.name.upper()}"] += bool(verdict.facts)
         elif cmd.verb == "forward now" and verdict.facts:
             self._forward()
+        elif cmd.verb == "update" and (fault := self._update(cmd.args)):     # whoever asks again may have been cut before it
+            told = Told(False, fault, "slots")
         elif answered == "failed":
             told = Told(False, str(answer), "failed")
         self._tell(cmd, told, answer)

@@ -37,7 +37,7 @@ def inquiries(path: str, *, state: Callable[[], dict[str, Any]], metrics: Callab
         said, figures = state(), metrics()
         return {"software": __version__, "phase": said["phase"], "health": said["health"], "notice": said["notice"],
                 "parked": len(said["parked"]), "held": len(said["held"]), "lines": len(said["lines"]),
-                "config": said.get("config"), **figures}
+                "config": said.get("config"), "update": said.get("update"), **figures}
 
     async def doctor(_: str) -> dict[str, Any]:
         found = await asyncio.to_thread(_findings, path)

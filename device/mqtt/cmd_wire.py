@@ -60,6 +60,9 @@ VERBS: dict[str, Verb] = {
     "forward now": Verb("device", _roles("lead", "technician", "admin"), _NOTHING, "send what waits now, without its pauses"),
     "print test": Verb("device", _roles("lead", "technician", "admin"), _NOTHING, "print a test slip"),
     "reboot": Verb("device", _TECHNICAL, _NOTHING, "restart the box when nobody stands at it, once"),
+    "update": Verb("device", _roles("admin"), re.compile(
+        r"[0-9a-f]{64} [1-9][0-9]{0,4} (now|quiet|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9])|stop"),
+        "MANIFEST BYTES WHEN: fetch that release, and start it when nobody is there; or stop"),
     "rotate key": Verb("device", _roles("admin"), _NOTHING, "begin a new record key under the old one"),
     "refund": Verb("money", _roles("accountant", "admin"), re.compile(r"[0-9A-HJKMNP-TV-Z]{20} [1-9][0-9]{0,6}"),
                    "ORDER_NO FEN: give so much of this box's own sale back to the wallets that paid it"),

@@ -48,6 +48,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("open", "box", "cloud", 1, True, "orders not yet decided"),
     Topic("config/desired", "cloud", "box", 1, True, "signed configuration"),
     Topic("config/reported", "box", "cloud", 1, True, "what became of it"),
+    Topic("update/reported", "box", "cloud", 1, True, "which release runs, what became of the newest, which pieces it lacks"),
     Topic("cmd", "cloud", "box", 1, False, "a signed command for this session"),
     Topic("cmd/res", "box", "cloud", 1, False, "its answer"),
     Topic("ask", "box", "cloud", 1, False, "a signed question, such as another box's sale"),

@@ -71,6 +71,10 @@ def _reboot(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
     return [wished], "the box restarts as soon as nobody stands at it"
 
 
+def _update(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
+    return [], "no release is started any more" if e.arg == "stop" else "the release is fetched, and starts when nobody is there"
+
+
 def _rotate(b: Books, d: Desk, e: Asked, at: Stamp) -> Deed:
     wished = signing.wish_key(b)
     if not wished:
@@ -129,7 +133,8 @@ def _wallets_left(sale: Sale) -> int:
 
 DEEDS: dict[str, Callable[[Books, Desk, Asked, Stamp], Deed]] = {
     "status": _question, "doctor": _question, "logs": _question, "journal verify": _question,
-    "forward now": _forward, "print test": _print_test, "reboot": _reboot, "rotate key": _rotate, "refund": _refund,
+    "forward now": _forward, "print test": _print_test, "reboot": _reboot, "update": _update, "rotate key": _rotate,
+    "refund": _refund,
     "let go": _let_go,
 }
 assert DEEDS.keys() == VERBS.keys()

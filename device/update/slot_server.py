@@ -115,6 +115,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tillbox slot")
     parser.add_argument("what", choices=("serve", "trial-over", "show"))
     parser.add_argument("--boot", default="")
+    parser.add_argument("--alone", type=float, default=ALONE_S, metavar="S")
     parser.add_argument("--root", type=Path, default=None)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
@@ -136,5 +137,5 @@ def main(argv: list[str]) -> int:
         place.unlink(missing_ok=True)
         door.bind(os.path.relpath(place))
         door.listen(4)
-    serve(slots, door)
+    serve(slots, door, alone_s=args.alone)
     return 0

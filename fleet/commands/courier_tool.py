@@ -17,6 +17,8 @@ from fleet.commands.tool import store
 from fleet.keys import SigningKey
 from fleet.push import config
 from fleet.push import room as config_room
+from fleet.update import kept as releases
+from fleet.update import room as update_room
 
 
 def add(parsers: Any) -> None:
@@ -29,6 +31,7 @@ def add(parsers: Any) -> None:
                                                                      "it, as .jwks and .jwk")
     one.add_argument("--config-key", type=Path, metavar="PEM", help="likewise; without it no configuration leaves")
     one.add_argument("--blob-rate", type=int, default=512, metavar="KIB", help="KiB of blobs a second, all boxes together (512)")
+    one.add_argument("--update-rate", type=int, default=1024, metavar="KIB", help="KiB of releases a second, all boxes (1024)")
     one.add_argument("--tls", type=Path, metavar="DIR", help="its certificate, by `tillfleet ca issue`")
     one.add_argument("--json", action="store_true")
     one.set_defaults(run=_courier)
@@ -39,10 +42,11 @@ def _courier(args: argparse.Namespace) -> int:
     host, port = line.place(args.broker)
     if args.command_key is None and args.config_key is None:
         raise ValueError("without a key nothing can be sent: name --command-key, --config-key or both")
-    database = store(args.store, commands.SCHEMA, config.SCHEMA)
+    database = store(args.store, commands.SCHEMA, config.SCHEMA, releases.SCHEMA)
     rooms: list[courier.Room] = []
     if args.command_key is not None:
-        rooms.append(courier.command_room(database, args.tenant, key_of(args.command_key)))
+        rooms += [courier.command_room(database, args.tenant, key_of(args.command_key)),
+                  update_room.UpdateRoom(database, args.tenant, rate_bytes_s=args.update_rate * 1024)]
     if args.config_key is not None:
         rooms += [config_room.config_room(database, args.tenant, key_of(args.config_key)),
                   config_room.BlobRoom(database, args.tenant, rate_bytes_s=args.blob_rate * 1024)]

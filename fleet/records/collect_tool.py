@@ -18,6 +18,7 @@ from fleet.commands import kept as commands
 from fleet.identity import enrol
 from fleet.keys import SigningKey, public_keys
 from fleet.push import config
+from fleet.update import kept as releases
 
 log = logging.getLogger("tillfleet.collect")
 
@@ -102,7 +103,7 @@ def _served(args: argparse.Namespace) -> int:
     store = Store(args.store, keys)
     collector = Collector(store, host, port, args.tenant, key, id=args.id, dress=line.dressed(args.tls),
                           share=line.share_of(args.tls))
-    groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA, enrol.SCHEMA)
+    groups.made(store.database, groups.SCHEMA, commands.SCHEMA, config.SCHEMA, enrol.SCHEMA, releases.SCHEMA)
     if args.ca is not None:
         from fleet.identity.ca import Authority
         collector.clerk.answers["renew"] = enrol.renewals(store.database, Authority(args.ca)).answer
@@ -111,6 +112,7 @@ def _served(args: argparse.Namespace) -> int:
     collector.clerk.register("status", desk.status)
     collector.clerk.register("cmd/res", desk.result)
     collector.clerk.register("config/reported", config.ConfigDesk(store.database).reported)
+    collector.clerk.register("update/reported", releases.UpdateDesk(store.database).reported)
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, lambda *_: collector.ended.set())
     collector.start()

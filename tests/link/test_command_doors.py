@@ -55,7 +55,7 @@ class Line:
 
         self.commands = Commands(
             "box-1", {COMMAND.kid: public_verifier(COMMAND.jwk)}, session=lambda: self.session, ask=ask, publish=publish,
-            inquiries={"status": status, **self.questions}, wall=lambda: WALL, forward=self.hurry,
+            inquiries={"status": status, **self.questions}, wall=lambda: WALL, forward=self.hurry, update=lambda args: "",
             recalled=lambda no: rows_of_sale(self.counter.journal.recall, no))
         work = asyncio.create_task(self.commands.run())
         for payload in payloads:
