@@ -7,15 +7,17 @@ import contextlib
 import re
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.appliance.qmp import connected
 
 
 class Line:
-    """Connected to the socket at `path`.  `heard` is all that came, from the first byte on."""
+    """Connected to the socket at `path`.  `heard` is all that came, from the first byte on; `hear` is called with each piece."""
 
-    def __init__(self, path: Path, within_s: float = 20.0) -> None:
+    def __init__(self, path: Path, within_s: float = 20.0, hear: Callable[[bytes], None] = lambda data: None) -> None:
+        self._hear = hear
         self.heard = bytearray()
         self._came = threading.Condition()
         self._gone = False
@@ -49,6 +51,7 @@ class Line:
                 with self._came:
                     self.heard += data
                     self._came.notify_all()
+                self._hear(data)
         with self._came:
             self._gone = True
             self._came.notify_all()

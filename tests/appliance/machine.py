@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,10 @@ class Machine:
                  always_plugged=True)
         self._plugged[name] = f"c-{name}"
 
+    def gadget_printer(self, hear: Callable[[bytes], None]) -> Line:
+        """The wire of the rig's own printer, which is /dev/usb/lp0 in there: `hear` gets what is printed."""
+        return Line(self._lines / "printer", hear=hear)
+
     def unplug(self, name: str) -> None:
         """Pull it out, whatever it was doing; returns when it is gone."""
         since = len(self.qmp.events)
@@ -223,6 +228,8 @@ class Machine:
             "-serial", "chardev:con",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=rig,path={lines}/rig,server=on,wait=off",
             "-device", "virtserialport,chardev=rig,name=tillbox.rig",
+            "-chardev", f"socket,id=prn,path={lines}/printer,server=on,wait=off",
+            "-device", "virtserialport,chardev=prn,name=tillbox.printer",
             "-device", f"virtio-gpu-pci,id=video0,xres={self._screen[0]},yres={self._screen[1]}",
             "-device", "qemu-xhci,id=xhci,p2=15,p3=1",
             "-device", f"usb-kbd,id=scanner,bus=xhci.0,port={SCANNER},serial=SCAN0001,display=video0",

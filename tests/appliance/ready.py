@@ -21,9 +21,9 @@ class Ready:
     def __init__(self, boots: Boots, folder: Path, frozen: Path, boot_s: float) -> None:
         self.boots, self._folder, self.frozen, self.boot_s = boots, folder, frozen, boot_s
 
-    def machine(self, boots: Boots | None = None) -> Machine:
+    def machine(self, boots: Boots | None = None, *, rtc: str = "utc") -> Machine:
         """The machine whose disk holds that moment; one at a time."""
-        return Machine(self._folder, boots or self.boots)
+        return Machine(self._folder, boots or self.boots, rtc=rtc)
 
 
 def made_ready(image: BuiltImage, room: Path, doors: Doors) -> Ready:

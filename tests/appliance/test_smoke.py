@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from tests.appliance.goods import NOODLES, TEA
 from tests.appliance.shop import Shop
-
-TEA, NOODLES = "4891028705949", "6901715291209"
 
 
 def test_the_box_boots_enrols_and_sells_once(shop: Shop) -> None:
