@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from device import __version__, real_clock
 from device.appliance import walk
 from device.config import MASK, show
@@ -55,6 +57,28 @@ def pushed(look: Look) -> Iterator[Finding]:
     elif told.state in ("staged", "trial", "deferred"):
         word = {"staged": "waits", "trial": "is on trial", "deferred": "was put off"}[told.state]
         yield Finding("push_waits", "config", f"{name} {word}{since}{f': {told.why}' if told.why else ''}.", "")
+
+
+def updated(look: Look) -> Iterator[Finding]:
+    """What became of the newest release that the cloud asked for."""
+    from device.update.updater import FILE, Wish
+
+    try:
+        wish = msgspec.json.decode((Path(look.config.state_dir) / FILE).read_bytes(), type=Wish)
+    except FileNotFoundError:
+        return
+    except (OSError, msgspec.DecodeError) as why:
+        yield found("update_lost", "update", f"What the cloud asked for of an update cannot be read: {why}.")
+        return
+    if wish.state == "rolled_back":
+        yield Finding("update_undone", "update", f"Release {wish.version} was taken back: {wish.why}.",
+                      "put right what it says, and push it again: tillfleet update push; docs/update.md")
+    elif wish.state == "refused":
+        yield Finding("update_refused", "update", f"Release {wish.version or wish.release[:12]} was refused: {wish.why}.",
+                      "sign a release for this box: tillfleet update sign; docs/update.md")
+    elif wish.state in ("fetching", "ready", "trial"):
+        word = {"fetching": "is being fetched", "ready": "waits for its hour", "trial": "is on trial"}[wish.state]
+        yield Finding("update_runs", "update", f"Release {wish.version or wish.release[:12]} {word}.", "")
 
 
 def daemon(look: Look) -> Iterator[Finding]:

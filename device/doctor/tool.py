@@ -59,6 +59,7 @@ class Report(msgspec.Struct, frozen=True):
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("configuration file", doctor_box.config_file),
     ("pushed configuration", doctor_box.pushed),
+    ("update", doctor_box.updated),
     ("daemon", doctor_box.daemon),
     ("journal", doctor_box.journal),
     ("record key", doctor_box.record_key),

@@ -167,7 +167,17 @@ def told_of(word):
     return harm
 
 
+def released(state):
+    def harm(box):
+        (box.state / "update.json").write_text(json.dumps({"release": "d" * 64, "version": "9.9.9", "state": state, "why": "so"}))
+    return harm
+
+
 HARMS = {
+    "update_undone": released("rolled_back"),
+    "update_refused": released("refused"),
+    "update_runs": released("ready"),
+    "update_lost": lambda box: (box.state / "update.json").write_bytes(b"{"),
     "push_refused": told_of("refused"),
     "push_undone": told_of("rolled_back"),
     "push_waits": told_of("deferred"),
@@ -202,7 +212,7 @@ HARMS = {
 
 SYMPTOMS = {"config_open", "broker_plain", "key_before", "plain_merchant_key", "seal_gone", "plain_twice", "key_open",
             "command_key_gone", "channel_unusable"}      # something above them is found, too
-TO_KNOW = {"journal_new", "training", "keys_left", "push_waits"}
+TO_KNOW = {"update_runs", "journal_new", "training", "keys_left", "push_waits"}
 
 
 @pytest.mark.parametrize("code", HARMS)
@@ -212,7 +222,7 @@ def test_each_thing_that_is_wrong_is_found_and_says_what_to_do(box, code):
     status, said, last = found(box)
     assert code in said, said
     assert bool(said[code]["action"]) is (code not in TO_KNOW)
-    assert status == (code not in {"journal_new", "training", "push_waits"})
+    assert status == (code not in {"journal_new", "training", "push_waits", "update_runs"})
     assert last["code"] == code or code in TO_KNOW | SYMPTOMS, last
     assert listing(box.state) == before
     assert "PRIVATE KEY" not in str(said) and "192006250b4c0924" not in str(said)
