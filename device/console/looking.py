@@ -114,6 +114,8 @@ def _stated(c: Call, state: dict[str, Any]) -> Iterator[str]:
         rows.append((c.t("屏上的话", "on the screen"), str(state["notice"])))
     if state.get("config"):
         rows.append((c.t("推送的配置", "pushed configuration"), _few(state["config"])))
+    if state.get("update"):
+        rows.append((c.t("软件更新", "update"), _few(state["update"])))
     yield from table([(c.t("收银机", "box"), f"{c.place.box}, tillbox {c.place.software}"), *rows], (21,))
 
 

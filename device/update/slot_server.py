@@ -101,11 +101,20 @@ def serve(slots: Slots, door: socket.socket, *, alone_s: float = ALONE_S) -> Non
 def opened(root: Path | None, boot: str, folder: Path) -> Slots:
     """The slots of this machine; `root` a folder with all of it as files, for tests."""
     image, mapper, running = (root, root, root / "slot") if root is not None else (IMAGE, MAPPER, RUNNING)
-    told = json.loads((image / "release.json").read_text())
-    release = Release(str(told["version"]), int(told["ratchet"]), str(told["board"]))
+    release = _release(image / "release.json")
     names = {name: mapper / f"till-{name}" for name in ("this", "other", "state")}
     return Slots(Devices(names, folder), running.read_text().strip(), boot, release,
                  verifiers(str(image / "update.jwks"), "updates", "update"))
+
+
+def _release(path: Path) -> Release:
+    """What the image says of itself.  One that says nothing proves its starts, and takes a release for no board."""
+    try:
+        told = json.loads(path.read_text())
+        return Release(str(told["version"]), int(told["ratchet"]), str(told["board"]))
+    except (OSError, ValueError, KeyError, TypeError) as why:
+        log.error("the image does not say what it is, so that nothing follows on it: %s", why)
+        return Release("0", 0, "")
 
 
 def main(argv: list[str]) -> int:

@@ -113,6 +113,9 @@ class Updater:
                 self._asked = False
         elif told[0] != self.wish.release or self.wish.state not in ("fetching", "ready", "trial", "active"):
             self._put(Wish(*told, state="fetching"))
+            self._want = {}
+            self._blobs.want(())
+            self._blobs.trim({told[0]})
             self._manifest, self._begun, self._indexed, self._based, self._copied = None, False, False, False, False
         elif told[2] != self.wish.when:
             self._put(msgspec.structs.replace(self.wish, when=told[2]))
@@ -158,6 +161,9 @@ class Updater:
                 if self.wish.state in ("fetching", "ready"):
                     self._word("refused", f"{why.name}: {why.sentence}")
                 pause_s = 30.0
+            except WireError as why:
+                log.error("%s", why.sentence)
+                self._word("refused", why.sentence)
             except OSError as why:
                 log.error("the update does not get on: %s", why)
                 pause_s = 30.0

@@ -90,7 +90,9 @@ class Shop:
 
     def data(self, sha256: str, n: int) -> bytes:
         blob = {hashlib.sha256(one).hexdigest(): one for one in (TOKEN, index(NEW), index(OLD))}
-        return cut(NEW)[n] if sha256 == hashlib.sha256(NEW).hexdigest() else blob[sha256][n * CHUNK_BYTES:(n + 1) * CHUNK_BYTES]
+        if sha256 == hashlib.sha256(NEW).hexdigest():
+            return cut(NEW)[n]
+        return blob.get(sha256, b"")[n * CHUNK_BYTES:(n + 1) * CHUNK_BYTES]
 
 
 @pytest.fixture
@@ -197,6 +199,26 @@ def test_stop_leaves_the_other_slot_closed(shop):
     shop.updater.taken("stop")
     shop.steps(60, 60_000)
     assert shop.updater.wish.state == "stopped" and shop.restarts == 0 and shop.machine.card.tries.left("b") == 0
+
+
+def test_a_manifest_that_is_none_is_refused_and_ends_nothing(shop):
+    rubbish = b"not a token at all"
+    digest = hashlib.sha256(rubbish).hexdigest()
+    shop.updater.taken(f"{digest} {len(rubbish)} now")
+    shop.steps(1)
+    assert shop.updater.chunk(digest, 0, rubbish)
+
+    async def run() -> None:
+        shop.updater._start_s = 0
+        task = asyncio.create_task(shop.updater.run())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(run())
+    assert shop.updater.wish.state == "refused" and "cannot be read" in shop.updater.wish.why
+    assert shop.machine.card.tries.left("b") == 3      # and the slot to fall back to was not touched
 
 
 def test_the_first_numbers_of_ranges():
