@@ -13,6 +13,7 @@ import pytest
 
 from device.update.boot_state import DEFAULTS, FIRST, SECOND, SECTOR, BootState, chosen, encode
 from tests.appliance.image import BuiltImage
+from tests.appliance.machine import ran
 from tests.appliance.small_card import DATA_AT, HEAD, MIB, TOTAL, SmallCard, made, started
 
 
@@ -79,6 +80,28 @@ def test_one_changed_byte_of_the_root_is_refused_and_the_other_slot_taken(card: 
         assert b"small: up" not in box.console.heard
         assert box.up() == "b"
         assert card.state() == BootState(("a", "b"), 0, 2)
+
+
+def test_one_changed_byte_of_the_built_image_is_refused_and_the_other_slot_taken(image: BuiltImage, tmp_path: Path):
+    """disk.img as it is flashed, to the technician's console; the byte lies where no start reads."""
+    words = dict(word.split("=", 1) for word in (image.folder / "cmdline").read_text().split() if "=" in word)
+    disk = tmp_path / "disk.img"
+    ran("cp", "--sparse=always", str(image.folder / "disk.img"), str(disk))
+    built = SmallCard(disk, int(words["till.data"]), int(words["till.size"]), int(words["till.hash"]), "")
+    with disk.open("rb") as file:
+        table = file.read(SECTOR)
+    slot_a = int.from_bytes(table[446 + 16 + 8:446 + 16 + 12], "little") * SECTOR
+    where = slot_a + built.data + built.size - 5 * 4096
+    with disk.open("rb") as file:
+        file.seek(where)
+        (byte,) = file.read(1)
+    built.write(where, bytes([byte ^ 1]))
+    built.set_state(BootState(("a", "b"), 1, 3))
+    with started(built) as box:
+        box.console.expect(rb"till: slot a: the root is damaged", 120)
+        box.console.expect(rb"till: slot b: root read whole and found good", 120)
+        box.console.expect(rb"Tillbox [0-9]", 180)
+    disk.unlink()
 
 
 def test_a_damaged_root_is_tried_three_times_before_the_other_slot(card: SmallCard):

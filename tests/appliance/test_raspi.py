@@ -14,6 +14,7 @@ import pytest
 from device.update.boot_state import BootState
 from image.boot import part1, u_boot
 from tests.appliance.image import BuiltImage
+from tests.appliance.machine import ran
 from tests.appliance.qmp import Qmp
 from tests.appliance.small_card import BOOT_AT, MIB, SmallCard, made, started
 
@@ -69,6 +70,23 @@ def test_the_boards_own_u_boot_starts_the_card_and_keeps_the_state(card: SmallCa
     assert b"Raspberry Pi 3 Model B" in said and b"/dev/mmcblk0" in said
     assert b"simple" in said, "the framebuffer"
     assert b"root on / type overlay" in said
+
+
+@pytest.mark.limit(600)
+def test_the_built_card_starts_up_to_the_technicians_console(image: BuiltImage, tree: Path, tmp_path: Path):
+    """disk.img as it is flashed, on a card of 2 GiB: U-Boot, both checks, systemd, the till's console on the good serial line."""
+    disk, loader = tmp_path / "disk.img", tmp_path / "u-boot.bin"
+    ran("cp", "--sparse=always", str(image.folder / "disk.img"), str(disk))
+    with disk.open("r+b") as file:
+        file.truncate(2 << 30)
+    subprocess.run(["mcopy", "-i", f"{disk}@@{MIB}", "::u-boot.bin", loader], check=True)
+    one = SmallCard(disk, 0, 0, 0, "")
+    with started(one, *board(one, tree, "-kernel", str(loader))) as box:
+        box.console.expect(rb"till: slot a: root read whole and found good", 300)
+        box.console.expect(rb"Tillbox [0-9]", 300)
+        assert b"Kernel panic" not in box.console.heard
+        assert one.state() == BootState(("a", "b"), 2, 3)
+    disk.unlink()
 
 
 @pytest.mark.limit(420)

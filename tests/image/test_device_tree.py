@@ -30,7 +30,8 @@ def board() -> bytes:
     line.says |= {"status": text("okay"), "pinctrl-0": cells(8, 9), "uart-has-rtscts": b""}
     line.add("bluetooth").says["max-speed"] = cells(2000000)
     soc.add("serial@7e215040").says |= {"status": text("okay"), "pinctrl-0": cells(16)}
-    soc.add("watchdog@7e100000").says["compatible"] = text("brcm,bcm2835-pm")
+    for name in ("watchdog@7e100000", "mailbox@7e00b840", "gpu"):
+        soc.add(name).says["compatible"] = text("brcm,some")
     return dump(Tree(root, cells(0, 0, 0, 4096) + bytes(16), 0))
 
 
@@ -81,11 +82,12 @@ def test_the_console_gets_the_good_line_and_the_wifi_chip_keeps_its_clock():
                        "serial@7e201000 uart-has-rtscts", "serial@7e215040 status", "chosen stdout-path"}
 
 
-def test_the_emulated_board_has_a_framebuffer_and_no_watchdog():
+def test_the_emulated_board_has_a_framebuffer_and_nothing_that_the_model_has_half():
     root = parse(part1.emulated(part1.console(board()))).root
     screen = root.at("chosen/framebuffer@3c100000")
     assert numbers(screen.says["reg"]) == (0x3C100000, 640 * 480 * 2) and screen.says["format"] == text("r5g6b5")
-    assert root.at("soc/watchdog@7e100000").says["status"] == text("disabled")
+    for name in ("watchdog@7e100000", "mailbox@7e00b840", "gpu"):
+        assert root.at(f"soc/{name}").says["status"] == text("disabled")
 
 
 def test_a_number_is_given_once():
