@@ -31,7 +31,7 @@ mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sys /sys
 mount -t tmpfs -o nosuid,nodev,mode=0755,size=20% run /run
 
-slot= kind= root= salt= data= size= hash=
+slot= kind= feeder= root= salt= data= size= hash=
 for word in $(cat /proc/cmdline); do
     case $word in
         till.slot=*) slot=${word#till.slot=} ;;
@@ -54,7 +54,7 @@ feed() {
     turn=0
     while [ $turn -lt 36 ]; do
         echo -n . >&3
-        sleep 5
+        sleep 5 3>&-
         turn=$((turn + 1))
     done
 }
@@ -152,8 +152,11 @@ echo "$slot" >/run/till/slot
 # Only a test's own initrd, joined to this one, has this folder.
 [ -x /rig/start ] && /rig/start /new
 
-# systemd opens the watchdog in its first second; until then its fifteen go on counting.
-[ -n "$feeder" ] && kill -9 "$feeder"
+# systemd opens the watchdog in its first second, and only when nobody else has it; until then its fifteen go on counting.
+if [ -n "$feeder" ]; then
+    kill -9 "$feeder"
+    wait "$feeder" 2>/dev/null
+fi
 for one in dev proc sys run; do
     mount --move /$one /new/$one || fail "the folder /$one cannot be handed over"
 done

@@ -50,6 +50,28 @@ def test_the_watchdogs_driver_is_loaded_before_anything_can_fail():
     assert SCRIPT.index("insmod") < min(found.start() for found in re.finditer(r'fail "', SCRIPT))
 
 
+def test_nobody_holds_the_watchdog_once_its_feeder_is_gone(tmp_path: Path):
+    """systemd could not open it: a `sleep` that outlived the feeder once held it for five seconds more."""
+    feed = SCRIPT[SCRIPT.index("feed() {"):].split("\n}\n")[0] + "\n}\n"
+    dog = tmp_path / "dog"
+    script = (f'{feed}feed 3>"$1" >/dev/null & until [ -s "$1" ]; do :; done; sleep 0.2\n'
+              'kill -9 $!; wait $! 2>/dev/null; echo gone; read -r wait\n')
+    with subprocess.Popen(["sh", "-c", script, "sh", dog], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "gone\n"
+        held = [found for found in Path("/proc").glob("[0-9]*/fd/*") if _points_at(found, dog)]
+        shell.communicate("\n")
+    assert held == []
+
+
+def _points_at(descriptor: Path, file: Path) -> bool:
+    try:
+        return descriptor.readlink() == file
+    except OSError:
+        return False
+
+
 def test_the_root_is_read_whole_before_it_is_mounted_and_restarts_later_when_a_byte_turns():
     steps = [SCRIPT.index(step) for step in ("of=/dev/null", 'checked till-root "1 restart_on_corruption"', "mount -t squashfs")]
     assert steps == sorted(steps)
