@@ -88,8 +88,8 @@ async def _stand(shown: Shown, screen: Screen, until: Callable[[], Awaitable[Non
     stop: asyncio.Future[None] = loop.create_future()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, _end, stop)
-    await shown.show(screen)
     notify("READY=1", f"STATUS=does not sell: {screen.notice or screen.title}")
+    await shown.show(screen)
     work = loop.create_task(_ended(until))
     try:
         while not stop.done() and not work.done():

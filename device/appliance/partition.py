@@ -200,7 +200,7 @@ class Partition:
             at.mkdir(parents=True, exist_ok=True)
             if at.parent == self.root / "var/lib/tillbox":
                 _given(at, bind.owner, bind.mode)
-            status, said = _ran(["mount", "--bind", str(inside), str(at)])
+            status, said = _ran(["mount", "--bind", "--make-private", str(inside), str(at)])
             if status:
                 raise Broken("data_gone", f"{bind.at} cannot be laid on the data partition: {said}.")
 

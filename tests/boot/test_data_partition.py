@@ -17,7 +17,7 @@ MIB = 1 << 20
 # A bind is a link, and the mount of the partition is the folder itself: what lies there outlives a "boot".
 MOUNT = """#!/bin/sh
 [ "$1" = --bind ] || exit 0
-rm -rf "$3" && ln -s "$2" "$3"
+rm -rf "$4" && ln -s "$3" "$4"
 """
 
 pytestmark = pytest.mark.skipif(shutil.which("mke2fs") is None, reason="e2fsprogs is not installed")

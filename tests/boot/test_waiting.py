@@ -203,6 +203,7 @@ def test_a_data_partition_that_cannot_be_used_is_said_and_no_journal_begun(tmp_p
 def test_a_box_toml_that_is_refused_stands_on_the_panel_until_it_is_put_right(tmp_path: Path) -> None:
     box = Service(tmp_path, 'box = "box-1"\nbox_no = "000001"\ntenant = "shop"\nbogus = 1')
     box.until("READY=1")
+    box.until("WATCHDOG=1")
     assert box.panel.exists()
     box.toml.write_text(box.toml.read_text() + "\n")
     status, said = box.ended()
