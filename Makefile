@@ -37,7 +37,7 @@ types:
 	@.venv/bin/mypy
 
 # Each unit's most, in tenths: docs/units.md says why.  No table on success: the verdict is the exit code.
-UNITS := 15:tillbox.service 10:tillbox-console@.service 10:tillbox-check.service 45:tillbox-data.service 20:tillbox-first.service 6:tillbox-slot.service 6:tillbox-slot-trial.service
+UNITS := 15:tillbox.service 10:tillbox-console@.service 10:tillbox-check.service 45:tillbox-data.service 6:tillbox-slot.service 6:tillbox-slot-trial.service
 unit:
 	@for unit in $(UNITS); do \
 	  systemd-analyze --no-pager security --offline=true --threshold=$${unit%%:*} systemd/$${unit#*:} >.unit.log 2>&1 \

@@ -22,7 +22,7 @@ usage: tillbox run --config FILE     the daemon
        tillbox cards [KEYS|key|supervisor NAME] [--config FILE] [--out NAME]   command cards of this store, as PNG sheets
        tillbox supervisor NAME       badge and PIN on standard input, a line each; prints what box.toml keeps of them
        tillbox keys [list|import|drop|seal-new|reseal] [--config FILE]   the channels' keys, sealed
-       tillbox appliance data|first|walk    the steps of an image's boot; docs/units.md
+       tillbox appliance data|walk    the steps of an image's boot; docs/units.md
        tillbox key FILE              the public half of that box's record key, as the cloud wants it
        tillbox slot show             the two root slots: what runs, what waits, tries left (docs/update.md)
        tillbox key rotate FILE       another record key, from the next start on

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from device.appliance import fault, seal
+from device.appliance import fault, mounts, seal
 from device.appliance.seal import NoKey, Sources
 from device.appliance.seal_bytes import Mark, sealing_key
 
@@ -34,7 +34,7 @@ NODE_S, NODE_BEAT_S = 10.0, 0.1
 CHECK_S = 600                            # e2fsck of a large card that was cut off; the till waits, for it has nowhere to write
 GROW_BYTES = 4 << 20                     # less than this is not worth a growing
 SUPERBLOCK, MAGIC_AT, MAGIC = 1024, 0x38, b"\x53\xef"
-OPTIONS = "noatime,nosuid,nodev,noexec,errors=remount-ro"
+OPTIONS = "errors=remount-ro"
 MENDED, UNMENDED = 1 | 2, 4              # e2fsck's exit status: bits
 READONLY = "The data partition can only be read: nothing can be sold, and what was sold is kept."
 MAKE = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "till-data", "-m", "1", "-O", "encrypt,metadata_csum", "-E", "lazy_itable_init=1"]
@@ -136,9 +136,15 @@ class Partition:
 
     def _mounted(self) -> None:
         self.mount.mkdir(exist_ok=True)
-        status, said = _ran(["mount", "-t", "ext4", "-o", OPTIONS, self.device, str(self.mount)])
-        if status:
-            raise Broken("data_corrupt", f"The data partition cannot be mounted: {said}.")
+        try:
+            try:
+                mounts.mount(self.device, self.mount, "ext4", OPTIONS)
+            except OSError as why:
+                if why.errno not in (errno.EROFS, errno.EACCES):
+                    raise
+                mounts.mount(self.device, self.mount, "ext4", f"{OPTIONS},ro")    # the card refuses to be written
+        except OSError as why:
+            raise Broken("data_corrupt", f"The data partition cannot be mounted: {why.strerror}.") from None
         held = os.statvfs(self.mount)
         with open(self.device, "rb") as disk:
             size = disk.seek(0, os.SEEK_END)
@@ -200,9 +206,10 @@ class Partition:
             at.mkdir(parents=True, exist_ok=True)
             if at.parent == self.root / "var/lib/tillbox":
                 _given(at, bind.owner, bind.mode)
-            status, said = _ran(["mount", "--bind", "--make-private", str(inside), str(at)])
-            if status:
-                raise Broken("data_gone", f"{bind.at} cannot be laid on the data partition: {said}.")
+            try:
+                mounts.bind(inside, at)
+            except OSError as why:
+                raise Broken("data_gone", f"{bind.at} cannot be laid on the data partition: {why.strerror}.") from None
 
 
 def _given(folder: Path, owner: str, mode: int) -> None:

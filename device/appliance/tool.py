@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 USAGE = """\
-usage: tillbox appliance data      look at the data partition, mend it, mount it, open it (root, early at boot)
-       tillbox appliance first     take over what lies in tillbox/ of the boot partition, once (root)
+usage: tillbox appliance data      mend, mount and open the data partition; take over what came with the card (root, at boot)
        tillbox appliance walk [--config FILE]    have the daemon walk over its records, and keep what came of it
 """
 BOOT, BOOT_AT = "/dev/mapper/till-boot", "/run/till/boot"
@@ -20,8 +18,6 @@ def main(argv: list[str]) -> int:
     """0; 1 when a step did not come to its end; 2 for words that do not serve.  A fault that `data` found is said, and 0."""
     if argv == ["data"]:
         return _data()
-    if argv == ["first"]:
-        return _first()
     if argv[:1] == ["walk"] and (len(argv) == 1 or (len(argv) == 3 and argv[1] == "--config")):
         from device.appliance.walk import walked
         return walked(argv[2] if len(argv) == 3 else "/etc/tillbox/box.toml")
@@ -33,45 +29,37 @@ def _data() -> int:
     from device.appliance.partition import Partition
 
     partition = Partition()
-    partition.ready()
+    sells = partition.ready()
     for line in partition.told:
         print(f"tillbox data: {line}", file=sys.stderr)
+    if sells:
+        _first()
+        _console_port()
     return 0
 
 
-def _first() -> int:
-    from device.appliance import fault
+def _first() -> None:
+    """What came with the card; a card's first partition that cannot be read keeps no box from selling."""
+    from device.appliance import mounts
     from device.appliance.first import Taken
 
-    if fault.said() is not None:
-        print("tillbox first: nothing is taken over while the data partition cannot be used", file=sys.stderr)
-        return 0
-    status = 0
-    if os.path.exists(BOOT):
-        status = _taken(Taken)
-    else:
-        Taken(Path("/nonexistent")).run()
-    _console_port()
-    return status
-
-
-def _taken(taken: type) -> int:
-    os.makedirs(BOOT_AT, mode=0o700, exist_ok=True)
-    if subprocess.run(["mount", "-t", "vfat", "-o", "noatime,nosuid,nodev,noexec,umask=0077", BOOT, BOOT_AT]).returncode:
-        print("tillbox first: the boot partition cannot be mounted", file=sys.stderr)
-        taken(Path("/nonexistent")).run()
-        return 1
+    at = Path(BOOT_AT)
+    at.mkdir(mode=0o700, parents=True, exist_ok=True)
+    work, mounted = Taken(at), False
     try:
-        work = taken(Path(BOOT_AT))
-        work.run()
-        for line in work.told:
-            print(f"tillbox first: {line}", file=sys.stderr)
-        return 0
+        mounts.mount(BOOT, at, "vfat", "umask=0077")
+        mounted = True
     except OSError as why:
-        print(f"tillbox first: {why.filename}: {why.strerror}", file=sys.stderr)
-        return 1
+        print(f"tillbox data: the boot partition cannot be mounted: {why.strerror}", file=sys.stderr)
+    try:
+        work.run()
+    except OSError as why:
+        print(f"tillbox data: {why.filename}: {why.strerror}", file=sys.stderr)
     finally:
-        subprocess.run(["umount", BOOT_AT])
+        if mounted:
+            mounts.umount(at)
+    for line in work.told:
+        print(f"tillbox data: {line}", file=sys.stderr)
 
 
 def _console_port() -> None:

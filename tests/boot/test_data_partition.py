@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from device.appliance import fault, partition, seal
+from device.appliance import fault, mounts, partition, seal
 from device.appliance.partition import MAGIC, MAGIC_AT, SUPERBLOCK, Partition
 from device.appliance.seal import Sources
 
 MIB = 1 << 20
-# A bind is a link, and the mount of the partition is the folder itself: what lies there outlives a "boot".
-MOUNT = """#!/bin/sh
-[ "$1" = --bind ] || exit 0
-rm -rf "$4" && ln -s "$3" "$4"
-"""
+
+
+def linked(inside: Path, at: Path) -> None:
+    """A bind, played by a link; the mount of the partition is the folder itself, which outlives a "boot"."""
+    at.unlink() if at.is_symlink() else at.rmdir()
+    at.symlink_to(inside)
+
 
 pytestmark = pytest.mark.skipif(shutil.which("mke2fs") is None, reason="e2fsprogs is not installed")
 
@@ -35,10 +38,11 @@ class Card:
         self.policies: dict[str, bytes] = {}
         self.programs = tmp_path / "bin"
         self.programs.mkdir()
-        self.program("mount", MOUNT)
         self.program("resize2fs", "#!/bin/sh\nexec /usr/sbin/resize2fs -f \"$1\"\n")
         monkeypatch.setenv("PATH", f"{self.programs}:/usr/sbin:/usr/bin:/sbin:/bin")
         monkeypatch.setattr(partition, "NODE_S", 0.0)
+        monkeypatch.setattr(mounts, "mount", lambda *_: None)
+        monkeypatch.setattr(mounts, "bind", linked)
         monkeypatch.setattr(seal, "unlock", lambda mount, key: key[:16])
         monkeypatch.setattr(seal, "encrypt", lambda folder, identifier: self.policies.update(box=identifier))
         monkeypatch.setattr(seal, "encrypted_by", lambda folder: self.policies.get("box", b""))
@@ -181,11 +185,17 @@ def test_a_partition_that_never_comes_up_is_named(card: Card) -> None:
     assert card.fault == "data_gone"
 
 
-def test_a_mount_that_fails_is_a_fault_with_mounts_own_words(card: Card) -> None:
-    card.program("mount", "#!/bin/sh\necho 'mount: wrong fs type.' >&2; exit 32\n")
+def test_a_mount_that_fails_is_a_fault_with_the_kernels_own_words(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refused(source: str, at: Path, kind: str, options: str) -> None:
+        asked.append(options)
+        raise OSError(errno.EROFS if "ro" not in options.split(",") else errno.EUCLEAN, "Structure needs cleaning")
+    monkeypatch.setattr(mounts, "mount", refused)
     card.boot()
     said = fault.said(card.root)
-    assert card.fault == "data_corrupt" and said is not None and "wrong fs type" in said[1]
+    assert card.fault == "data_corrupt" and said is not None and "Structure needs cleaning" in said[1]
+    assert asked == ["errors=remount-ro", "errors=remount-ro,ro"], "a card that refuses to be written is still read"
 
 
 def test_a_larger_card_is_grown_into(card: Card) -> None:

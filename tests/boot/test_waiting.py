@@ -64,7 +64,7 @@ class Box:
             async with asyncio.timeout(20):
                 work = asyncio.create_task(self.waits.run())
                 await until(lambda: self.scanner.read_by(os.getpid()))
-                await asyncio.sleep(0.05)                     # what was scanned before somebody listened is thrown away
+                await asyncio.sleep(0.3)                      # what was scanned before somebody listened is thrown away
                 for text in scans:
                     said = self.screens.copy()
                     self.scanner.scan(text)
