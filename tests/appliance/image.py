@@ -89,11 +89,13 @@ def rig_modules(deb: Path, kept: Path) -> dict[str, bytes]:
         ran("/sbin/depmod", "-b", str(half), version)
         half.rename(tree)
     version = next((tree / "lib" / "modules").iterdir()).name
-    wanted = ("dummy_hcd", "libcomposite", "usb_f_hid", "usb_f_printer", "usblp", "usbhid", "hid-generic")
-    order: list[Path] = []
-    for name in wanted:
-        said = ran("/sbin/modprobe", "-d", str(tree), "-S", version, "--show-depends", name)
-        order += [path for line in said.splitlines() if line.startswith("insmod ")
-                  and (path := Path(line.split()[1])) not in order]
-    files = {f"modules/{path.name}": path.read_bytes() for path in order}
-    return files | {"modules/order": "".join(f"{path.name}\n" for path in order).encode()}
+    def chain(*wanted: str) -> list[Path]:
+        """Those modules behind all that they need, each once."""
+        said = [ran("/sbin/modprobe", "-d", str(tree), "-S", version, "--show-depends", name) for name in wanted]
+        lines = "".join(said).splitlines()
+        return list(dict.fromkeys(Path(line.split()[1]) for line in lines if line.startswith("insmod ")))
+
+    lists = {"port": chain("virtio_console"), "order": chain("dummy_hcd", "libcomposite", "usb_f_hid", "usb_f_printer", "usblp",
+                                                             "usbhid", "hid-generic")}
+    files = {f"modules/{path.name}": path.read_bytes() for order in lists.values() for path in order}
+    return files | {f"modules/{name}": "".join(f"{path.name}\n" for path in order).encode() for name, order in lists.items()}

@@ -46,6 +46,10 @@ class Boots:
     firmware: Path | None = None
     nbd: Path | None = None            # a socket that serves the disk, in place of the file
 
+    def with_words(self, words: str) -> Boots:
+        """The same with more on the kernel's line."""
+        return dataclasses.replace(self, cmdline=f"{self.cmdline} {words}")
+
 
 class Machine:
     """One machine in `folder`.  `disk` is never written: what the guest writes goes to `folder`/disk.qcow2, made when absent.

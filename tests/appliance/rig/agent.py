@@ -95,7 +95,15 @@ def answer(fd, line):
                 select.select([], [fd], [], 1)
 
 
+def load(names):
+    """Modules that the image does not have; those that it has are there already."""
+    for name in names:
+        subprocess.run(["/sbin/insmod", f"/run/rig/modules/{name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def main():
+    if os.path.exists("/run/rig/modules/port"):
+        load(open("/run/rig/modules/port").read().split())
     while not os.path.exists(PORT):
         time.sleep(0.1)
     fd = os.open(PORT, os.O_RDWR | os.O_NONBLOCK)
