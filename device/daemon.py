@@ -442,15 +442,20 @@ def gateway(argv: list[str]) -> int:
     return 2 if config is None else activate(config, code, again=args.again, vendor=args.vendor)
 
 
+def _code_waits(config: Config) -> bool:
+    """Whether an enrolment code came with the card of a box that is nobody's yet; `device.identity.waiting` keeps it there."""
+    return os.path.exists(os.path.join(config.state_dir, "enrol.wanted")) and not enrolled(config)
+
+
 def main(argv: list[str]) -> int:
     path, service = _config_path(argv, "tillbox run"), bool(os.environ.get("NOTIFY_SOCKET"))
     if service and os.path.exists(fault.PATH):
         from device.standing import faulty
         return faulty(path, *fault.said() or ("", ""), notify)
     layers = _layers(argv, "tillbox run")
-    if layers is None and service:
+    if service and (layers is None or _code_waits(layers.alone)):
         from device.standing import unset
-        return unset(path, notify)
+        return unset(path, notify, complete=layers is not None)
     if layers is None:
         last_words.say_unconfigured(path)
         return 2

@@ -33,13 +33,20 @@ def faulty(path: str, code: str, sentence: str, notify: Notify) -> int:
     return _stood(config, out_of_order(config, f"{zh} {sentence} [{code}]"), _for_ever, notify)
 
 
-def unset(path: str, notify: Notify) -> int:
-    """box.toml makes no till: the box waits for its enrolment, or for a box.toml that holds."""
+def unset(path: str, notify: Notify, *, complete: bool = False) -> int:
+    """box.toml makes no till: the box waits for its enrolment, or for a box.toml that holds.
+
+    `complete`: it would make one, but a code came with the card and is tried first; one that the desk refuses is let go.
+    """
     before = _stamp(Path(path))
     config = waiting.unclaimed(path)
     if config is not None:
         show = Shown(config)
-        return asyncio.run(_stand(show, waiting.first_screen(config), waiting.Waiting(path, config, show.show).run, notify))
+        work = waiting.Waiting(path, config, show.show, complete=complete)
+        return asyncio.run(_stand(show, waiting.first_screen(config), work.run, notify))
+    if complete:                                     # it sold before: a code that lies about is for the console now
+        Path(left_of(path).state_dir, waiting.WANTED).unlink(missing_ok=True)
+        return 0
     config = left_of(path)
     if not last_words.may_say(config):
         return 2                                     # another daemon lives there, and the panel is its own

@@ -50,15 +50,16 @@ def first_screen(config: Config) -> Screen:
 
 
 class Waiting:
-    """`show` brings a screen to the panel; `asked` is the line to the listener."""
+    """`show` brings a screen to the panel; `asked` is the line to the listener; `complete`: the box could sell as it is."""
 
-    def __init__(self, path: str, config: Config, show: Callable[[Screen], Awaitable[None]], *, asked: Asked | None = None) -> None:
-        self._path, self._config, self._show, self._asked = path, config, show, asked
+    def __init__(self, path: str, config: Config, show: Callable[[Screen], Awaitable[None]], *, asked: Asked | None = None,
+                 complete: bool = False) -> None:
+        self._path, self._config, self._show, self._asked, self._complete = path, config, show, asked, complete
         self._wanted = Path(config.state_dir) / WANTED
         self._heard: asyncio.Queue[str] = asyncio.Queue(4)
 
     async def run(self) -> None:
-        """Ends when the box is enrolled, by this or by another hand."""
+        """Ends when the box is enrolled, by this or by another hand; a complete one's, too, when its code is of no use."""
         made = {part: driver for part, driver in drivers_of(_scanners_only(self._config), lambda symbol: None).items()
                 if part.startswith("scanner")}
         ears = [asyncio.create_task(self._ear(driver)) for driver in made.values()]
@@ -84,6 +85,9 @@ class Waiting:
                     if not await self._tried(text):
                         self._forget()
                     continue
+                if self._complete:
+                    self._wanted.unlink(missing_ok=True)
+                    return
             try:
                 text = await asyncio.wait_for(self._heard.get(), BEAT_S)
             except TimeoutError:

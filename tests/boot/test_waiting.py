@@ -135,6 +135,19 @@ def test_a_code_on_the_card_that_was_used_is_tried_once_and_its_place_kept(box: 
     assert box.asked_at == ["h:1", "h:1"] and box.shop.enrolled().box == "box-2"
 
 
+def test_a_box_that_could_sell_goes_on_without_a_code_that_is_refused(box: Box, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.0)
+    wanted = Path(box.shop.config().state_dir) / WANTED
+    code = box.office.desk.code_for("box-1")
+    Box(tmp_path / "other", box.office).run(wire.qr_text(code, "h:1"))
+    wanted.write_text(f"h:1\n{wire.typed(code)}\n")
+    config = unclaimed(str(box.shop.toml))
+    assert config is not None
+    work = Waiting(str(box.shop.toml), config, box.show, asked=box.asked, complete=True)
+    asyncio.run(asyncio.wait_for(work.run(), 20))
+    assert "used before" in box.said and not wanted.exists()
+
+
 def test_it_ends_when_somebody_else_enrolled_the_box(box: Box) -> None:
     async def whole() -> None:
         work = asyncio.create_task(box.waits.run())
