@@ -230,7 +230,7 @@ def _fs_bytes(device: str) -> int:
 
 
 def _ran(words: list[str]) -> tuple[int, str]:
-    """Exit status, and the last line of what the program said."""
+    """Exit status, and one line of what the program said."""
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_S,
                               env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LC_ALL": "C"})
@@ -240,7 +240,8 @@ def _ran(words: list[str]) -> tuple[int, str]:
         return 255, f"{words[0]}: {why.strerror}"
     lines = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
     status = done.returncode if done.returncode >= 0 else 255
-    return status, lines[-1].strip().rstrip(".")[:200] if lines else f"status {status}"
+    told = [line for line in lines if line.startswith(f"{words[0]}: ")] + lines[-1:]    # what it complains of; else its last word
+    return status, told[0].strip().rstrip(".")[:200] if told else f"status {status}"
 
 
 def _synced(folder: Path) -> None:

@@ -139,6 +139,8 @@ def test_a_partition_beyond_mending_is_left_as_it_is(card: Card) -> None:
     before = card.disk.read_bytes()
     card.boot()
     assert card.fault == "data_corrupt" and card.disk.read_bytes() == before, "nothing that held something is made anew"
+    said = fault.said(card.root)
+    assert said is not None and "Bad magic number" in said[1], "not the last line of e2fsck's advice"
 
 
 def test_a_card_that_was_flashed_again_is_fresh(card: Card) -> None:
