@@ -5,7 +5,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test appliance check lint types unit bench proof cuts world storm plants search attacks link docs lock
+.PHONY: help setup demo test image deb appliance check lint types unit bench proof cuts world storm plants search attacks link docs lock
 
 help:
 	@echo 'make demo    the whole counter on this machine; prints one URL   (ARGS="--day FILE --json" plays a scripted day)'
@@ -14,6 +14,8 @@ help:
 	@echo 'make bench   the figures, one JSON object a line'
 	@echo 'make proof   tests, a printer cut off at every byte, the simulated world, a storm of payments, each planted bug,'
 	@echo '             every order of eight events, a thousand configurations that no box may take, a hostile box at the cloud, a million lines of noise, and the link under a hundred kills'
+	@echo 'make image   the image for a card, build/image/tillbox.img     (ARGS=--twice builds it again and compares; docs/image.md)'
+	@echo 'make deb     a Debian package for a stock Raspberry Pi OS     (ARGS="--arch amd64")'
 	@echo 'make appliance  the built image in an emulated machine   (after make image; ARGS="-k smoke" some of it)'
 	@echo 'make docs    redraw docs/architecture.md, docs/asyncapi.yaml and docs/technician.md from the code'
 	@echo 'make lock    pin every dependency anew in requirements.lock'
@@ -26,6 +28,13 @@ demo: setup
 
 test: setup
 	@.venv/bin/pytest -q $(ARGS)
+
+image:
+	@bash setup/appliance.sh
+	@$(PY) -m image $(ARGS)
+
+deb: setup
+	@$(PY) -m image.deb $(ARGS)
 
 check: setup lint types unit
 	@.venv/bin/pytest -q
