@@ -28,7 +28,7 @@ def of_debian(package: Installed, locked: Deb | None, licences: list[str]) -> di
     purl = f"pkg:deb/debian/{quote(package.name, safe='')}@{quote(package.version, safe='')}?arch={package.arch}&distro=debian-12"
     said: dict[str, Any] = {"type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl,
                             "properties": [{"name": "debian:source", "value": package.source}]}
-    if locked is not None:
+    if locked is not None and locked.version == package.version:     # another version's sum proves nothing of this one
         said["hashes"] = [{"alg": "SHA-256", "content": locked.sha256}]
     if licences:
         said["licenses"] = licensed(licences)

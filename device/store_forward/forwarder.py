@@ -15,7 +15,7 @@ import msgspec
 from device.mqtt.wire import BODY_MAX_BYTES, RECORDS_MAX, Ack, Batch
 from device.store_forward.token import digest
 
-WINDOW_MAX = 8                           # batches that the collector has not acknowledged
+WINDOW_MAX = 16                          # batches that the collector has not acknowledged
 TIMEOUT_MIN_MS = 5_000                   # or four times the smoothed way there and back
 BACKOFF_MAX_MS = 300_000
 KNOCK_EVERY_MS = 600_000                 # one batch though no collector is said to be up

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from device.mqtt.wire import BODY_MAX_BYTES, Ack, Batch
-from device.store_forward.forwarder import Forwarder, Refused, Released
+from device.store_forward.forwarder import WINDOW_MAX, Forwarder, Refused, Released
 from device.store_forward.token import EMPTY_DIGEST, digest
 from tests.record_chain import Chain, Key
 
@@ -195,7 +195,7 @@ def test_everything_arrives_over_a_line_that_loses_doubles_and_reorders(seed: in
             forwarder.on_link(True, True, now)
         written = min(len(tokens), written + (event < 0.3))
         for batch in forwarder.due(now):
-            assert forwarder.outstanding <= 8
+            assert forwarder.outstanding <= WINDOW_MAX
             for _ in range(chance.choice([0, 1, 1, 2]) if bad else 1):
                 order += 1
                 on_the_way.append((now + chance.randrange(8_000), order, batch))
