@@ -24,7 +24,7 @@ time.sleep(600)
 
 def test_the_network_goes_in_the_middle_of_a_payment_and_comes_back(shop: Shop) -> None:
     shop.await_health("printer", "ok")
-    shop.scan(TEA)
+    shop.rung_up(TEA)
     shop.machine.link(False)
     shop.key("PAY")
     shop.until(lambda: shop.state()["phase"] == "PLACING", what="an order that is being placed")
@@ -40,7 +40,7 @@ def test_cash_sells_without_a_network_and_every_record_arrives_later(shop: Shop)
     shop.await_health("printer", "ok")
     shop.machine.link(False)
     for _ in range(3):
-        shop.scan(TEA)
+        shop.rung_up(TEA)
         shop.key("CASH")
         shop.until(lambda: shop.state()["phase"] in ("PAID", "IDLE") and not shop.state()["papers"], what="the paper")
     assert shop.summary()["sales"] == 0 and len(shop.receipts()) == 3
@@ -52,15 +52,16 @@ def test_cash_sells_without_a_network_and_every_record_arrives_later(shop: Shop)
 
 def test_a_frozen_daemon_is_started_again_and_the_open_sale_goes_on(shop: Shop) -> None:
     shop.await_health("printer", "ok")
-    shop.scan(TEA)
-    shop.scan(NOODLES)
+    shop.rung_up(TEA)
+    shop.rung_up(NOODLES)
     shop.key("PAY")
     qr = shop.machine.await_qr("https://pay.local/", 40)
     frozen = shop.daemon.pid
     shop.machine.rig.sh(f"kill -STOP {frozen}")
     shop.until(lambda: shop.daemon.pid not in (None, frozen), WATCHDOG_S + 60, "the watchdog's restart")
     shop.await_serving()
-    assert shop.state()["phase"] == "AWAITING" and shop.machine.await_qr("https://pay.local/", 30) == qr
+    shop.until(lambda: shop.state()["phase"] == "AWAITING", what="the open sale, placed again as it was")
+    assert shop.machine.await_qr("https://pay.local/", 30) == qr
     shop.phone_scan("wechat", qr, "pay")
     shop.until(shop.quiet, 90, "the paper and the record")
     assert [paper["state"] for paper in shop.receipts()] == ["printed"] and shop.summary()["agree"]
@@ -69,7 +70,7 @@ def test_a_frozen_daemon_is_started_again_and_the_open_sale_goes_on(shop: Shop) 
 @pytest.mark.limit(600)
 def test_a_frozen_system_is_reset_by_the_hardware_and_the_open_sale_goes_on(shop: Shop) -> None:
     shop.await_health("printer", "ok")
-    shop.scan(TEA)
+    shop.rung_up(TEA)
     shop.key("PAY")
     qr = shop.machine.await_qr("https://pay.local/", 40)
     shop.machine.rig.put("/run/rig/freeze.py", FREEZES_PID_1.encode())
@@ -93,7 +94,7 @@ def test_a_box_that_wakes_in_1970_sells_and_learns_the_date(shop: Shop, ready: R
     shop.stand(machine)
     assert shop.await_serving()["phase"] == "IDLE"
     shop.await_health("printer", "ok")
-    shop.scan(TEA)
+    shop.rung_up(TEA)
     shop.key("CASH")
     shop.until(shop.quiet, 120, "paper, and the record at the cloud")
     assert shop.summary()["agree"]

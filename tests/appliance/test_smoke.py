@@ -8,8 +8,8 @@ from tests.appliance.shop import Shop
 
 def test_the_box_boots_enrols_and_sells_once(shop: Shop) -> None:
     shop.until(lambda: shop.state()["health"]["printer"] == "ok", what="the printer that was just plugged in")
-    shop.scan(TEA)
-    shop.scan(NOODLES)
+    shop.rung_up(TEA)
+    shop.rung_up(NOODLES)
     shop.key("PAY")
     qr = shop.machine.await_qr("https://pay.local/", 30)
     assert shop.phone_scan("wechat", qr, "pay")["paid"]
