@@ -170,3 +170,15 @@ def test_a_request_that_breaks_its_reader_does_not_end_the_enrolment_desk() -> N
     for raw in (b"bad", b"good"):
         line._came(client, "tb1/_enrol/00TB0X/ask", raw)
     assert said == [b"answer"] and not line.ended.is_set()
+
+
+def test_a_collector_that_can_tell_nothing_more_ends_by_name(tmp_path: Path) -> None:
+    collector = Collector(Store(":memory:"), "127.0.0.1", 1, "shop", SigningKey(tmp_path / "ack.pem"))
+    broken = ValueError("no key signs any more")
+    def signed(reply: object) -> object:
+        raise broken
+    collector.clerk.signed = signed  # type: ignore[method-assign, assignment]
+    collector._teller.start()
+    collector._worker.start()
+    collector._done.put(([], [("topic", b"")]))
+    assert collector.ended.wait(20) and collector.failure is broken
